@@ -1,0 +1,8 @@
+"""rankseg: segmentation masks that maximise expected Dice or IoU; the line that replaces argmax."""
+
+from rankseg import functional, metrics
+from rankseg._api import RankSEG
+from rankseg._version import __version__
+from rankseg.functional import rankseg_rma
+
+__all__ = ["RankSEG", "__version__", "functional", "metrics", "rankseg_rma"]

@@ -1,0 +1,158 @@
+"""The module that ends a network, and the one place where its parameters are described."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from rankseg._problem import Problem
+from rankseg._settings import Settings, SolverOptions
+from rankseg._solvers import solve
+
+__all__ = ["RankSEG"]
+
+Maps = TypeVar("Maps", Tensor, np.ndarray)
+
+
+class RankSEG(nn.Module):
+    r"""Decide the masks or labels that maximise the expected Dice or IoU of each image.
+
+    The line that replaces ``probs.argmax(1)``: no retraining, no parameters, no gradient.
+
+    Parameters
+    ----------
+    metric : {'dice', 'iou', 'acc'}
+        What is maximised; ``'accuracy'`` is another name of ``'acc'``. Case and surrounding
+        blanks are ignored here and in every option that is a string.
+    smooth : float
+        Added to numerator and denominator of the metric, at least 0. With 0 the empty
+        prediction scores 0.
+    output_mode : {'multiclass', 'multilabel'}
+        One label per pixel, or one mask per class. One channel is binary in both: a mask, or
+        the same as labels 0 and 1.
+    solver : {'auto', 'RMA', 'joint', 'TR', 'argmax'}
+        ``'RMA'`` maximises the reciprocal moment approximation of the expected metric for each
+        class, then resolves pixels claimed by several classes or by none as published.
+        ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
+        ``'TR'`` (a threshold of 1/2, multilabel) and ``'argmax'`` are optimal for ``'acc'``.
+        ``'auto'`` is ``'RMA'`` for Dice and IoU, ``'argmax'`` or ``'TR'`` for accuracy.
+    pruning_prob : float
+        In [0, 1]. A class whose largest probability in an image does not exceed this is taken
+        to be absent from it. This is a decision about presence, not an economy: it changes
+        results, and 0 turns it off. Not used for ``'acc'``.
+    unassigned_policy : {'max_score', 'void'}
+        For RMA and joint with multiclass output. What becomes of a pixel that is in no mask: it
+        goes to the class, among those not pruned, that gains most (the default), or is left
+        void. With joint, a void pixel is one that would lower the objective of every class.
+    void_index : int
+        With multiclass output: the label of void pixels and of pixels that are not valid, 255
+        by default. Must not be the label of a class.
+    safe_screening : bool or 'auto'
+        Taken for programs written for rankseg 0.0.8 and without effect: no class is screened
+        by approximate means here, and nothing needs to be.
+
+    Raises
+    ------
+    TypeError
+        If an option is of the wrong type, or is not one that the solver takes.
+    ValueError
+        If an option is not allowed, or solver, metric and output mode do not combine.
+
+    Notes
+    -----
+    Given the image, labels are modelled as independent with the probabilities given. For a mask
+    :math:`T` of :math:`n` pixels, with :math:`S = \sum_{i \in T} p_i`, :math:`\mu = \sum_i p_i`
+    and :math:`g` = ``smooth``, RMA maximises
+
+    .. math::
+        \frac{2 S}{n + \mu + 1 + g} + \frac{g}{n + \mu + g}
+        \quad\text{(Dice)},\qquad
+        \frac{S + g}{n + \mu - S + g}
+        \quad\text{(IoU)}
+
+    exactly. Linear time in pixels and classes; labels do not depend on the number of threads,
+    on how images are batched, or on the layout in memory.
+
+    References
+    ----------
+    .. [1] Dai and Li, "RankSEG: a consistent ranking-based framework for segmentation",
+       JMLR 24(224), 2023.
+    .. [2] Wang and Dai, "RankSEG-RMA", NeurIPS 2025, arXiv 2510.15362.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankseg import RankSEG
+    >>> probs = torch.tensor([[[0.1, 0.55, 0.6, 0.7], [0.9, 0.45, 0.4, 0.3]]])
+    >>> probs.argmax(1)
+    tensor([[1, 0, 0, 0]])
+    >>> RankSEG(metric="dice")(probs)
+    tensor([[1, 1, 0, 0]])
+
+    It can end a network:
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.Softmax(1), RankSEG())
+    >>> model(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        metric: str = "dice",
+        smooth: float = 0.0,
+        output_mode: str = "multiclass",
+        solver: str = "auto",
+        pruning_prob: float = 0.5,
+        **options: Unpack[SolverOptions],
+    ) -> None:
+        super().__init__()
+        self.settings = Settings.parse(metric, smooth, output_mode, solver, pruning_prob, options)
+
+    @torch.no_grad()
+    def forward(self, probs: Maps, valid: Maps | None = None) -> Maps:
+        """Decide a batch of probability maps.
+
+        Parameters
+        ----------
+        probs : torch.Tensor or numpy.ndarray
+            ``(batch, classes, *spatial)`` probabilities with any number of spatial axes, at
+            least one; float16, bfloat16, float32 or float64; any device and strides. The batch
+            may be empty. Values may exceed 1 by rounding (four units in the last place).
+        valid : torch.Tensor or numpy.ndarray, optional
+            ``(batch, *spatial)`` boolean. Pixels outside (padding, ignored regions) count in no
+            sum and come out as ``void_index`` or False; their probabilities are not looked at.
+
+        Returns
+        -------
+        torch.Tensor or numpy.ndarray
+            Of the kind that came in, on its device. Multiclass: int64 ``(batch, *spatial)``.
+            Multilabel: bool ``(batch, classes, *spatial)``.
+
+        Raises
+        ------
+        TypeError
+            If ``probs`` is not a dense floating tensor or array, or ``valid`` not boolean.
+        ValueError
+            If a shape does not fit, if ``void_index`` is a class, or if a probability is NaN,
+            infinite or outside [0, 1].
+        """
+        decision: Maps = solve(Problem.parse(probs, valid, self.settings))
+        return decision
+
+    def predict(self, probs: Maps, valid: Maps | None = None) -> Maps:
+        """Decide a batch of probability maps: the same as calling the module."""
+        decision: Maps = self(probs, valid)
+        return decision
+
+    def extra_repr(self) -> str:
+        """Show the options in ``repr``."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+
+    def options(self) -> dict[str, Any]:
+        """Return the options as checked, ``'auto'`` replaced by the solver it stands for."""
+        names = ("metric", "smooth", "output_mode", "solver", "pruning_prob")
+        return {name: getattr(self.settings, name) for name in names}

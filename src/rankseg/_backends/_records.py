@@ -1,0 +1,59 @@
+"""What the backends take and give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNASSIGNED = -1
+"""Label of a pixel that is in no mask, until it is resolved."""
+
+CONTESTED = -2
+"""Label of a pixel that is in several masks, until it is resolved."""
+
+ULPS_ABOVE_ONE = 4
+"""Units in the last place by which a probability may exceed 1: averaging and resampling round."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one scan of the maps tells of every class of every image.
+
+    Attributes
+    ----------
+    mass
+        ``(batch, classes)`` float64: sum of the probabilities, the expected volume.
+    peak
+        ``(batch, classes)`` float64: the largest probability.
+    fault
+        Boolean scalar: some value is NaN or outside [0, 1].
+    detail
+        Whatever else the backend remembers of the scan for its later passes.
+    """
+
+    mass: Tensor
+    peak: Tensor
+    fault: Tensor
+    detail: Any = None
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What a class gains from one more pixel of probability ``p``, as a function of ``p``.
+
+    ``(slope p - toll) / (size - shrink p)``, each ``(batch, classes)`` float64.
+    """
+
+    slope: Tensor
+    toll: Tensor
+    size: Tensor
+    shrink: Tensor
+
+    @classmethod
+    def probability(cls, like: Tensor) -> Gains:
+        """Return the gain that is ``p`` itself: the rule of argmax."""
+        zero, one = torch.zeros_like(like), torch.ones_like(like)
+        return cls(slope=one, toll=zero, size=one, shrink=zero)

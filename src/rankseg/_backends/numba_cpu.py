@@ -1,0 +1,294 @@
+"""CPU backend: numba kernels on blocks of pixels, spread over plain threads."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg._backends import numba_kernels as kernels
+from rankseg._backends._records import ULPS_ABOVE_ONE, Gains, Survey
+
+UNITS_PER_TASK = 4
+"""Fewest units handed to a thread at once: about a quarter of a megapixel of float32."""
+
+
+class Maps(NamedTuple):
+    """Probability maps as the kernels see them."""
+
+    source: kernels.Source
+    batch: int
+    classes: int
+    spatial: torch.Size
+
+    @property
+    def pixels(self) -> int:
+        """Pixels per image."""
+        return self.spatial.numel()
+
+
+def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
+    """Describe the memory of ``probs`` to the kernels; nothing is copied.
+
+    Parameters
+    ----------
+    probs
+        ``(batch, classes, *spatial)`` CPU tensor of any strides.
+    valid
+        ``(batch, *spatial)`` boolean, or None when every pixel counts.
+    """
+    sizes, strides = _merge_axes(probs.shape[2:], probs.stride()[2:])
+    storage = torch.as_strided(probs, (_extent(probs),), (1,), probs.storage_offset())
+    half = probs.dtype in (torch.float16, torch.bfloat16)
+    values = np.empty(0, np.float32) if half else storage.numpy()
+    mask = np.empty((0, 0), np.bool_)
+    if valid is not None:
+        mask = valid.reshape(len(valid), -1).numpy()
+    source = kernels.Source(
+        kind=_kind(probs.dtype, len(sizes) == 1 and strides[0] == 1 and valid is None),
+        values=values,
+        patterns=values.view(_unsigned(values.dtype)),
+        halves=storage.view(torch.uint16).numpy() if half else np.empty(0, np.uint16),
+        offset=0,
+        batch_stride=probs.stride(0),
+        class_stride=probs.stride(1),
+        sizes=np.array(sizes, np.int64),
+        strides=np.array(strides, np.int64),
+        pixels=probs.shape[2:].numel(),
+        masked=valid is not None,
+        valid=mask,
+    )
+    return Maps(source, probs.shape[0], probs.shape[1], probs.shape[2:])
+
+
+def survey(maps: Maps) -> Survey:
+    """Scan every value once: sums, peaks, and whether all of them are probabilities."""
+    shape = maps.batch, maps.classes, _blocks(maps)
+    values = maps.source.values.dtype
+    unsigned = _unsigned(values)
+    patterns = kernels.Tables(np.empty(shape), np.empty(shape, unsigned), np.empty(shape, unsigned))
+    one = np.ones((), values).view(unsigned)[()] + unsigned.type(ULPS_ABOVE_ONE)
+    units = maps.batch * maps.classes * _groups(maps)
+    faults = np.zeros(units, np.bool_)
+    _run(kernels.survey, units, maps.source, one, patterns, faults, maps.classes)
+    tables = kernels.Tables(patterns.mass, patterns.low.view(values), patterns.peak.view(values))
+    return Survey(
+        mass=torch.from_numpy(tables.mass.sum(2)),
+        peak=torch.from_numpy(tables.peak.max(2).astype(np.float64)),
+        fault=torch.tensor(bool(faults.any())),
+        detail=tables,
+    )
+
+
+def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Count and sum the values above the cut of their class, where ``active``; 0 elsewhere."""
+    shape = maps.batch, maps.classes, _groups(maps)
+    counts, masses = np.zeros(shape, np.int64), np.zeros(shape)
+    _run(
+        kernels.above,
+        counts.size,
+        maps.source,
+        survey.detail,
+        _round_down(cuts, maps),
+        active.numpy(),
+        counts,
+        masses,
+    )
+    return _reduce(counts, masses, 2)
+
+
+def between(
+    maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
+) -> Tensor:
+    """Gather the values in ``(low, high]`` of some rows, largest first, padded with zeros.
+
+    ``rows`` is ``(k, 2)``: image and class of each; ``low`` and ``high`` are ``(k,)``. No row
+    may hold more than ``width`` such values. Returns ``(k, width)`` float64.
+    """
+    found = np.zeros((len(rows), width), maps.source.values.dtype)
+    images, labels = np.ascontiguousarray(rows.numpy().T)
+    _run(
+        kernels.between,
+        len(rows),
+        maps.source,
+        survey.detail,
+        _round_down(low, maps),
+        _round_down(high, maps),
+        images,
+        labels,
+        found,
+    )
+    found.sort(axis=1)
+    return torch.from_numpy(found[:, ::-1].astype(np.float64))
+
+
+def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
+    """Mark the pixels above the cut of their class: bool ``(batch, classes, *spatial)``."""
+    out = torch.zeros(maps.batch, maps.classes, *maps.spatial, dtype=torch.bool)
+    flat = out.view(maps.batch, maps.classes, -1).numpy()
+    units = maps.batch * maps.classes * _groups(maps)
+    _run(kernels.masks, units, maps.source, survey.detail, _round_down(cuts, maps), flat)
+    return out
+
+
+def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Label the pixels that exceed the cut of exactly one class.
+
+    Returns the labels, int64 ``(batch, *spatial)`` with ``UNASSIGNED`` where no cut is exceeded
+    and ``CONTESTED`` where several are, and count and sum of those labelled, per class.
+    """
+    # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
+    labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
+    counts, masses = _tally_tables(maps)
+    _run(
+        kernels.claim,
+        maps.batch * _groups(maps),
+        maps.source,
+        survey.detail,
+        _round_down(cuts, maps),
+        labels.view(maps.batch, -1).numpy(),
+        counts,
+        masses,
+    )
+    return labels, *_reduce(counts, masses, 1)
+
+
+def resolve(
+    maps: Maps,
+    survey: Survey,
+    labels: Tensor,
+    cuts: Tensor,
+    gains: Gains,
+    eligible: Tensor,
+    floor: float,
+    void: int,
+) -> Tensor:
+    """Give every ``CONTESTED`` and ``UNASSIGNED`` pixel to the class that gains most.
+
+    A contested pixel goes to a class whose cut it exceeds; an unassigned one to an ``eligible``
+    class that gains more than ``floor``, or else becomes ``void``, as do pixels not valid. Ties
+    go to the first class. ``labels`` is written in place and returned.
+    """
+    _run(
+        kernels.resolve,
+        maps.batch * _groups(maps),
+        maps.source,
+        survey.detail,
+        labels.view(maps.batch, -1).numpy(),
+        _round_down(cuts, maps),
+        torch.stack((gains.slope, gains.toll, gains.size, gains.shrink), -1).numpy(),
+        eligible.numpy(),
+        floor,
+        void,
+    )
+    return labels
+
+
+def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the pixels of each label and add up their probabilities, per image and class."""
+    counts, masses = _tally_tables(maps)
+    _run(
+        kernels.tally,
+        maps.batch * _groups(maps),
+        maps.source,
+        survey.detail,
+        labels.view(maps.batch, -1).numpy(),
+        counts,
+        masses,
+    )
+    return _reduce(counts, masses, 1)
+
+
+def _run(kernel: Callable[..., None], units: int, *arguments: Any) -> None:
+    """Run a kernel over all units, on as many threads as torch may use."""
+    threads = torch.get_num_threads()
+    tasks = min(4 * threads, -(-units // UNITS_PER_TASK))
+    if threads == 1 or tasks <= 1:
+        kernel(*arguments, 0, units)
+        return
+    bounds = [units * task // tasks for task in range(tasks + 1)]
+    pool = _pool(threads)
+    futures = [
+        pool.submit(kernel, *arguments, first, last) for first, last in itertools.pairwise(bounds)
+    ]
+    for future in futures:
+        future.result()
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="rankseg")
+
+
+# A forked child (a data-loader worker) inherits the pool but none of its threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _merge_axes(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Merge neighbouring axes that lie in memory as one; drop those of length 1."""
+    sizes, strides = [1], [1]
+    for size, step in zip(shape, stride, strict=True):
+        if size == 1:
+            continue
+        if sizes[-1] == 1:
+            sizes[-1], strides[-1] = size, step
+        elif strides[-1] == step * size:
+            sizes[-1], strides[-1] = sizes[-1] * size, step
+        else:
+            sizes.append(size)
+            strides.append(step)
+    return sizes, strides
+
+
+def _extent(tensor: Tensor) -> int:
+    """Elements from the first of a tensor to its last, in memory."""
+    if not tensor.numel():
+        return 0
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * step for size, step in steps)
+
+
+def _kind(dtype: torch.dtype, direct: bool) -> int:
+    if dtype == torch.float16:
+        return kernels.FLOAT16
+    if dtype == torch.bfloat16:
+        return kernels.BFLOAT16
+    return kernels.DIRECT if direct else kernels.STRIDED
+
+
+def _unsigned(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32)
+
+
+def _blocks(maps: Maps) -> int:
+    return -(-maps.source.pixels // kernels.BLOCK)
+
+
+def _groups(maps: Maps) -> int:
+    return -(-_blocks(maps) // kernels.GROUP)
+
+
+def _tally_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
+    shape = maps.batch, _groups(maps), maps.classes
+    return np.zeros(shape, np.int64), np.zeros(shape)
+
+
+def _reduce(counts: np.ndarray, masses: np.ndarray, axis: int) -> tuple[Tensor, Tensor]:
+    # One memory order for every shape, so that a batch and its images alone sum alike.
+    counts, masses = (np.moveaxis(table, axis, -1).copy() for table in (counts, masses))
+    return torch.from_numpy(counts.sum(-1).astype(np.float64)), torch.from_numpy(masses.sum(-1))
+
+
+def _round_down(cuts: Tensor, maps: Maps) -> np.ndarray:
+    """Round cuts down to the dtype of the values: the same values exceed them as before."""
+    exact = cuts.numpy()
+    rounded = exact.astype(maps.source.values.dtype)
+    return np.where(rounded > exact, np.nextafter(rounded, -np.inf, dtype=rounded.dtype), rounded)

@@ -1,0 +1,160 @@
+"""Reference backend: every operation in plain torch, for any device and for traced graphs.
+
+The functions bear the names, and keep the promises, of those in the numba backend, whose
+docstrings describe them. Sums run in float64 over slabs of the first spatial axis, so that
+temporaries stay small against the input; nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankseg._backends._records import CONTESTED, ULPS_ABOVE_ONE, UNASSIGNED, Gains, Survey
+
+SLAB = 1 << 22
+"""Values per slab: 16 MiB of float32."""
+
+
+class Maps(NamedTuple):
+    """Probability maps ``(batch, classes, *spatial)``, 0 where not valid."""
+
+    probs: Tensor
+    valid: Tensor | None
+
+    @property
+    def spatial(self) -> torch.Size:
+        return self.probs.shape[2:]
+
+    @property
+    def pixels(self) -> int:
+        return self.spatial.numel()
+
+
+def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
+    return Maps(probs if valid is None else probs.where(valid.unsqueeze(1), 0), valid)
+
+
+def survey(maps: Maps) -> Survey:
+    mass, peak, low = [], [], []
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab]
+        mass.append(_sum(probs))
+        peak.append(probs.amax(_spatial(probs)))
+        low.append(probs.amin(_spatial(probs)))
+    highest, lowest = torch.stack(peak).amax(0), torch.stack(low).amin(0)
+    limit = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.probs.dtype).eps
+    sound = (lowest >= 0) & (highest <= limit)  # False for NaN too
+    return Survey(torch.stack(mass).sum(0), highest.double(), ~sound.all())
+
+
+def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    cuts = torch.where(active, cuts, torch.inf)
+    count, mass = torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab]
+        inside = _exceeds(probs, cuts)
+        count = count + inside.sum(_spatial(probs))
+        mass = mass + _sum(probs.where(inside, 0))
+    return count, mass
+
+
+def between(
+    maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
+) -> Tensor:
+    values = maps.probs[rows[:, 0], rows[:, 1]].flatten(1).double()
+    inside = (values > low.unsqueeze(1)) & (values <= high.unsqueeze(1))
+    return values.where(inside, 0).topk(width, dim=1).values
+
+
+def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
+    return torch.cat([_exceeds(maps.probs[:, :, slab], cuts) for slab in _slabs(maps)], 2)
+
+
+def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    labels, count, mass = [], torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab]
+        inside = _exceeds(probs, cuts)
+        hits = inside.sum(1)
+        label = torch.where(hits == 1, inside.byte().argmax(1), CONTESTED)
+        labels.append(label.masked_fill(hits == 0, UNASSIGNED))
+        alone = inside & (hits == 1).unsqueeze(1)
+        count = count + alone.sum(_spatial(probs))
+        mass = mass + _sum(probs.where(alone, 0))
+    return torch.cat(labels, 1), count, mass
+
+
+def resolve(
+    maps: Maps,
+    survey: Survey,
+    labels: Tensor,
+    cuts: Tensor,
+    gains: Gains,
+    eligible: Tensor,
+    floor: float,
+    void: int,
+) -> Tensor:
+    resolved = []
+    for slab in _slabs(maps):
+        probs, label = maps.probs[:, :, slab], labels[:, slab]
+        wide = probs.double()
+        terms = (gains.slope, gains.toll, gains.size, gains.shrink)
+        slope, toll, size, shrink = (_widen(term, probs) for term in terms)
+        gain = (slope * wide - toll) / (size - shrink * wide)
+        contested = (label == CONTESTED).unsqueeze(1)
+        free = _widen(eligible, probs) & (gain > floor)
+        allowed = torch.where(contested, _exceeds(probs, cuts), free)
+        best, winner = gain.masked_fill(~allowed, -torch.inf).max(1)
+        winner = winner.masked_fill(best == -torch.inf, void)
+        label = torch.where(label < 0, winner, label)
+        if maps.valid is not None:
+            label = label.masked_fill(~maps.valid[:, slab], void)
+        resolved.append(label)
+    return torch.cat(resolved, 1)
+
+
+def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
+    count, mass = torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
+    classes = torch.arange(maps.probs.shape[1], device=labels.device)
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab]
+        chosen = labels[:, slab].unsqueeze(1) == _widen(classes.unsqueeze(0), probs)
+        count = count + chosen.sum(_spatial(probs))
+        mass = mass + _sum(probs.where(chosen, 0))
+    return count, mass
+
+
+def _slabs(maps: Maps) -> Iterator[slice]:
+    """Slices of the first spatial axis, of about ``SLAB`` values each; one in a traced graph."""
+    length = maps.probs.shape[2]
+    if torch.compiler.is_compiling():
+        yield slice(None)
+        return
+    step = max(1, SLAB * length // max(1, maps.probs.numel()))
+    for start in range(0, length, step):
+        yield slice(start, start + step)
+
+
+def _spatial(probs: Tensor) -> list[int]:
+    return list(range(2, probs.dim()))
+
+
+def _sum(probs: Tensor) -> Tensor:
+    return probs.sum(_spatial(probs), dtype=torch.float64)
+
+
+def _widen(rows: Tensor, probs: Tensor) -> Tensor:
+    """Give ``(batch, classes)`` as many trailing axes as ``probs`` has."""
+    return rows[(...,) + (None,) * (probs.dim() - 2)]
+
+
+def _exceeds(probs: Tensor, cuts: Tensor) -> Tensor:
+    """Compare in the dtype of ``probs``, with cuts rounded down: exact, and no wide copy."""
+    rounded = cuts.to(probs.dtype)
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[probs.dtype.itemsize]
+    below = (rounded.view(integer) - 1).view(probs.dtype)  # the next float down, above 0
+    return probs > _widen(torch.where(rounded.double() > cuts, below, rounded), probs)

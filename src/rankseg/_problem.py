@@ -1,0 +1,164 @@
+"""The maps to decide on: every check of the input, once, before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg._settings import VOID_INDEX, Settings
+
+__all__ = ["Problem"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Checked input of one call, and the way back to the type the caller uses.
+
+    Attributes
+    ----------
+    probs
+        ``(batch, classes, *spatial)`` floating tensor, of any strides, never written to.
+    valid
+        ``(batch, *spatial)`` boolean tensor on the same device, or None.
+    settings
+        What to decide.
+    numpy
+        Whether the caller gave, and so gets, NumPy arrays.
+    """
+
+    probs: Tensor
+    valid: Tensor | None
+    settings: Settings
+    numpy: bool
+
+    @classmethod
+    def parse(cls, probs: object, valid: object, settings: Settings) -> Problem:
+        """Check type, shape and dtype; the values are checked by the scan that reads them.
+
+        Raises
+        ------
+        TypeError
+            If ``probs`` is not a dense floating tensor or array, or ``valid`` not a boolean one.
+        ValueError
+            If a shape, a device or ``void_index`` does not fit.
+        """
+        tensor = _tensor("probs", probs)
+        if tensor.dtype not in DTYPES:
+            names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+            raise TypeError(f"probs must be of a dtype in {names}, got {tensor.dtype}")
+        _check_shape(tensor)
+        mask = None if valid is None else _mask(valid, tensor)
+        _check_void_index(settings, tensor.shape[1], mask is not None)
+        return cls(tensor, mask, settings, isinstance(probs, np.ndarray))
+
+    @property
+    def binary(self) -> bool:
+        """Whether there is one channel: foreground against background."""
+        return self.probs.shape[1] == 1
+
+    def check_values(self, fault: Tensor) -> None:
+        """Raise if the scan found a value that is no probability.
+
+        A traced graph cannot raise on values, and is not asked to.
+        """
+        if torch.compiler.is_compiling() or not bool(fault):
+            return
+        probs = self.probs if self.valid is None else self.probs.movedim(1, -1)[self.valid]
+        broken = int((~torch.isfinite(probs)).sum())
+        if broken:
+            raise ValueError(f"probs must be finite, got {broken} values that are NaN or infinite")
+        low, high = probs.min().item(), probs.max().item()
+        hint = "these look like logits: apply softmax or sigmoid first"
+        if low >= 0:
+            hint = "divide by the largest value they can take, or apply softmax or sigmoid first"
+        raise ValueError(f"probs must lie in [0, 1], got [{low:.9g}, {high:.9g}]; {hint}")
+
+    def restore(self, decision: Tensor) -> Any:
+        """Give a decision the shape and type that the caller expects."""
+        if self.binary and self.settings.output_mode == "multiclass":
+            decision = decision.squeeze(1).long()
+            if self.valid is not None:
+                decision = decision.masked_fill(~self.valid, self.settings.void_index)
+        return decision.numpy() if self.numpy else decision
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    """View an array or tensor as a plain tensor without gradient."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fb" and value.itemsize <= 8:
+        return torch.from_numpy(_viewable(value))
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+        # A subclass (MONAI's MetaTensor, say) would wrap every step of the work.
+        return value.detach() if type(value) is Tensor else value.detach().as_subclass(Tensor)
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray | Tensor):
+        kind = f"{kind} of {value.dtype}"
+    raise TypeError(f"{name} must be a dense torch.Tensor or a numpy.ndarray, got {kind}")
+
+
+class _Writable:
+    """Claims that a read-only array may be written to, as torch wants of what it views.
+
+    Nothing here writes to its input; a memory-mapped file is ordinary input.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        interface = dict(self.array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        return interface
+
+
+def _viewable(array: np.ndarray) -> np.ndarray:
+    """Return an array whose memory torch can view; a copy only where strides forbid it."""
+    foreign = not array.dtype.isnative
+    if foreign or any(step < 0 or step % array.itemsize for step in array.strides):
+        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
+    return array if array.flags.writeable else np.asarray(_Writable(array))
+
+
+def _check_shape(probs: Tensor) -> None:
+    if probs.dim() < 3:
+        raise ValueError(
+            "probs must have the axes (batch, classes, *spatial), with at least one spatial axis, "
+            f"got shape {tuple(probs.shape)}; add a batch axis with probs[None]"
+        )
+    if 0 in probs.shape[1:]:
+        raise ValueError(
+            "probs may have an empty batch, but its classes and spatial axes must not be empty, "
+            f"got shape {tuple(probs.shape)}"
+        )
+
+
+def _mask(valid: object, probs: Tensor) -> Tensor:
+    mask = _tensor("valid", valid)
+    expected = (probs.shape[0], *probs.shape[2:])
+    if mask.dtype != torch.bool:
+        raise TypeError(f"valid must be boolean, got {mask.dtype}")
+    if mask.shape != expected:
+        raise ValueError(
+            f"valid must have the shape (batch, *spatial) = {expected}, got {tuple(mask.shape)}"
+        )
+    if mask.device != probs.device:
+        raise ValueError(f"valid must be on {probs.device}, as probs is, got {mask.device}")
+    return mask
+
+
+def _check_void_index(settings: Settings, classes: int, masked: bool) -> None:
+    """Refuse a void index that is a class, unless it is the default and will not be written."""
+    if settings.output_mode == "multilabel":
+        return
+    written = masked or settings.unassigned_policy == "void" or settings.void_index != VOID_INDEX
+    labels = max(classes, 2)  # one channel gives the labels 0 and 1
+    if written and 0 <= settings.void_index < labels:
+        raise ValueError(
+            f"void_index must not be one of the labels 0 to {labels - 1}, got {settings.void_index}"
+        )

@@ -1,0 +1,158 @@
+"""What is to be decided: every option, checked once, when it is given."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+__all__ = ["Settings", "SolverOptions"]
+
+METRICS = {"dice": "dice", "iou": "iou", "acc": "acc", "accuracy": "acc"}
+OUTPUT_MODES = ("multiclass", "multilabel")
+POLICIES = ("max_score", "void")
+VOID_INDEX = 255
+
+
+class SolverOptions(TypedDict, total=False):
+    """Options that only some solvers take; :class:`rankseg.RankSEG` describes them."""
+
+    unassigned_policy: Literal["max_score", "void"]
+    void_index: int
+    safe_screening: bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Support:
+    """The metrics and outputs a solver decides for, and the options it takes with each output."""
+
+    metrics: tuple[str, ...]
+    options: Mapping[str, tuple[str, ...]]
+
+
+SUPPORT = {
+    "RMA": Support(
+        ("dice", "iou"),
+        {
+            "multiclass": ("unassigned_policy", "void_index", "safe_screening"),
+            "multilabel": ("safe_screening",),
+        },
+    ),
+    "joint": Support(("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index")}),
+    "TR": Support(("acc",), {"multilabel": ()}),
+    "argmax": Support(("acc",), {"multiclass": ("void_index",), "multilabel": ()}),
+}
+"""In order of preference: ``'auto'`` takes the first that decides for metric and output."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked options of one decision; :class:`rankseg.RankSEG` describes them."""
+
+    metric: str = "dice"
+    smooth: float = 0.0
+    output_mode: str = "multiclass"
+    solver: str = "RMA"
+    pruning_prob: float = 0.5
+    unassigned_policy: str = "max_score"
+    void_index: int = VOID_INDEX
+
+    @classmethod
+    def parse(
+        cls,
+        metric: str,
+        smooth: float,
+        output_mode: str,
+        solver: str,
+        pruning_prob: float,
+        options: Mapping[str, Any],
+    ) -> Settings:
+        """Check every option and the way they combine.
+
+        Raises
+        ------
+        TypeError
+            If an option is of the wrong type, or is not one that the solver takes.
+        ValueError
+            If an option is outside what is allowed, or solver, metric and output do not combine.
+        """
+        metric = METRICS[_choice("metric", metric, METRICS)]
+        output_mode = _choice("output_mode", output_mode, OUTPUT_MODES)
+        solver = _choice("solver", solver, ("auto", *SUPPORT))
+        solver = _combine(solver, metric, output_mode)
+        _refuse_unknown(options, solver, output_mode)
+        _check_screening(options.get("safe_screening", False))
+        return cls(
+            metric=metric,
+            smooth=_number("smooth", smooth, 0.0, math.inf),
+            output_mode=output_mode,
+            solver=solver,
+            pruning_prob=_number("pruning_prob", pruning_prob, 0.0, 1.0),
+            unassigned_policy=_choice(
+                "unassigned_policy", options.get("unassigned_policy", "max_score"), POLICIES
+            ),
+            void_index=_label("void_index", options.get("void_index", VOID_INDEX)),
+        )
+
+
+def _choice(name: str, value: object, allowed: Collection[str]) -> str:
+    """Return the allowed string that ``value`` is but for case and surrounding blanks."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, one of {list(allowed)}, got {value!r}")
+    for choice in allowed:
+        if value.strip().lower() == choice.lower():
+            return choice
+    raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+
+
+def _number(name: str, value: object, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or not least <= number <= most:
+        allowed = "finite and at least 0" if most == math.inf else f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return number
+
+
+def _label(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not -(2**63) <= int(value) < 2**63:
+        raise ValueError(f"{name} must fit into int64, got {value!r}")
+    return int(value)
+
+
+def _combine(solver: str, metric: str, output_mode: str) -> str:
+    """Return the solver named, or the preferred one for ``'auto'``, if it fits the rest."""
+    fitting = [
+        name
+        for name, support in SUPPORT.items()
+        if metric in support.metrics and output_mode in support.options
+    ]
+    if solver == "auto":
+        return fitting[0]
+    if solver not in fitting:
+        raise ValueError(
+            f"solver={solver!r} does not decide metric={metric!r} with "
+            f"output_mode={output_mode!r}; the solvers that do are {['auto', *fitting]}"
+        )
+    return solver
+
+
+def _refuse_unknown(options: Mapping[str, Any], solver: str, output_mode: str) -> None:
+    allowed = SUPPORT[solver].options[output_mode]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise TypeError(
+            f"solver={solver!r} with output_mode={output_mode!r} takes the options "
+            f"{sorted(allowed)}, got {unknown}"
+        )
+
+
+def _check_screening(value: object) -> None:
+    """Accept the published package's ``safe_screening``: nothing here needs screening."""
+    if not isinstance(value, bool) and value != "auto":
+        raise TypeError(f"safe_screening must be a bool or 'auto', got {value!r}")

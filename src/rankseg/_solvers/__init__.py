@@ -1,0 +1,48 @@
+"""From a problem to its decision: one function per solver and kind of output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from rankseg import _backends
+from rankseg._backends._records import Survey
+from rankseg._problem import Problem
+from rankseg._settings import Settings
+from rankseg._solvers.baselines import argmax_labels, argmax_masks, threshold_masks
+from rankseg._solvers.joint import joint_labels
+from rankseg._solvers.rma import rma_labels, rma_masks
+
+Solve = Callable[[ModuleType, Any, Survey, Settings], Tensor]
+
+SOLVERS: dict[tuple[str, str], Solve] = {
+    ("RMA", "multiclass"): rma_labels,
+    ("RMA", "multilabel"): rma_masks,
+    ("joint", "multiclass"): joint_labels,
+    ("TR", "multilabel"): threshold_masks,
+    ("argmax", "multiclass"): argmax_labels,
+    ("argmax", "multilabel"): argmax_masks,
+}
+
+BINARY: dict[str, Solve] = {
+    "RMA": rma_masks,
+    "joint": rma_masks,  # one class shares its pixels with no other
+    "TR": threshold_masks,
+    "argmax": threshold_masks,
+}
+
+
+def solve(problem: Problem) -> Any:
+    """Decide a problem: choose the backend, scan the maps, solve, give back the caller's type."""
+    settings = problem.settings
+    backend, _ = _backends.choose(problem.probs.device)
+    maps = backend.open_maps(problem.probs, problem.valid)
+    survey = backend.survey(maps)
+    output = SOLVERS.get((settings.solver, settings.output_mode))
+    decide = BINARY[settings.solver] if problem.binary or output is None else output
+    decision = decide(backend, maps, survey, settings)
+    problem.check_values(survey.fault)
+    return problem.restore(decision)

@@ -1,0 +1,140 @@
+"""The cut of every class: the probability above which a pixel is in its mask.
+
+Nothing is sorted. A linear-fractional objective is raised by Dinkelbach's iteration, whose every
+step counts and sums the values above the current cut; Dice with smoothing is first confined to
+the few pixels between two such cuts, and only those are sorted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankseg._backends._records import Survey
+from rankseg._objectives import Objective
+from rankseg._solvers._loop import while_rising
+
+
+def optimal_cuts(
+    backend: ModuleType, maps: Any, survey: Survey, objective: Objective, active: Tensor
+) -> Tensor:
+    """Return, per image and class, the cut of the mask that maximises the RMA objective.
+
+    ``(batch, classes)`` float64, infinite for classes that are not ``active``. The mask holds the
+    pixels with ``p > cut``; pixels that equal the cut would not change the objective.
+    """
+    volume = survey.mass
+    fewest = objective.bonus(torch.full_like(volume, torch.inf), volume)
+    fraction = _Fraction(backend, maps, survey, active, fewest, objective.offset(volume))
+    cut = fraction.best_cut(fraction.first_cut())
+    if not objective.fractional:
+        cut = _search_bracket(fraction, objective, cut)
+    if objective.smooth == 0:
+        # The likeliest pixel always pays, but its fraction may round to its probability.
+        cut = torch.minimum(cut, torch.nextafter(survey.peak, torch.zeros_like(cut)))
+    return torch.where(active, cut, torch.inf)
+
+
+@dataclass(frozen=True)
+class _Fraction:
+    """``(mass + bonus) / (count + offset)`` of a mask, to be made as large as it can be."""
+
+    backend: ModuleType
+    maps: Any
+    survey: Survey
+    active: Tensor
+    bonus: Tensor
+    offset: Tensor
+
+    def at(self, cut: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return count and mass of the values above ``cut``, and their fraction."""
+        count, mass = self.backend.above(self.maps, self.survey, cut, active)
+        return count, mass, (mass + self.bonus) / (count + self.offset)
+
+    def first_cut(self) -> Tensor:
+        """Return the best of three masks known at once: empty, the likeliest pixel, p > 1/2.
+
+        The iteration needs a start that is not above the optimum, as no mask's fraction is. The
+        optimal cut is never above 1/2, so the last of the three is usually close to it.
+        """
+        half = torch.full_like(self.offset, 0.5)
+        empty = self.bonus / self.offset
+        likeliest = (self.survey.peak + self.bonus) / (1 + self.offset)
+        return torch.stack((empty, likeliest, self.at(half, self.active)[2])).amax(0)
+
+    def step(self, cut: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the fraction of the mask above ``cut`` as the next cut, where that is a rise."""
+        fraction = self.at(cut, rising)[2]
+        rising = rising & (fraction > cut)
+        return torch.where(rising, fraction, cut), rising
+
+    def best_cut(self, cut: Tensor) -> Tensor:
+        """Raise ``cut`` by Dinkelbach's iteration until it rises no more, at the optimum."""
+        return while_rising(self.step, cut, self.active, self.survey.fault)
+
+
+def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> Tensor:
+    """Find the best cut where the bonus falls with the count, between ``low`` and a higher cut.
+
+    With the bonus of endless masks, ``low`` is below every optimum. With the bonus of the
+    smallest mask possible the same iteration gives a cut above every optimum; the mask there is
+    a better bound on the smallest, and so gives a tighter one. What lies between the two is
+    sorted and scanned.
+    """
+    volume = fraction.survey.mass
+    count = torch.zeros_like(volume)
+    for _ in range(2):
+        steeper = replace(fraction, bonus=objective.bonus(count, volume))
+        high = steeper.best_cut(torch.maximum(low, steeper.at(low, fraction.active)[2]))
+        count, mass, _ = steeper.at(high, fraction.active)
+    extra = (fraction.at(low, fraction.active)[0] - count).long()
+    rows, width = _rows_to_scan(extra, fraction.maps.pixels)
+    if width == 0:
+        return high
+    row = rows.unbind(1)
+    values = fraction.backend.between(
+        fraction.maps, fraction.survey, low[row], high[row], rows, width
+    )
+    best = _scan(objective, values, extra[row], low[row], (count[row], mass[row], volume[row]))
+    return high.index_put(row, best)
+
+
+def _rows_to_scan(extra: Tensor, pixels: int) -> tuple[Tensor, int]:
+    """List image and class of the rows with values left to scan, and the most any row has.
+
+    A traced graph cannot look at the counts, and takes every row whole.
+    """
+    if torch.compiler.is_compiling():
+        axes = [torch.arange(size, device=extra.device) for size in extra.shape]
+        return torch.cartesian_prod(*axes), pixels
+    rows = (extra > 0).nonzero()
+    return rows, int(extra.max()) if len(rows) else 0
+
+
+def _scan(
+    objective: Objective,
+    values: Tensor,
+    extra: Tensor,
+    low: Tensor,
+    base: tuple[Tensor, Tensor, Tensor],
+) -> Tensor:
+    """Return the best cut of each row, given the values that may still join the mask.
+
+    ``values`` is ``(rows, width)``, largest first, of which the first ``extra`` count; ``base``
+    is count and mass of the mask without them, and the expected volume. Only places where the
+    value falls are cuts: within a run of equal values the objective is best at an end.
+    """
+    taken = torch.arange(values.shape[1] + 1, device=values.device)
+    first, last = values[:, :1], low.unsqueeze(1)
+    following = torch.cat((values, last), 1).where(taken < extra.unsqueeze(1), last)
+    previous = torch.cat((torch.full_like(first, torch.inf), values), 1)
+    count, mass, volume = (term.unsqueeze(1) for term in base)
+    gained = torch.cat((torch.zeros_like(first), values.cumsum(1)), 1)
+    score = objective.score(count + taken, mass + gained, volume)
+    cuts_here = (taken <= extra.unsqueeze(1)) & (previous > following)
+    best = score.masked_fill(~cuts_here, -torch.inf).argmax(1, keepdim=True)
+    return following.gather(1, best).squeeze(1)

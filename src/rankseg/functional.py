@@ -1,0 +1,77 @@
+"""The decision as functions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import Unpack
+
+from rankseg._api import Maps, RankSEG
+from rankseg._settings import SolverOptions
+
+__all__ = ["rankseg", "rankseg_rma"]
+
+
+def rankseg(
+    probs: Maps,
+    metric: str = "dice",
+    smooth: float = 0.0,
+    output_mode: str = "multiclass",
+    solver: str = "auto",
+    pruning_prob: float = 0.5,
+    *,
+    valid: Maps | None = None,
+    **options: Unpack[SolverOptions],
+) -> Maps:
+    """Decide the masks or labels that maximise the expected Dice or IoU of each image.
+
+    Parameters, result and errors are those of :class:`rankseg.RankSEG` and of its call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankseg.functional import rankseg
+    >>> probs = np.array([[[0.9, 0.45, 0.4, 0.1]]])
+    >>> rankseg(probs, metric="dice", output_mode="multilabel")
+    array([[[ True,  True,  True, False]]])
+    >>> rankseg(probs, metric="acc", output_mode="multilabel")
+    array([[[ True, False, False, False]]])
+    """
+    decide = RankSEG(metric, smooth, output_mode, solver, pruning_prob, **options)
+    decision: Maps = decide(probs, valid)
+    return decision
+
+
+def rankseg_rma(
+    probs: Maps,
+    metric: str = "dice",
+    smooth: float = 0.0,
+    output_mode: str = "multiclass",
+    pruning_prob: float = 0.5,
+    unassigned_policy: Literal["max_score", "void"] = "max_score",
+    void_index: int = 255,
+    safe_screening: bool | Literal["auto"] = False,
+    *,
+    valid: Maps | None = None,
+) -> Maps:
+    """Decide by RankSEG-RMA.
+
+    The same as :func:`rankseg` with ``solver='RMA'``, under the published package's name; with
+    multilabel output ``unassigned_policy`` and ``void_index`` have no effect.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankseg import rankseg_rma
+    >>> rankseg_rma(torch.tensor([[[0.9, 0.45, 0.4, 0.1]]]), output_mode="multilabel")
+    tensor([[[ True,  True,  True, False]]])
+    """
+    options = SolverOptions(
+        unassigned_policy=unassigned_policy, void_index=void_index, safe_screening=safe_screening
+    )
+    # Built even for masks, which take none of the options, so that a wrong one is refused.
+    labels = RankSEG(metric, smooth, "multiclass", "RMA", pruning_prob, **options)
+    masks = RankSEG(metric, smooth, output_mode, "RMA", pruning_prob)
+    decide = labels if masks.settings.output_mode == "multiclass" else masks
+    decision: Maps = decide(probs, valid)
+    return decision

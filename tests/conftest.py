@@ -1,0 +1,39 @@
+"""What every test may ask for: each backend in turn, and the shared probability maps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("house", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("house")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(params=["numba", "torch"])
+def backend(request, monkeypatch):
+    """Run the test once on each backend, named explicitly so that none stands in for another."""
+    monkeypatch.setenv("RANKSEG_BACKEND", request.param)
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    """Set the number of threads, and set it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def real_maps() -> Path:
+    """Return the folder of shared probability maps; skip where it is missing."""
+    folder = Path(os.environ.get("RANKSEG_DATA", REPOSITORY.parent / "shared" / "data")) / "maps"
+    if not folder.is_dir():
+        pytest.skip(f"the shared probability maps are not at {folder}")
+    return folder

@@ -1,0 +1,73 @@
+"""Slow and plain answers in float64, written from the formulas, to hold the library against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def score(metric, count, mass, volume, smooth):
+    """Return the RMA objective of a mask; 0 where it is 0/0. Works on arrays."""
+    count, mass = np.asarray(count, float), np.asarray(mass, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if metric == "dice":
+            value = 2 * mass / (count + volume + 1 + smooth)
+            if smooth:
+                value = value + smooth / (count + volume + smooth)
+        else:
+            value = (mass + smooth) / (count + volume - mass + smooth)
+    return np.where(np.isnan(value), 0.0, value)
+
+
+def best_score(metric, values, smooth):
+    """Return the largest objective over the masks of the n largest values, n = 0 to N."""
+    ranked = np.sort(np.asarray(values, np.float64).ravel())[::-1]
+    masses = np.concatenate([[0.0], np.cumsum(ranked)])
+    return score(metric, np.arange(ranked.size + 1), masses, masses[-1], smooth).max()
+
+
+def mask_score(metric, values, mask, smooth):
+    """Return the objective of a given mask."""
+    values = np.asarray(values, np.float64).ravel()
+    chosen = values[np.asarray(mask).ravel()]
+    return float(score(metric, chosen.size, chosen.sum(), values.sum(), smooth))
+
+
+def increment(metric, probability, count, mass, volume, smooth):
+    """Return what one more pixel of this probability adds to the objective, as a difference."""
+    before = score(metric, count, mass, volume, smooth)
+    return score(metric, count + 1, mass + probability, volume, smooth) - before
+
+
+def labels(metric, probs, masks, kept, smooth, policy="max_score", void=255):
+    """Return the published non-overlapping labels of one image, given the masks per class.
+
+    ``probs`` and ``masks`` are ``(classes, pixels)``, ``kept`` the classes not pruned.
+    """
+    probs = np.asarray(probs, np.float64)
+    classes, pixels = probs.shape
+    volume = probs.sum(1)
+    hits = masks.sum(0)
+    alone = masks & (hits == 1)
+    count, mass = alone.sum(1), (probs * alone).sum(1)
+    eligible = [c for c in range(classes) if kept[c]] or list(range(classes))
+    out = np.empty(pixels, np.int64)
+    for i in range(pixels):
+        if hits[i] == 1:
+            out[i] = masks[:, i].argmax()
+            continue
+        if hits[i] == 0 and policy == "void":
+            out[i] = void
+            continue
+        rivals = np.flatnonzero(masks[:, i]) if hits[i] else eligible
+        gains = [
+            increment(metric, probs[c, i], count[c], mass[c], volume[c], smooth) for c in rivals
+        ]
+        out[i] = rivals[int(np.argmax(gains))]
+    return out
+
+
+def labelling_score(metric, probs, labels, smooth):
+    """Return the sum over classes of the objectives of a label map, for one image."""
+    probs = np.asarray(probs, np.float64)
+    flat = np.asarray(labels).ravel()
+    return sum(mask_score(metric, probs[c], flat == c, smooth) for c in range(probs.shape[0]))
