@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import maps
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import maps
+import oracles
 from rankseg.functional import rankseg
 
 PRUNING = (0.0, 0.4, 0.6, 1.0)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import maps
 import numpy as np
-import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import maps
+import oracles
 from rankseg import RankSEG
 from rankseg.functional import rankseg
 

@@ -50,7 +50,7 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
     values = np.empty(0, np.float32) if half else storage.numpy()
     mask = np.empty((0, 0), np.bool_)
     if valid is not None:
-        mask = valid.reshape(len(valid), -1).numpy()
+        mask = valid.reshape(len(valid), probs.shape[2:].numel()).numpy()
     source = kernels.Source(
         kind=_kind(probs.dtype, len(sizes) == 1 and strides[0] == 1 and valid is None),
         values=values,
@@ -132,7 +132,7 @@ def between(
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     """Mark the pixels above the cut of their class: bool ``(batch, classes, *spatial)``."""
     out = torch.zeros(maps.batch, maps.classes, *maps.spatial, dtype=torch.bool)
-    flat = out.view(maps.batch, maps.classes, -1).numpy()
+    flat = out.view(maps.batch, maps.classes, maps.pixels).numpy()
     units = maps.batch * maps.classes * _groups(maps)
     _run(kernels.masks, units, maps.source, survey.detail, _round_down(cuts, maps), flat)
     return out
@@ -153,7 +153,7 @@ def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Ten
         maps.source,
         survey.detail,
         _round_down(cuts, maps),
-        labels.view(maps.batch, -1).numpy(),
+        labels.view(maps.batch, maps.pixels).numpy(),
         counts,
         masses,
     )
@@ -181,7 +181,7 @@ def resolve(
         maps.batch * _groups(maps),
         maps.source,
         survey.detail,
-        labels.view(maps.batch, -1).numpy(),
+        labels.view(maps.batch, maps.pixels).numpy(),
         _round_down(cuts, maps),
         torch.stack((gains.slope, gains.toll, gains.size, gains.shrink), -1).numpy(),
         eligible.numpy(),
@@ -199,7 +199,7 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
         maps.batch * _groups(maps),
         maps.source,
         survey.detail,
-        labels.view(maps.batch, -1).numpy(),
+        labels.view(maps.batch, maps.pixels).numpy(),
         counts,
         masses,
     )

@@ -1,0 +1,49 @@
+"""The torch backend runs inside a graph, with the decisions of the eager one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import maps
+from rankseg import RankSEG
+
+OPTIONS = [
+    {},
+    {"metric": "iou", "smooth": 0.5},
+    {"smooth": 0.5},
+    {"output_mode": "multilabel"},
+    {"solver": "joint"},
+    {"solver": "joint", "metric": "iou", "unassigned_policy": "void"},
+    {"metric": "acc"},
+]
+
+
+@pytest.fixture(autouse=True)
+def _forget_graphs():
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_full_graph(options):
+    model = torch.nn.Sequential(torch.nn.Softmax(1), RankSEG(**options))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for seed in range(3):
+        logits = torch.from_numpy(maps.dyadic(2, 5, 24, 31, seed=seed)) * 9
+        assert torch.equal(compiled(logits), model(logits))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
+def test_full_graph_by_the_default_compiler():
+    decide = RankSEG()
+    compiled = torch.compile(decide, fullgraph=True)
+    probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
+    assert torch.equal(compiled(probs), decide(probs))
+
+
+def test_full_graph_with_valid_pixels():
+    decide = RankSEG()
+    compiled = torch.compile(decide, fullgraph=True, backend="aot_eager")
+    probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
+    valid = probs[:, 0] < 0.8
+    assert torch.equal(compiled(probs, valid), decide(probs, valid))

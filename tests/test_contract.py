@@ -1,0 +1,251 @@
+"""What holds for every solver: shapes, types, layouts, threads, batches, masks of valid pixels."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import maps
+import rankseg
+from rankseg import RankSEG
+
+SOLVERS = [
+    {"metric": "dice"},
+    {"metric": "iou"},
+    {"metric": "dice", "smooth": 0.5},
+    {"metric": "iou", "smooth": 0.5},
+    {"metric": "dice", "unassigned_policy": "void"},
+    {"metric": "dice", "solver": "joint"},
+    {"metric": "iou", "solver": "joint", "unassigned_policy": "void"},
+    {"metric": "acc"},
+    {"metric": "dice", "output_mode": "multilabel"},
+    {"metric": "iou", "output_mode": "multilabel"},
+    {"metric": "acc", "output_mode": "multilabel"},
+    {"metric": "acc", "output_mode": "multilabel", "solver": "argmax"},
+]
+
+
+def name(options):
+    return "-".join(str(value) for value in options.values())
+
+
+@pytest.fixture(params=SOLVERS, ids=name)
+def decide(request):
+    return RankSEG(**request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("spatial", [(1,), (63,), (31, 65), (5, 9, 11), (2, 3, 4, 5)], ids=str)
+def test_shape_and_type(decide, backend, spatial, dtype):
+    probs = torch.from_numpy(maps.softmax(2, 3, *spatial)).to(dtype)
+    before = probs.clone()
+    decision = decide(probs)
+    if decide.settings.output_mode == "multiclass":
+        assert decision.dtype == torch.int64
+        assert decision.shape == (2, *spatial)
+        assert set(decision.unique().tolist()) <= {0, 1, 2, 255}
+    else:
+        assert decision.dtype == torch.bool
+        assert decision.shape == (2, 3, *spatial)
+    assert decision.device == probs.device
+    assert not decision.requires_grad
+    assert torch.equal(probs, before)
+
+
+def test_empty_batch(decide, backend):
+    decision = decide(torch.zeros(0, 4, 6, 7))
+    classes = () if decide.settings.output_mode == "multiclass" else (4,)
+    assert decision.shape == (0, *classes, 6, 7)
+
+
+def test_one_channel_is_binary(decide, backend):
+    probs = torch.from_numpy(maps.softmax(3, 2, 20, 30))[:, 1:]
+    decision = decide(probs)
+    options = decide.settings
+    masks = RankSEG(options.metric, options.smooth, "multilabel")(probs)
+    assert masks.shape == (3, 1, 20, 30)
+    assert torch.equal(decision.reshape(3, 20, 30), masks[:, 0].to(decision.dtype))
+
+
+def test_numpy_in_numpy_out(decide):
+    probs = maps.softmax(2, 3, 20, 30)
+    decision = decide(probs)
+    assert isinstance(decision, np.ndarray)
+    np.testing.assert_array_equal(decision, decide(torch.from_numpy(probs)).numpy())
+
+
+def layouts(probs):
+    """Yield the same values laid out in memory in other ways."""
+    yield "channels last", probs.contiguous(memory_format=torch.channels_last)
+    yield "transposed", probs.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    batch, classes, height, width = probs.shape
+    frame = torch.full((batch + 1, 2 * classes, height + 5, 3 * width), float("nan"))
+    crop = frame[1:, ::2, 2:-3, 1::3]
+    yield "crop of a frame", crop.copy_(probs)
+    yield "expanded", probs[:1].expand(batch, -1, -1, -1)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "transposed", "crop of a frame", "expanded"])
+def test_layout_changes_nothing(decide, backend, layout):
+    probs = torch.from_numpy(maps.smooth(2, 5, 112))
+    if layout == "expanded":
+        probs = probs[:1].expand(2, -1, -1, -1).contiguous()
+    laid_out = dict(layouts(probs))[layout]
+    assert torch.equal(laid_out, probs)
+    assert torch.equal(decide(laid_out), decide(probs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_layout_changes_nothing_in_other_dtypes(decide, dtype):
+    probs = torch.from_numpy(maps.smooth(2, 5, 64)).to(dtype)
+    crop = torch.full((2, 5, 70, 80), float("nan"), dtype=dtype)[:, :, 3:67, 9:73].copy_(probs)
+    assert torch.equal(decide(crop), decide(probs))
+
+
+@pytest.mark.parametrize(
+    "rearrange",
+    [
+        lambda probs: np.flip(np.flip(probs, 3).copy(), 3),  # negative strides
+        lambda probs: probs.astype(">f4"),  # another byte order
+        lambda probs: np.frombuffer(probs.tobytes(), np.float32).reshape(probs.shape),  # read-only
+        lambda probs: np.asfortranarray(probs),
+    ],
+    ids=["flipped", "big-endian", "read-only", "fortran"],
+)
+def test_numpy_layout_changes_nothing(decide, rearrange):
+    probs = maps.smooth(2, 5, 48)
+    np.testing.assert_array_equal(decide(rearrange(probs)), decide(probs))
+
+
+def test_memory_mapped_file(decide, tmp_path):
+    probs = maps.smooth(2, 4, 48)
+    np.save(tmp_path / "probs.npy", probs)
+    mapped = np.load(tmp_path / "probs.npy", mmap_mode="r")
+    np.testing.assert_array_equal(decide(mapped), decide(probs))
+
+
+def test_threads_change_nothing(decide, threads):
+    probs = torch.from_numpy(maps.smooth(3, 5, 320))
+    threads(1)
+    alone = decide(probs)
+    for number in (2, 3, 8):
+        threads(number)
+        assert torch.equal(decide(probs), alone)
+
+
+def test_batch_split_changes_nothing(decide, backend):
+    probs = torch.from_numpy(maps.smooth(4, 5, 144))
+    whole = decide(probs)
+    assert torch.equal(torch.cat([decide(part) for part in probs.split([1, 2, 1])]), whole)
+
+
+def holes(batch, *spatial):
+    valid = torch.from_numpy(np.random.default_rng(5).random((batch, *spatial)) < 0.7)
+    valid[:, :3] = False
+    return valid
+
+
+def test_pixels_outside_valid_do_not_exist(decide, backend):
+    probs = torch.from_numpy(maps.dyadic(2, 4, 50, 60))
+    valid = holes(2, 50, 60)
+    garbage = probs.clone().movedim(1, -1)
+    garbage[~valid] = float("nan")
+    decision = decide(garbage.movedim(-1, 1), valid)
+    multiclass = decide.settings.output_mode == "multiclass"
+    for i in range(2):
+        inside = decide(probs[i : i + 1, :, valid[i]])  # the valid pixels, as if there were no more
+        assert torch.equal(decision[i][..., valid[i]], inside[0])
+        outside = decision[i][..., ~valid[i]]
+        assert (outside == (255 if multiclass else False)).all()
+
+
+def test_valid_with_one_channel_and_numpy(decide):
+    probs = maps.softmax(2, 2, 20, 30)[:, 1:]
+    valid = holes(2, 20, 30).numpy()
+    decision = decide(probs, valid=valid)
+    if decide.settings.output_mode == "multiclass":
+        assert (decision[~valid] == 255).all()
+        assert set(np.unique(decision[valid])) <= {0, 1}
+    else:
+        assert not decision[:, 0][~valid].any()
+
+
+def test_no_valid_pixel_at_all(decide, backend):
+    probs = torch.from_numpy(maps.softmax(2, 3, 10, 10))
+    decision = decide(probs, torch.zeros(2, 10, 10, dtype=torch.bool))
+    expected = 255 if decide.settings.output_mode == "multiclass" else False
+    assert (decision == expected).all()
+
+
+def test_negative_zero_is_zero(decide, backend):
+    probs = maps.softmax(1, 3, 40, 40)
+    probs[:, :, ::2] = np.array([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1)
+    negative = np.where(probs == 0, -0.0, probs).astype("float32")
+    np.testing.assert_array_equal(decide(negative), decide(probs))
+
+
+def test_rounding_above_one_is_accepted(decide, backend):
+    probs = maps.softmax(1, 3, 40)
+    probs[0, 0, 7] = 1 + 4 * np.finfo(np.float32).eps
+    decide(probs)
+
+
+def test_module(decide):
+    probs = torch.from_numpy(maps.softmax(2, 3, 8, 8)).requires_grad_()
+    assert not list(decide.parameters())
+    for twin in (copy.deepcopy(decide), pickle.loads(pickle.dumps(decide)), decide.eval()):
+        assert torch.equal(twin(probs), decide.predict(probs))
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1), decide)
+    assert model(torch.rand(2, 3, 8, 8)).shape[-2:] == (8, 8)
+    assert f"metric='{decide.settings.metric}'" in repr(decide)
+
+
+def test_function_is_the_module(decide):
+    probs = maps.softmax(2, 3, 30)
+    settings = decide.settings
+    options = {"unassigned_policy": "void"} if settings.unassigned_policy == "void" else {}
+    decision = rankseg.functional.rankseg(
+        probs,
+        settings.metric,
+        settings.smooth,
+        settings.output_mode,
+        settings.solver,
+        settings.pruning_prob,
+        **options,
+    )
+    np.testing.assert_array_equal(decision, decide(probs))
+
+
+def test_strings_ignore_case_and_blanks():
+    probs = maps.softmax(1, 3, 50)
+    decision = rankseg.functional.rankseg(probs, " IoU ", output_mode="MultiClass", solver="rma\n")
+    np.testing.assert_array_equal(decision, rankseg.functional.rankseg(probs, "iou"))
+
+
+def test_tensor_subclass_gives_a_plain_tensor():
+    class Tagged(torch.Tensor):
+        pass
+
+    probs = torch.from_numpy(maps.softmax(1, 3, 50))
+    decision = RankSEG()(probs.as_subclass(Tagged))
+    assert type(decision) is torch.Tensor
+    assert torch.equal(decision, RankSEG()(probs))
+
+
+def test_rankseg_rma_is_the_rma_solver():
+    probs = maps.softmax(2, 4, 60)
+    for mode in ("multiclass", "multilabel"):
+        for metric in ("dice", "iou"):
+            np.testing.assert_array_equal(
+                rankseg.rankseg_rma(probs, metric, 0.5, mode, 0.2),
+                RankSEG(metric, 0.5, mode, "RMA", 0.2)(probs),
+            )
+    np.testing.assert_array_equal(
+        rankseg.rankseg_rma(probs, unassigned_policy="void", void_index=9, safe_screening="auto"),
+        RankSEG(unassigned_policy="void", void_index=9)(probs),
+    )
