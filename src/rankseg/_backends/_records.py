@@ -28,6 +28,8 @@ class Survey:
         ``(batch, classes)`` float64: sum of the probabilities, the expected volume.
     peak
         ``(batch, classes)`` float64: the largest probability.
+    likely_count, likely_mass
+        ``(batch, classes)`` float64: how many probabilities exceed 1/2, and their sum.
     fault
         Boolean scalar: some value is NaN or outside [0, 1].
     detail
@@ -36,6 +38,8 @@ class Survey:
 
     mass: Tensor
     peak: Tensor
+    likely_count: Tensor
+    likely_mass: Tensor
     fault: Tensor
     detail: Any = None
 

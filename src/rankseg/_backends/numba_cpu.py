@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -74,14 +74,18 @@ def survey(maps: Maps) -> Survey:
     values = maps.source.values.dtype
     unsigned = _unsigned(values)
     patterns = kernels.Tables(np.empty(shape), np.empty(shape, unsigned), np.empty(shape, unsigned))
-    one = np.ones((), values).view(unsigned)[()] + unsigned.type(ULPS_ABOVE_ONE)
-    units = maps.batch * maps.classes * _groups(maps)
-    faults = np.zeros(units, np.bool_)
-    _run(kernels.survey, units, maps.source, one, patterns, faults, maps.classes)
+    half, one = np.array([0.5, 1.0], values).view(unsigned)
+    counts, masses = _class_tables(maps)
+    faults = np.zeros(counts.shape, np.bool_)
+    limit = one + unsigned.type(ULPS_ABOVE_ONE)
+    _run(kernels.survey, faults.size, maps.source, half, limit, patterns, counts, masses, faults)
     tables = kernels.Tables(patterns.mass, patterns.low.view(values), patterns.peak.view(values))
+    likely_count, likely_mass = _reduce(counts, masses)
     return Survey(
         mass=torch.from_numpy(tables.mass.sum(2)),
         peak=torch.from_numpy(tables.peak.max(2).astype(np.float64)),
+        likely_count=likely_count,
+        likely_mass=likely_mass,
         fault=torch.tensor(bool(faults.any())),
         detail=tables,
     )
@@ -89,8 +93,7 @@ def survey(maps: Maps) -> Survey:
 
 def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
     """Count and sum the values above the cut of their class, where ``active``; 0 elsewhere."""
-    shape = maps.batch, maps.classes, _groups(maps)
-    counts, masses = np.zeros(shape, np.int64), np.zeros(shape)
+    counts, masses = _class_tables(maps)
     _run(
         kernels.above,
         counts.size,
@@ -101,7 +104,7 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
         counts,
         masses,
     )
-    return _reduce(counts, masses, 2)
+    return _reduce(counts, masses)
 
 
 def between(
@@ -146,7 +149,7 @@ def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Ten
     """
     # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
     labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
-    counts, masses = _tally_tables(maps)
+    counts, masses = _image_tables(maps)
     _run(
         kernels.claim,
         maps.batch * _groups(maps),
@@ -157,7 +160,7 @@ def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Ten
         counts,
         masses,
     )
-    return labels, *_reduce(counts, masses, 1)
+    return labels, *_reduce(counts.swapaxes(1, 2), masses.swapaxes(1, 2))
 
 
 def resolve(
@@ -193,7 +196,7 @@ def resolve(
 
 def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count the pixels of each label and add up their probabilities, per image and class."""
-    counts, masses = _tally_tables(maps)
+    counts, masses = _image_tables(maps)
     _run(
         kernels.tally,
         maps.batch * _groups(maps),
@@ -203,23 +206,30 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
         counts,
         masses,
     )
-    return _reduce(counts, masses, 1)
+    return _reduce(counts.swapaxes(1, 2), masses.swapaxes(1, 2))
 
 
 def _run(kernel: Callable[..., None], units: int, *arguments: Any) -> None:
-    """Run a kernel over all units, on as many threads as torch may use."""
+    """Run a kernel over all units, on as many threads as torch may use, this one among them."""
     threads = torch.get_num_threads()
-    tasks = min(4 * threads, -(-units // UNITS_PER_TASK))
-    if threads == 1 or tasks <= 1:
-        kernel(*arguments, 0, units)
-        return
+    tasks = max(1, min(4 * threads, units // UNITS_PER_TASK))
     bounds = [units * task // tasks for task in range(tasks + 1)]
-    pool = _pool(threads)
-    futures = [
-        pool.submit(kernel, *arguments, first, last) for first, last in itertools.pairwise(bounds)
+    ranges = itertools.pairwise(bounds)
+    helpers = [
+        _pool(threads).submit(_work_through, kernel, arguments, ranges)
+        for _ in range(min(threads, tasks) - 1)
     ]
-    for future in futures:
-        future.result()
+    _work_through(kernel, arguments, ranges)
+    for helper in helpers:
+        helper.result()
+
+
+def _work_through(
+    kernel: Callable[..., None], arguments: tuple[Any, ...], ranges: Iterator[tuple[int, int]]
+) -> None:
+    """Take ranges of units until none is left; several threads may share the iterator."""
+    for first, last in ranges:
+        kernel(*arguments, first, last)
 
 
 @functools.cache
@@ -276,15 +286,22 @@ def _groups(maps: Maps) -> int:
     return -(-_blocks(maps) // kernels.GROUP)
 
 
-def _tally_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
+def _class_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and sums of kernels that work class by class, and so sum over the last axis."""
+    shape = maps.batch, maps.classes, _groups(maps)
+    return np.zeros(shape, np.int64), np.zeros(shape)
+
+
+def _image_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and sums of kernels that work across classes, and so sum over the middle axis."""
     shape = maps.batch, _groups(maps), maps.classes
     return np.zeros(shape, np.int64), np.zeros(shape)
 
 
-def _reduce(counts: np.ndarray, masses: np.ndarray, axis: int) -> tuple[Tensor, Tensor]:
-    # One memory order for every shape, so that a batch and its images alone sum alike.
-    counts, masses = (np.moveaxis(table, axis, -1).copy() for table in (counts, masses))
-    return torch.from_numpy(counts.sum(-1).astype(np.float64)), torch.from_numpy(masses.sum(-1))
+def _reduce(counts: np.ndarray, masses: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Add up the last axis, in one memory order for every shape: a batch sums as its images do."""
+    count, mass = (np.ascontiguousarray(table).sum(-1) for table in (counts, masses))
+    return torch.from_numpy(count.astype(np.float64)), torch.from_numpy(mass)
 
 
 def _round_down(cuts: Tensor, maps: Maps) -> np.ndarray:

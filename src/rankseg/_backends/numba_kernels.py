@@ -187,18 +187,20 @@ def _clear_negative_zeros(row, scratch):
 
 
 @_jit
-def survey(source, one, tables, faults, classes, first, last):
-    """Sum, smallest and largest value of every block; ``faults`` counts rows out of range.
+def survey(source, half, one, tables, counts, masses, faults, first, last):
+    """Learn sum, smallest and largest value of every block, and what lies above 1/2.
 
     A unit is a group of blocks of one class of one image, as in every kernel that works class
-    by class. ``one`` is the bit pattern of the largest value accepted.
+    by class. ``half`` is the bit pattern of 1/2, ``one`` that of the largest value accepted;
+    ``faults`` marks the units that hold another. Count and sum of the values above 1/2 go to ``counts`` and ``masses``.
     """
-    blocks = tables.mass.shape[2]
-    groups = (blocks + GROUP - 1) // GROUP
+    classes, blocks = tables.mass.shape[1:]
+    groups = counts.shape[2]
     scratch = np.empty(BLOCK, source.values.dtype)
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
+        count, mass = 0, 0.0
         for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
             pixel = block * BLOCK
             row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
@@ -206,10 +208,16 @@ def survey(source, one, tables, faults, classes, first, last):
             if high > one:
                 row = _clear_negative_zeros(row, scratch)
                 low, high = _extremes(source, row)
-                faults[unit] |= high > one
+                faults[image, label, group] |= high > one
             tables.low[image, label, block] = low
             tables.peak[image, label, block] = high
             tables.mass[image, label, block] = _sum(row)
+            if high >= half:
+                inside, total = _sum_above(row, row.dtype.type(0.5))
+                count += inside
+                mass += total
+        counts[image, label, group] = count
+        masses[image, label, group] = mass
 
 
 @_jit
@@ -388,24 +396,27 @@ def _pick(row, pixels, picked):
 
 
 @_jit
-def _bid(values, terms, cut, label, best, winner):
-    """Let one class bid for the pixels in which it exceeds ``cut``; ties stay as they are."""
+def _bid(values, free, terms, reach_free, reach_contested, label, best, winner):
+    """Let one class bid for the pixels in which it exceeds its reach; ties stay as they are."""
     slope, toll, size, shrink = terms[0], terms[1], terms[2], terms[3]
     for j in range(values.size):
         value, standing, holder = values[j], best[j], winner[j]
         gain = (slope * value - toll) / (size - shrink * value)
-        wins = (value > cut) & (gain > standing)
+        reach = reach_free if free[j] else reach_contested
+        wins = (value > reach) & (gain > standing)
         best[j] = gain if wins else standing
         winner[j] = label if wins else holder
 
 
 @_jit
-def _list_pixels(labels, wanted, out):
+def _list_unsettled(labels, pixels, free):
+    """List the pixels still without a label, and which of them nobody claims."""
     size = 0
     for i in range(labels.size):
-        out[size] = i
-        size += labels[i] == wanted
-    return out[:size]
+        pixels[size] = i
+        free[size] = labels[i] == UNASSIGNED
+        size += labels[i] < 0
+    return size
 
 
 @_jit
@@ -424,7 +435,8 @@ def resolve(source, tables, labels, cuts, gains, eligible, floor, void, first, l
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
     scratch = np.empty(BLOCK, source.values.dtype)
-    listed = np.empty(BLOCK, np.int32)
+    pixels = np.empty(BLOCK, np.int32)
+    free = np.empty(BLOCK, np.bool_)
     picked = np.empty(BLOCK, np.float64)
     best = np.empty(BLOCK, np.float64)
     winner = np.empty(BLOCK, np.int64)
@@ -434,28 +446,26 @@ def resolve(source, tables, labels, cuts, gains, eligible, floor, void, first, l
             pixel = block * BLOCK
             stop = min(source.pixels, pixel + BLOCK)
             here = labels[image, pixel:stop]
-            # Contested first: ``void`` may be any integer, those two marks among them.
-            for wanted in (CONTESTED, UNASSIGNED):
-                pixels = _list_pixels(here, wanted, listed)
-                if pixels.size == 0:
+            size = _list_unsettled(here, pixels, free)
+            if size == 0:
+                continue
+            for j in range(size):
+                best[j] = floor if free[j] else -np.inf
+                winner[j] = void
+            bar = _surest_gain(tables, gains, eligible, image, block)
+            for label in range(classes):
+                terms = gains[image, label]
+                peak = np.float64(tables.peak[image, label, block])
+                hopeless = not eligible[image, label] or _gain(peak, terms) < bar
+                reach_free = np.inf if hopeless else -1.0
+                reach_contested = np.float64(cuts[image, label])
+                if peak <= min(reach_free, reach_contested):
                     continue
-                free = wanted == UNASSIGNED
-                best[: pixels.size] = floor if free else -np.inf
-                winner[: pixels.size] = void
-                bar = _surest_gain(tables, gains, eligible, image, block) if free else -np.inf
-                for label in range(classes):
-                    peak = np.float64(tables.peak[image, label, block])
-                    cut = -1.0 if free else np.float64(cuts[image, label])
-                    if (free and not eligible[image, label]) or peak <= cut:
-                        continue
-                    if _gain(peak, gains[image, label]) < bar:
-                        continue
-                    row = _row(source, image, label, pixel, stop, scratch)
-                    _pick(row, pixels, picked)
-                    values = picked[: pixels.size]
-                    _bid(values, gains[image, label], cut, label, best, winner)
-                for j in range(pixels.size):
-                    here[pixels[j]] = winner[j]
+                row = _row(source, image, label, pixel, stop, scratch)
+                _pick(row, pixels[:size], picked)
+                _bid(picked[:size], free, terms, reach_free, reach_contested, label, best, winner)
+            for j in range(size):
+                here[pixels[j]] = winner[j]
             if source.masked:
                 _void_outside(source, image, pixel, void, here)
 

@@ -39,27 +39,19 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
 
 
 def survey(maps: Maps) -> Survey:
-    mass, peak, low = [], [], []
-    for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab]
-        mass.append(_sum(probs))
-        peak.append(probs.amax(_spatial(probs)))
-        low.append(probs.amin(_spatial(probs)))
-    highest, lowest = torch.stack(peak).amax(0), torch.stack(low).amin(0)
+    slabs = [maps.probs[:, :, slab] for slab in _slabs(maps)]
+    mass = sum(_sum(probs) for probs in slabs)
+    highest = torch.stack([probs.amax(_spatial(probs)) for probs in slabs]).amax(0)
+    lowest = torch.stack([probs.amin(_spatial(probs)) for probs in slabs]).amin(0)
     limit = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.probs.dtype).eps
     sound = (lowest >= 0) & (highest <= limit)  # False for NaN too
-    return Survey(torch.stack(mass).sum(0), highest.double(), ~sound.all())
+    half = torch.full_like(mass, 0.5)
+    likely_count, likely_mass = _above(maps, half)
+    return Survey(mass, highest.double(), likely_count, likely_mass, ~sound.all())
 
 
 def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-    cuts = torch.where(active, cuts, torch.inf)
-    count, mass = torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
-    for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab]
-        inside = _exceeds(probs, cuts)
-        count = count + inside.sum(_spatial(probs))
-        mass = mass + _sum(probs.where(inside, 0))
-    return count, mass
+    return _above(maps, torch.where(active, cuts, torch.inf))
 
 
 def between(
@@ -125,6 +117,16 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
         chosen = labels[:, slab].unsqueeze(1) == _widen(classes.unsqueeze(0), probs)
         count = count + chosen.sum(_spatial(probs))
         mass = mass + _sum(probs.where(chosen, 0))
+    return count, mass
+
+
+def _above(maps: Maps, cuts: Tensor) -> tuple[Tensor, Tensor]:
+    count, mass = torch.zeros_like(cuts), torch.zeros_like(cuts)
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab]
+        inside = _exceeds(probs, cuts)
+        count = count + inside.sum(_spatial(probs))
+        mass = mass + _sum(probs.where(inside, 0))
     return count, mass
 
 

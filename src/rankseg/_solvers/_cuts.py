@@ -61,10 +61,10 @@ class _Fraction:
         The iteration needs a start that is not above the optimum, as no mask's fraction is. The
         optimal cut is never above 1/2, so the last of the three is usually close to it.
         """
-        half = torch.full_like(self.offset, 0.5)
-        empty = self.bonus / self.offset
-        likeliest = (self.survey.peak + self.bonus) / (1 + self.offset)
-        return torch.stack((empty, likeliest, self.at(half, self.active)[2])).amax(0)
+        survey = self.survey
+        masks = ((0, 0), (1, survey.peak), (survey.likely_count, survey.likely_mass))
+        fractions = [(mass + self.bonus) / (count + self.offset) for count, mass in masks]
+        return torch.stack(fractions).amax(0)
 
     def step(self, cut: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
         """Take the fraction of the mask above ``cut`` as the next cut, where that is a rise."""
