@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-import rankseg.metrics as metrics
+from rankseg import _counts
 from rankseg.metrics import Counts, count, dice, iou, mean_by_class, mean_by_image, summary
 
 NAN = math.nan
@@ -118,7 +118,7 @@ def label_maps(draw):
 def test_label_maps_agree_with_sets_of_pixels(case, block):
     prediction, label, num_classes, ignore_index, valid = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK_ELEMENTS", block)
+        patch.setattr(_counts, "_BLOCK_ELEMENTS", block)
         counts = count(
             prediction, label, num_classes=num_classes, ignore_index=ignore_index, valid=valid
         )
@@ -146,7 +146,7 @@ def masks(draw):
 def test_masks_agree_with_sets_of_pixels(case, block):
     prediction, label, ignore_index, valid = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK_ELEMENTS", block)
+        patch.setattr(_counts, "_BLOCK_ELEMENTS", block)
         counts = count(prediction, label, ignore_index=ignore_index, valid=valid)
     kept = np.ones(prediction.shape, dtype=bool)
     if valid is not None:
@@ -664,7 +664,7 @@ def test_count_refuses(arguments, error, message):
         (lambda: iou(None), TypeError, "counts must be Counts, .* got NoneType"),
         (lambda: summary(ONE.tp), TypeError, "counts must be Counts"),
         (lambda: dice(ONE, counted="present"), ValueError, "counted must be one of .* 'present'"),
-        (lambda: iou(ONE, counted=None), TypeError, "counted must be one of .* got None"),
+        (lambda: iou(ONE, counted=None), TypeError, "counted must be a string, one of .* got None"),
         (
             lambda: dice(ONE, counted="always", zero_division=0.5),
             ValueError,
@@ -694,7 +694,7 @@ def test_count_refuses(arguments, error, message):
         (lambda: mean_by_image(dice(ONE), worst="5%"), TypeError, "worst must be a number .*'5%'"),
         (lambda: mean_by_image(dice(ONE), worst=True), TypeError, "worst must .* got True"),
         (lambda: summary(ONE, "acc"), ValueError, r"metric must be one of \['dice', 'iou'\]"),
-        (lambda: summary(ONE, None), TypeError, "metric must be one of .* got None"),
+        (lambda: summary(ONE, None), TypeError, "metric must be a string, one of .* got None"),
         (lambda: summary(ONE, worst=0.1), TypeError, "worst must be an iterable .* got 0.1"),
         (lambda: summary(ONE, worst=[10]), ValueError, "every fraction in worst must .* got 10"),
         (lambda: summary(ONE, worst="5"), TypeError, "every fraction in worst must .* got '5'"),

@@ -87,11 +87,11 @@ class RankSEG(nn.Module):
     --------
     >>> import torch
     >>> from rankseg import RankSEG
-    >>> probs = torch.tensor([[[0.1, 0.55, 0.6, 0.7], [0.9, 0.45, 0.4, 0.3]]])
-    >>> probs.argmax(1)
-    tensor([[1, 0, 0, 0]])
-    >>> RankSEG(metric="dice")(probs)
-    tensor([[1, 1, 0, 0]])
+    >>> probs = torch.tensor([[[0.9, 0.45, 0.4, 0.1]]])  # one image, one channel, four pixels
+    >>> (probs > 0.5).int()
+    tensor([[[1, 0, 0, 0]]], dtype=torch.int32)
+    >>> RankSEG(metric="dice", output_mode="multilabel")(probs).int()
+    tensor([[[1, 1, 1, 0]]], dtype=torch.int32)
 
     It can end a network:
 

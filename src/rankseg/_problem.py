@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._arguments import describe, viewable
 from rankseg._settings import VOID_INDEX, Settings
 
 __all__ = ["Problem"]
@@ -91,38 +92,13 @@ class Problem:
 def _tensor(name: str, value: object) -> Tensor:
     """View an array or tensor as a plain tensor without gradient."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fb" and value.itemsize <= 8:
-        return torch.from_numpy(_viewable(value))
+        return torch.from_numpy(viewable(value))
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
         # A subclass (MONAI's MetaTensor, say) would wrap every step of the work.
         return value.detach() if type(value) is Tensor else value.detach().as_subclass(Tensor)
-    kind = type(value).__name__
-    if isinstance(value, np.ndarray | Tensor):
-        kind = f"{kind} of {value.dtype}"
-    raise TypeError(f"{name} must be a dense torch.Tensor or a numpy.ndarray, got {kind}")
-
-
-class _Writable:
-    """Claims that a read-only array may be written to, as torch wants of what it views.
-
-    Nothing here writes to its input; a memory-mapped file is ordinary input.
-    """
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    @property
-    def __array_interface__(self) -> dict[str, Any]:
-        interface = dict(self.array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        return interface
-
-
-def _viewable(array: np.ndarray) -> np.ndarray:
-    """Return an array whose memory torch can view; a copy only where strides forbid it."""
-    foreign = not array.dtype.isnative
-    if foreign or any(step < 0 or step % array.itemsize for step in array.strides):
-        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
-    return array if array.flags.writeable else np.asarray(_Writable(array))
+    raise TypeError(
+        f"{name} must be a dense torch.Tensor or a numpy.ndarray, got {describe(value)}"
+    )
 
 
 def _check_shape(probs: Tensor) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
+
+from rankseg._arguments import choice, integer, number
 
 __all__ = ["Settings", "SolverOptions"]
 
@@ -78,51 +79,23 @@ class Settings:
         ValueError
             If an option is outside what is allowed, or solver, metric and output do not combine.
         """
-        metric = METRICS[_choice("metric", metric, METRICS)]
-        output_mode = _choice("output_mode", output_mode, OUTPUT_MODES)
-        solver = _choice("solver", solver, ("auto", *SUPPORT))
+        metric = METRICS[choice("metric", metric, METRICS)]
+        output_mode = choice("output_mode", output_mode, OUTPUT_MODES)
+        solver = choice("solver", solver, ("auto", *SUPPORT))
         solver = _combine(solver, metric, output_mode)
         _refuse_unknown(options, solver, output_mode)
         _check_screening(options.get("safe_screening", False))
         return cls(
             metric=metric,
-            smooth=_number("smooth", smooth, 0.0, math.inf),
+            smooth=number("smooth", smooth, 0.0, math.inf),
             output_mode=output_mode,
             solver=solver,
-            pruning_prob=_number("pruning_prob", pruning_prob, 0.0, 1.0),
-            unassigned_policy=_choice(
+            pruning_prob=number("pruning_prob", pruning_prob, 0.0, 1.0),
+            unassigned_policy=choice(
                 "unassigned_policy", options.get("unassigned_policy", "max_score"), POLICIES
             ),
-            void_index=_label("void_index", options.get("void_index", VOID_INDEX)),
+            void_index=integer("void_index", options.get("void_index", VOID_INDEX)),
         )
-
-
-def _choice(name: str, value: object, allowed: Collection[str]) -> str:
-    """Return the allowed string that ``value`` is but for case and surrounding blanks."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, one of {list(allowed)}, got {value!r}")
-    for choice in allowed:
-        if value.strip().lower() == choice.lower():
-            return choice
-    raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
-
-
-def _number(name: str, value: object, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
-    if not math.isfinite(number) or not least <= number <= most:
-        allowed = "finite and at least 0" if most == math.inf else f"in [{least:g}, {most:g}]"
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
-    return number
-
-
-def _label(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not -(2**63) <= int(value) < 2**63:
-        raise ValueError(f"{name} must fit into int64, got {value!r}")
-    return int(value)
 
 
 def _combine(solver: str, metric: str, output_mode: str) -> str:

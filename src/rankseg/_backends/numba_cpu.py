@@ -287,13 +287,13 @@ def _groups(maps: Maps) -> int:
 
 
 def _class_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and sums of kernels that work class by class, and so sum over the last axis."""
+    """Make counts and sums for a kernel that works class by class: groups on the last axis."""
     shape = maps.batch, maps.classes, _groups(maps)
     return np.zeros(shape, np.int64), np.zeros(shape)
 
 
 def _image_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and sums of kernels that work across classes, and so sum over the middle axis."""
+    """Make counts and sums for a kernel that works across classes: groups on the middle axis."""
     shape = maps.batch, _groups(maps), maps.classes
     return np.zeros(shape, np.int64), np.zeros(shape)
 

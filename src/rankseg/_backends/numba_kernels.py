@@ -192,7 +192,8 @@ def survey(source, half, one, tables, counts, masses, faults, first, last):
 
     A unit is a group of blocks of one class of one image, as in every kernel that works class
     by class. ``half`` is the bit pattern of 1/2, ``one`` that of the largest value accepted;
-    ``faults`` marks the units that hold another. Count and sum of the values above 1/2 go to ``counts`` and ``masses``.
+    ``faults`` marks the units that hold another. Count and sum of the values above 1/2 go to
+    ``counts`` and ``masses``.
     """
     classes, blocks = tables.mass.shape[1:]
     groups = counts.shape[2]

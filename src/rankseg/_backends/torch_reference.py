@@ -40,13 +40,12 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
 
 def survey(maps: Maps) -> Survey:
     slabs = [maps.probs[:, :, slab] for slab in _slabs(maps)]
-    mass = sum(_sum(probs) for probs in slabs)
+    mass = torch.stack([_sum(probs) for probs in slabs]).sum(0)
     highest = torch.stack([probs.amax(_spatial(probs)) for probs in slabs]).amax(0)
     lowest = torch.stack([probs.amin(_spatial(probs)) for probs in slabs]).amin(0)
     limit = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.probs.dtype).eps
     sound = (lowest >= 0) & (highest <= limit)  # False for NaN too
-    half = torch.full_like(mass, 0.5)
-    likely_count, likely_mass = _above(maps, half)
+    likely_count, likely_mass = _above(maps, torch.full_like(mass, 0.5))
     return Survey(mass, highest.double(), likely_count, likely_mass, ~sound.all())
 
 
