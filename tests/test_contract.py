@@ -202,7 +202,15 @@ def test_module(decide):
         assert torch.equal(twin(probs), decide.predict(probs))
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1), decide)
     assert model(torch.rand(2, 3, 8, 8)).shape[-2:] == (8, 8)
-    assert f"metric='{decide.settings.metric}'" in repr(decide)
+    assert f"metric='{decide.metric}'" in repr(decide)
+
+
+def test_options_can_be_read_and_not_changed():
+    decide = RankSEG(" IOU", 0.5, "multilabel", pruning_prob=0.25)
+    options = (decide.metric, decide.smooth, decide.output_mode, decide.solver, decide.pruning_prob)
+    assert options == ("iou", 0.5, "multilabel", "RMA", 0.25)
+    with pytest.raises(AttributeError):
+        decide.metric = "dice"
 
 
 def test_function_is_the_module(decide):

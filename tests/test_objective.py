@@ -74,7 +74,7 @@ def test_half_precision_sums_beyond_its_range(backend, metric):
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])
-def test_ten_million_voxels(metric):
+def test_ten_million_voxels(backend, metric):
     rng = np.random.default_rng(3)
     values = rng.random((1, 1, 10_000_000), np.float32) ** 6
     assert_optimal(values, metric, 0.0)

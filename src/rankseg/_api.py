@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ from rankseg._solvers import solve
 __all__ = ["RankSEG"]
 
 Maps = TypeVar("Maps", Tensor, np.ndarray)
+
+
+def _setting(name: str) -> property:
+    """Let an option be read, as it was checked; a decision with another is another module."""
+    return property(lambda module: getattr(module.settings, name))
 
 
 class RankSEG(nn.Module):
@@ -112,6 +118,12 @@ class RankSEG(nn.Module):
         super().__init__()
         self.settings = Settings.parse(metric, smooth, output_mode, solver, pruning_prob, options)
 
+    metric = _setting("metric")
+    smooth = _setting("smooth")
+    output_mode = _setting("output_mode")
+    solver = _setting("solver")
+    pruning_prob = _setting("pruning_prob")
+
     @torch.no_grad()
     def forward(self, probs: Maps, valid: Maps | None = None) -> Maps:
         """Decide a batch of probability maps.
@@ -149,10 +161,5 @@ class RankSEG(nn.Module):
         return decision
 
     def extra_repr(self) -> str:
-        """Show the options in ``repr``."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.options().items())
-
-    def options(self) -> dict[str, Any]:
-        """Return the options as checked, ``'auto'`` replaced by the solver it stands for."""
-        names = ("metric", "smooth", "output_mode", "solver", "pruning_prob")
-        return {name: getattr(self.settings, name) for name in names}
+        """Show the options in ``repr``, ``'auto'`` replaced by the solver it stands for."""
+        return ", ".join(f"{name}={value!r}" for name, value in asdict(self.settings).items())

@@ -1,0 +1,201 @@
+"""Labelled probability maps, one image at a time, and folders of them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Case", "CaseFolder", "Failure", "read_case"]
+
+IGNORE_INDEX: Final = 255
+"""The label of pixels to be ignored, where ``meta.json`` does not say another."""
+
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image: the maps a network gave for it, and the truth.
+
+    Parameters
+    ----------
+    name : str
+        What results are reported under.
+    probs : Tensor
+        Floating (classes, *spatial), at least one spatial axis. One class is foreground against
+        background.
+    label : Tensor
+        Integer (*spatial): the class of every pixel, or the index to be ignored. With one class,
+        1 is foreground and 0 background.
+
+    Raises
+    ------
+    TypeError
+        If ``probs`` is not floating or ``label`` not an integer tensor.
+    ValueError
+        If an axis is missing or empty, or the spatial shapes differ.
+    """
+
+    name: str
+    probs: Tensor
+    label: Tensor
+
+    def __post_init__(self) -> None:
+        if not self.probs.is_floating_point():
+            raise TypeError(f"probs must be floating, got {self.probs.dtype}")
+        if self.label.is_floating_point() or self.label.dtype == torch.bool:
+            raise TypeError(f"label must hold integers, got {self.label.dtype}")
+        shape = tuple(self.probs.shape)
+        if len(shape) < 2 or 0 in shape:
+            raise ValueError(
+                f"probs must have the axes (classes, *spatial), none of them empty, got {shape}"
+            )
+        if tuple(self.label.shape) != shape[1:]:
+            raise ValueError(
+                f"label must have the spatial shape of probs, {shape[1:]}, "
+                f"got {tuple(self.label.shape)}"
+            )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be compared, and why."""
+
+    name: str
+    reason: str
+
+
+def read_case(path: Path | str) -> Case:
+    """Read one ``ID.npz`` with the arrays ``probs`` and ``label``; other arrays are left alone.
+
+    Parameters
+    ----------
+    path : path
+        ``probs`` is floating (classes, *spatial), ``label`` integer or bool (*spatial).
+
+    Returns
+    -------
+    Case
+        Named after the file; the maps in the dtype stored.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, an array is missing, or dtypes or shapes do not fit.
+    """
+    path = Path(path)
+    try:
+        probs, label = _read_arrays(path, ("probs", "label"))
+        if label.dtype == np.bool_:
+            label = label.astype(np.uint8)
+        if probs.dtype.kind != "f" or label.dtype.kind not in "iu":
+            raise ValueError(
+                f"probs must be floating and label integer, got {probs.dtype} and {label.dtype}"
+            )
+        # torch knows neither foreign byte orders nor all unsigned integers.
+        probs = np.ascontiguousarray(probs, dtype=probs.dtype.newbyteorder("="))
+        return Case(path.stem, torch.from_numpy(probs), torch.from_numpy(label.astype(np.int64)))
+    except TypeError as error:  # a long double, say
+        raise ValueError(str(error)) from error
+
+
+def _read_arrays(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
+    """Read the arrays of an npz file; every way in which that fails is a ValueError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = [name.removesuffix(".npy") for name in archive.namelist()]
+        missing = [key for key in keys if key not in held]
+        arrays = []
+        if not missing:
+            with np.load(path) as file:
+                arrays = [file[key] for key in keys]
+    except _UNREADABLE as error:
+        raise ValueError(f"cannot be read as an npz file: {error}") from error
+    if missing:
+        raise ValueError(f"lacks {' and '.join(missing)}; the arrays it holds are {held}")
+    return arrays
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """A folder of ``ID.npz`` files, read one at a time while it is iterated over.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    names : tuple of str
+        The IDs, sorted.
+    classes : tuple of str or None
+        From ``meta.json``; None if it does not name them.
+    ignore_index : int or None
+        From ``meta.json``, where null means that every pixel counts; 255 if it does not say.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    classes: tuple[str, ...] | None = None
+    ignore_index: int | None = IGNORE_INDEX
+
+    @classmethod
+    def open(cls, path: Path | str) -> CaseFolder:
+        """List a folder and read its ``meta.json``, if there is one; no map is read yet.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder, or no npz file in it.
+        ValueError
+            If ``meta.json`` is not what it should be.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not a folder")
+        names = sorted(file.stem for file in path.glob("*.npz") if not file.name.startswith("."))
+        if not names:
+            raise FileNotFoundError(f"{path} holds no npz file")
+        classes, ignore_index = _read_meta(path / "meta.json")
+        return cls(path, tuple(names), classes, ignore_index)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Case | Failure]:
+        for name in self.names:
+            try:
+                yield self.read(name)
+            except ValueError as error:
+                yield Failure(name, str(error))
+
+    def read(self, name: str) -> Case:
+        """Read the case of one ID; errors are those of `read_case`."""
+        return read_case(self.path / f"{name}.npz")
+
+
+def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None]:
+    """Return the class names, if any, and the index to be ignored."""
+    if not path.is_file():
+        return None, IGNORE_INDEX
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(meta).__name__}")
+    classes, ignore_index = meta.get("classes"), meta.get("ignore_index", IGNORE_INDEX)
+    names_fit = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if classes is not None and not (names_fit and classes):
+        raise ValueError(f"'classes' in {path} must be a list of names, got {classes!r}")
+    if ignore_index is not None and type(ignore_index) is not int:
+        raise ValueError(f"'ignore_index' in {path} must be an integer or null")
+    return None if classes is None else tuple(classes), ignore_index

@@ -1,0 +1,673 @@
+"""Compare decisions on labelled probability maps, image by image: argmax, pruned argmax, RankSEG.
+
+1. A `Case` is one image: its probability maps and its label. `CaseFolder` reads a folder of them,
+   one at a time; what cannot be read is a `Failure` with a reason, and the others go on.
+2. A `Method` is a name and a decision. `standard_methods` gives argmax, argmax over the classes
+   that are present (which explains much of what is usually credited to the decision), and RankSEG.
+3. `compare` decides every case by every method and keeps exact counts. `Comparison` answers from
+   them: scores by class and by image, aggregates, and the paired difference to argmax with wins,
+   losses and a bootstrap interval.
+
+Scores and differences are fractions here. Where a page or a table speaks of *points*, a point is
+0.01: a Dice of 0.873 is 87.3 points. ``counted`` says when a class counts in an image, as in
+`rankseg.metrics`: ``"label"``, where the label holds it; ``"either"``, also where only the
+prediction does, so that a false class scores 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rankseg import metrics
+from rankseg._api import RankSEG
+from rankseg._cases import Case, CaseFolder, Failure, read_case
+from rankseg._files import write_whole
+from rankseg.metrics import Counts
+
+__all__ = [
+    "Case",
+    "CaseFolder",
+    "Comparison",
+    "Difference",
+    "Failure",
+    "Method",
+    "Timing",
+    "argmax",
+    "bootstrap_interval",
+    "compare",
+    "pruned_argmax",
+    "read_case",
+    "standard_methods",
+    "time_methods",
+]
+
+Floats: TypeAlias = NDArray[np.float64]
+Counted: TypeAlias = Literal["label", "either"]
+Metric: TypeAlias = Literal["dice", "iou"]
+
+TIE: Final = 1e-9
+"""Scores that differ by no more are a tie: the same counts divided in another order."""
+
+RESAMPLES: Final = 10_000
+
+_READINGS: Final[tuple[tuple[Metric, Counted], ...]] = (
+    ("dice", "label"),
+    ("iou", "label"),
+    ("dice", "either"),
+    ("iou", "either"),
+)
+
+# Resampled images held in memory at once, eight bytes each.
+_RESAMPLED_AT_ONCE: Final = 1 << 20
+
+
+# Methods
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named way of deciding.
+
+    Parameters
+    ----------
+    name : str
+        What its results are reported under.
+    decide : callable
+        Takes float32 probabilities (batch, classes, *spatial) and returns labels, integer
+        (batch, *spatial), with 1 for the foreground of a single class; or masks, bool
+        (batch, classes, *spatial).
+    """
+
+    name: str
+    decide: Callable[[Tensor], Tensor]
+
+
+def argmax(probs: Tensor) -> Tensor:
+    """Label every pixel with its most probable class; one class: mask it above 0.5.
+
+    Parameters
+    ----------
+    probs : Tensor
+        Floating (batch, classes, *spatial).
+
+    Returns
+    -------
+    Tensor
+        int64 (batch, *spatial); with one class bool (batch, 1, *spatial).
+    """
+    return probs > 0.5 if probs.shape[1] == 1 else probs.argmax(1)
+
+
+def pruned_argmax(probs: Tensor, pruning_prob: float = 0.5) -> Tensor:
+    """Argmax over the classes whose largest probability in the image exceeds ``pruning_prob``.
+
+    The presence decision that RankSEG makes, without the rest of it. If no class exceeds
+    ``pruning_prob``, all take part; a single class that does not is left empty.
+
+    Parameters
+    ----------
+    probs : Tensor
+        Floating (batch, classes, *spatial).
+    pruning_prob : float
+        In [0, 1].
+
+    Returns
+    -------
+    Tensor
+        As `argmax`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankseg.evaluation import argmax, pruned_argmax
+    >>> probs = torch.tensor([[[0.45, 0.9], [0.48, 0.0], [0.07, 0.1]]])
+    >>> argmax(probs), pruned_argmax(probs)
+    (tensor([[1, 0]]), tensor([[0, 0]]))
+    """
+    present = probs.flatten(2).amax(2) > pruning_prob  # (batch, classes)
+    if probs.shape[1] > 1:
+        present |= ~present.any(1, keepdim=True)
+    absent = ~present.view(*present.shape, *[1] * (probs.dim() - 2))
+    return argmax(probs.masked_fill(absent, -1.0))
+
+
+@dataclass(frozen=True)
+class _PrunedArgmax:
+    """`pruned_argmax` with its option fixed."""
+
+    pruning_prob: float
+
+    def __call__(self, probs: Tensor) -> Tensor:
+        return pruned_argmax(probs, self.pruning_prob)
+
+
+def standard_methods(
+    pruning_prob: float = 0.5,
+    metrics: Sequence[Metric] = ("dice", "iou"),
+    solvers: Sequence[str] = ("RMA",),
+) -> tuple[Method, ...]:
+    """Return the two baselines and RankSEG for every solver and metric.
+
+    Parameters
+    ----------
+    pruning_prob : float
+        In [0, 1], for pruned argmax and RankSEG alike.
+    metrics : sequence of {'dice', 'iou'}
+        What RankSEG is to maximise.
+    solvers : sequence of {'RMA', 'joint'}
+        How.
+
+    Returns
+    -------
+    tuple of Method
+        ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rankseg.RankSEG` does not take an option.
+
+    Examples
+    --------
+    >>> from rankseg.evaluation import standard_methods
+    >>> [method.name for method in standard_methods(metrics=["dice"], solvers=["RMA", "joint"])]
+    ['argmax', 'pruned argmax', 'RankSEG dice', 'RankSEG dice joint']
+    """
+    ours = [
+        Method(
+            f"RankSEG {metric}" + ("" if solver == "RMA" else f" {solver}"),
+            RankSEG(metric=metric, solver=solver, pruning_prob=pruning_prob),
+        )
+        for solver in solvers
+        for metric in metrics
+    ]
+    return (
+        Method("argmax", argmax),
+        Method("pruned argmax", _PrunedArgmax(pruning_prob)),
+        *ours,
+    )
+
+
+# Comparing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The paired difference of two methods over images, as fractions; wins are for the first.
+
+    Parameters
+    ----------
+    mean : float
+        NaN if there are no images.
+    low, high : float
+        Ends of the 95 % bootstrap interval of the mean; see `bootstrap_interval`.
+    wins, losses, ties : int
+        Images; a tie is a difference of at most 1e-9.
+    """
+
+    mean: float
+    low: float
+    high: float
+    wins: int
+    losses: int
+    ties: int
+
+    @classmethod
+    def of(cls, values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+        """Sum up the differences (images,) of which those that are NaN are left out.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rankseg.evaluation import Difference
+        >>> Difference.of(np.array([0.25, np.nan, 0.25]))
+        Difference(mean=0.25, low=0.25, high=0.25, wins=2, losses=0, ties=0)
+        """
+        values = values[~np.isnan(values)]
+        low, high = bootstrap_interval(values, resamples=resamples, seed=seed)
+        return cls(
+            mean=float(values.mean()) if len(values) else math.nan,
+            low=low,
+            high=high,
+            wins=int((values > TIE).sum()),
+            losses=int((values < -TIE).sum()),
+            ties=int((np.abs(values) <= TIE).sum()),
+        )
+
+
+def bootstrap_interval(
+    values: Floats, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean, the same at every call.
+
+    It takes the values for independent. Neighbouring frames of a video or slices of a volume are
+    not, and the interval is then too narrow.
+
+    Parameters
+    ----------
+    values : ndarray
+        float64 (n,).
+    confidence : float
+        The probability between the two ends.
+    resamples : int
+        How many times n of the values are drawn with replacement.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    low, high : float
+        NaN for fewer than two values: one says nothing about how they scatter. For two, simply
+        the two.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankseg.evaluation import bootstrap_interval
+    >>> bootstrap_interval(np.array([0.5, 0.5, 0.5]))
+    (0.5, 0.5)
+    """
+    count = len(values)
+    if count < 2:
+        return math.nan, math.nan
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    step = max(1, _RESAMPLED_AT_ONCE // count)
+    for start in range(0, resamples, step):
+        block = means[start : start + step]
+        block[:] = values[generator.integers(count, size=(len(block), count))].mean(1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What several methods decided on the same cases, in exact counts.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        The class names.
+    cases : tuple of str
+        The names of the cases compared, in order.
+    counts : mapping of str to Counts
+        By method, the first of which is the baseline: (cases, classes).
+    seconds : mapping of str to ndarray
+        By method: float64 (cases,), the time of one decision.
+    failures : tuple of Failure
+        The cases that could not be compared.
+    """
+
+    classes: tuple[str, ...]
+    cases: tuple[str, ...]
+    counts: Mapping[str, Counts]
+    seconds: Mapping[str, Floats]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, the baseline first."""
+        return tuple(self.counts)
+
+    @property
+    def images_by_class(self) -> NDArray[np.int64]:
+        """int64 (classes,): the number of cases whose label holds the class."""
+        counts = self.counts[self.methods[0]]
+        held: NDArray[np.int64] = (counts.tp + counts.fn > 0).sum(0).numpy()
+        return held
+
+    @property
+    def predicts_absent_class(self) -> bool:
+        """Whether some method predicts a class where it is absent: if not, the rules agree."""
+        return any(
+            bool(((counts.tp + counts.fn == 0) & (counts.fp > 0)).any())
+            for counts in self.counts.values()
+        )
+
+    def scores(self, method: str, metric: Metric = "dice", counted: Counted = "label") -> Tensor:
+        """Return the scores of every case and class, float64 (cases, classes), NaN: not counted.
+
+        Raises
+        ------
+        ValueError
+            If the method is not one of those compared, or an option is not one of those allowed.
+        """
+        if method not in self.counts:
+            raise ValueError(f"method must be one of {list(self.counts)}, got {method!r}")
+        if metric not in ("dice", "iou"):
+            raise ValueError(f"metric must be 'dice' or 'iou', got {metric!r}")
+        score = metrics.dice if metric == "dice" else metrics.iou
+        return score(self.counts[method], counted=counted)
+
+    def by_class(self, method: str, metric: Metric = "dice", counted: Counted = "label") -> Floats:
+        """Return the mean over the cases in which each class counts, float64 (classes,)."""
+        means: Floats = self.scores(method, metric, counted).nanmean(0).numpy()
+        return means
+
+    def by_image(self, method: str, metric: Metric = "dice", counted: Counted = "label") -> Floats:
+        """Return the mean over the classes that count in each case, float64 (cases,)."""
+        means: Floats = self.scores(method, metric, counted).nanmean(1).numpy()
+        return means
+
+    def aggregates(
+        self, method: str, metric: Metric = "dice", counted: Counted = "label"
+    ) -> dict[str, float]:
+        """Return the means I by image, C by class and D of the data set: `metrics.summary`."""
+        self.scores(method, metric, counted)  # the names are checked there
+        return metrics.summary(self.counts[method], metric, counted=counted)
+
+    def differences(
+        self,
+        method: str,
+        metric: Metric = "dice",
+        counted: Counted = "label",
+        *,
+        baseline: str | None = None,
+    ) -> Floats:
+        """Return the mean score of every case minus that of a baseline, by default the first.
+
+        Returns
+        -------
+        ndarray
+            float64 (cases,), NaN where no class counts for either method. Where one counts for
+            only one of them (``"either"``, an empty label, one of the two predictions empty), the
+            other is right to predict nothing and scores 1, or else the error of the first would
+            go unseen.
+        """
+        ours = self.by_image(method, metric, counted)
+        theirs = self.by_image(baseline or self.methods[0], metric, counted)
+        nothing = np.isnan(ours) & np.isnan(theirs)
+        difference = np.nan_to_num(ours, nan=1.0) - np.nan_to_num(theirs, nan=1.0)
+        return np.where(nothing, math.nan, difference)
+
+    def difference(
+        self,
+        method: str,
+        metric: Metric = "dice",
+        counted: Counted = "label",
+        *,
+        baseline: str | None = None,
+    ) -> Difference:
+        """Sum up `differences`: mean, bootstrap interval, wins, losses and ties."""
+        return Difference.of(self.differences(method, metric, counted, baseline=baseline))
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the single cases, ready for JSON: None stands for NaN."""
+        held = dict(zip(self.classes, self.images_by_class.tolist(), strict=True))
+        return {
+            "unit": "scores and differences are fractions; a point is 0.01",
+            "cases": len(self.cases),
+            "cases_by_class": held,
+            "baseline": self.methods[0],
+            "methods": {name: self._summary_of(name) for name in self.methods},
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+
+    def _summary_of(self, method: str) -> dict[str, Any]:
+        result: dict[str, Any] = {"median_seconds": float(np.median(self.seconds[method]))}
+        for metric, counted in _READINGS:
+            scores = self.by_class(method, metric, counted).tolist()
+            by_class = dict(zip(self.classes, map(_or_none, scores), strict=True))
+            difference = asdict(self.difference(method, metric, counted))
+            aggregates = self.aggregates(method, metric, counted)
+            result[f"{metric}, counted={counted}"] = {
+                **{name: _or_none(value) for name, value in aggregates.items()},
+                "by_class": by_class,
+                "difference": {name: _or_none(value) for name, value in difference.items()},
+            }
+        return result
+
+    def write(self, folder: Path | str) -> list[Path]:
+        """Write ``cases.csv``, ``classes.csv`` and ``summary.json`` into a folder.
+
+        ``cases.csv`` has a row for every case and method: the seconds of the decision, and Dice
+        and IoU, each averaged over the classes that count by either rule; empty where none does.
+        ``classes.csv`` has the counts of every case, method and class. The folder is made if it
+        is missing; files of these names are replaced.
+
+        Returns
+        -------
+        list of Path
+            The three files.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written to.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        contents = {
+            "cases.csv": _csv(self._case_rows()),
+            "classes.csv": _csv(self._class_rows()),
+            "summary.json": json.dumps(self.summary(), indent=1, allow_nan=False) + "\n",
+        }
+        for name, content in contents.items():
+            write_whole(folder / name, content.encode())
+        return [folder / name for name in contents]
+
+    def _case_rows(self) -> Iterator[Sequence[object]]:
+        yield ("case", "method", "seconds", *(f"{metric}_{rule}" for metric, rule in _READINGS))
+        for method in self.methods:
+            columns = [self.by_image(method, metric, counted) for metric, counted in _READINGS]
+            for case, seconds, *scores in zip(
+                self.cases, self.seconds[method].tolist(), *columns, strict=True
+            ):
+                shown = ["" if math.isnan(score) else float(score) for score in scores]
+                yield case, method, seconds, *shown
+
+    def _class_rows(self) -> Iterator[Sequence[object]]:
+        yield "case", "method", "class", "tp", "fp", "fn"
+        for method, counts in self.counts.items():
+            table = torch.stack((counts.tp, counts.fp, counts.fn), -1).tolist()
+            for case, rows in zip(self.cases, table, strict=True):
+                for name, row in zip(self.classes, rows, strict=True):
+                    yield case, method, name, *row
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def compare(
+    cases: Iterable[Case | Failure],
+    methods: Sequence[Method],
+    *,
+    classes: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+) -> Comparison:
+    """Decide every case by every method, and count.
+
+    Decisions are made on the maps in float32, one image at a time, and know nothing of the label:
+    ignored pixels take part in them and are left out of the counts alone. One class is scored as
+    foreground against background; with several, all count, the background among them.
+
+    Parameters
+    ----------
+    cases : iterable of Case or Failure
+        Say a `CaseFolder`. Only one is held at a time.
+    methods : sequence of Method
+        At least one; the first is the baseline of the differences.
+    classes : sequence of str, optional
+        Names of the classes; by default those of the first case are numbered.
+    ignore_index : int, optional
+        Pixels whose label has this value do not count. Default: all do.
+
+    Returns
+    -------
+    Comparison
+        Of the cases that could be compared. The others are among its failures: those that came as
+        such, have another number of classes, or are refused by a method or the count with a
+        ValueError (values that are no probabilities, labels that are no class).
+
+    Raises
+    ------
+    ValueError
+        If there is no method, two have one name, or not one case could be compared.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankseg.evaluation import Case, compare, standard_methods
+    >>> probs = torch.tensor([[0.1, 0.55, 0.9, 0.9], [0.9, 0.45, 0.1, 0.1]])
+    >>> case = Case("strip", probs, torch.tensor([1, 1, 0, 0]))
+    >>> comparison = compare([case], standard_methods(metrics=["dice"]))
+    >>> comparison.by_class("argmax").round(4).tolist()
+    [0.8, 0.6667]
+    >>> comparison.difference("RankSEG dice").wins
+    1
+    """
+    names = [method.name for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"methods must be at least one, of different names, got {names}")
+    class_names = None if classes is None else tuple(classes)
+    results: list[_Result] = []
+    failures: list[Failure] = []
+    for case in cases:
+        if not isinstance(case, Failure):
+            # Kernels may be compiled in the first call, which would be timed.
+            result = _evaluate(case, methods, class_names, ignore_index, warm_up=not results)
+        else:
+            result = case
+        if isinstance(result, Failure):
+            failures.append(result)
+            continue
+        results.append(result)
+        class_names = class_names or tuple(f"class {i}" for i in range(result.classes))
+    if class_names is None or not results:
+        reasons = "".join(f"\n  {failure.name}: {failure.reason}" for failure in failures)
+        raise ValueError(f"no case could be compared, of {len(failures)} given{reasons}")
+    return _assemble(class_names, names, results, failures)
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """One case: by method, the counts (1, classes) and the seconds."""
+
+    name: str
+    counts: list[Counts]
+    seconds: list[float]
+
+    @property
+    def classes(self) -> int:
+        return self.counts[0].tp.shape[1]
+
+
+def _evaluate(
+    case: Case,
+    methods: Sequence[Method],
+    classes: Sequence[str] | None,
+    ignore_index: int | None,
+    warm_up: bool,
+) -> _Result | Failure:
+    """Decide and count one case by every method."""
+    probs, label = case.probs.float()[None], case.label[None]
+    found = probs.shape[1]
+    if classes is not None and len(classes) != found:
+        return Failure(case.name, f"has maps of {found} classes where {len(classes)} are expected")
+    result = _Result(case.name, [], [])
+    try:
+        for method in methods:
+            if warm_up:
+                method.decide(probs)
+            start = time.perf_counter()
+            decision = method.decide(probs)
+            result.seconds.append(time.perf_counter() - start)
+            result.counts.append(_count(decision, label, found, ignore_index))
+    except ValueError as error:
+        return Failure(case.name, str(error))
+    return result
+
+
+def _count(decision: Tensor, label: Tensor, classes: int, ignore_index: int | None) -> Counts:
+    """Count labels (1, *spatial) or masks (1, classes, *spatial) against (1, *spatial)."""
+    if classes > 1:
+        return metrics.count(decision, label, num_classes=classes, ignore_index=ignore_index)
+    mask = decision if decision.dtype == torch.bool else (decision == 1)[:, None]
+    return metrics.count(mask, label[:, None], ignore_index=ignore_index)
+
+
+def _assemble(
+    classes: tuple[str, ...],
+    methods: Sequence[str],
+    results: Sequence[_Result],
+    failures: Sequence[Failure],
+) -> Comparison:
+    return Comparison(
+        classes=classes,
+        cases=tuple(result.name for result in results),
+        counts={
+            name: Counts.cat(result.counts[i] for result in results)
+            for i, name in enumerate(methods)
+        },
+        seconds={
+            name: np.array([result.seconds[i] for result in results])
+            for i, name in enumerate(methods)
+        },
+        failures=tuple(failures),
+    )
+
+
+# Timing
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the first call and the median of those after it."""
+
+    first: float
+    median: float
+
+
+def time_methods(
+    methods: Sequence[Method], probs: Tensor, *, repeats: int = 15
+) -> dict[str, Timing]:
+    """Time decisions on one batch, the methods taking turns so that a busy moment hits all alike.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+        What to time.
+    probs : Tensor
+        Floating (batch, classes, *spatial), on the CPU.
+    repeats : int
+        Rounds after the first call of each, at least 1.
+
+    Returns
+    -------
+    dict of str to Timing
+        By the name of the method. The first call of RankSEG in a process loads or compiles its
+        kernels.
+    """
+    first = {method.name: _seconds(method, probs) for method in methods}
+    later: dict[str, list[float]] = {method.name: [] for method in methods}
+    for _ in range(repeats):
+        for method in methods:
+            later[method.name].append(_seconds(method, probs))
+    return {name: Timing(first[name], statistics.median(later[name])) for name in first}
+
+
+def _seconds(method: Method, probs: Tensor) -> float:
+    start = time.perf_counter()
+    method.decide(probs)
+    return time.perf_counter() - start

@@ -1,0 +1,461 @@
+"""Pictures of decisions beside the truth, as PNG files. Needs ``pip install 'rankseg[cli]'``."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rankseg._files import write_whole
+from rankseg.evaluation import TIE, Case, Comparison, Counted, Method, Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Example", "comparison_figure", "gain_and_loss"]
+
+Labels: TypeAlias = NDArray[np.integer[Any]]
+
+BACKGROUND_COLOUR: Final = "#2B2B2B"
+IGNORED_COLOUR: Final = "#FFFFFF"
+
+# Okabe and Ito's colours, told apart with every common colour blindness, then others that differ
+# from them and from each other in lightness.
+CLASS_COLOURS: Final = (
+    "#56B4E9",
+    "#E69F00",
+    "#009E73",
+    "#F0E442",
+    "#CC79A7",
+    "#882255",
+    "#BBBBBB",
+    "#332288",
+    "#DDCC77",
+    "#777777",
+    "#D55E00",
+    "#0072B2",
+)
+
+# What became of a pixel under the first method and the last.
+BOTH_RIGHT, SAME_ERROR, LAST_RIGHT, FIRST_RIGHT, BOTH_WRONG, IGNORED = range(6)
+VERDICT_COLOURS: Final = ("#EDEDED", "#BDBDBD", "#0072B2", "#D55E00", "#000000", IGNORED_COLOUR)
+
+DOTS_PER_INCH: Final = 150
+PANEL_WIDTH: Final = 2.8  # inches, like everything below
+MAX_PANEL_HEIGHT: Final = 3.6
+GAP: Final = 0.12
+MARGIN: Final = 0.15
+ROW_TITLE: Final = 0.32
+PANEL_TITLE: Final = 0.24
+LEGEND_TITLE_WIDTH: Final = 1.25
+LEGEND_ENTRY_WIDTH: Final = 1.55
+LEGEND_LINE: Final = 0.21
+SWATCH: Final = 0.13
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One row of the picture.
+
+    Parameters
+    ----------
+    title : str
+        Written above the row.
+    truth : ndarray
+        Integer (*spatial): the label of every pixel.
+    predictions : mapping of str to ndarray
+        By the name of the method, integer (*spatial); the first is compared with the last.
+    image : ndarray, optional
+        uint8 or floating in [0, 1], (H, W) or (H, W, 3); of images in two dimensions only.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two predictions, or shapes differ.
+    """
+
+    title: str
+    truth: Labels
+    predictions: Mapping[str, Labels]
+    image: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {name: labels.shape for name, labels in self.predictions.items()}
+        if len(shapes) < 2 or set(shapes.values()) != {self.truth.shape}:
+            raise ValueError(
+                f"predictions must be at least two of the shape of truth, {self.truth.shape}, "
+                f"got {shapes}"
+            )
+        if self.image is not None and self.image.shape[:2] != self.truth.shape:
+            raise ValueError(
+                f"image must have the height and width of truth, {self.truth.shape}, "
+                f"got {self.image.shape}"
+            )
+
+
+def comparison_figure(
+    path: Path | str,
+    examples: Sequence[Example],
+    classes: Sequence[str],
+    *,
+    ignore_index: int | None = None,
+) -> None:
+    """Draw truth, predictions and where the first and the last differ; write it as a PNG.
+
+    One row for each example: its image if any example has one, the truth, every prediction, and a
+    map of the pixels that the two methods decide differently, coloured by which of them is right.
+    Of a volume, the slice along the first axis with most such pixels is drawn. The file is there
+    whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file, replaced if there is one.
+    examples : sequence of Example
+        At least one; all with predictions of the same methods.
+    classes : sequence of str
+        The names of the labels from 0. Up to twelve, besides a first class called
+        ``background``, are told apart whatever one's colour vision.
+    ignore_index : int, optional
+        The label of pixels that have no truth.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    ValueError
+        If there is no example, or they differ in methods.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankseg.plots import Example, comparison_figure
+    >>> truth = np.eye(8, dtype=int)
+    >>> example = Example("eye", truth, {"argmax": 0 * truth, "RankSEG dice": truth})
+    >>> comparison_figure("eye.png", [example], ["background", "line"])  # doctest: +SKIP
+    """
+    _require_matplotlib()
+    methods = {tuple(example.predictions) for example in examples}
+    if len(methods) != 1:
+        raise ValueError(f"examples must be at least one, all of the same methods, got {methods}")
+    flat = [_most_different_slice(example, ignore_index) for example in examples]
+    figure = _draw(flat, classes, ignore_index)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=DOTS_PER_INCH)
+    write_whole(Path(path), picture.getvalue())
+
+
+def gain_and_loss(
+    comparison: Comparison,
+    methods: Sequence[Method],
+    read: Callable[[str], Case],
+    *,
+    metric: Metric = "dice",
+    counted: Counted = "label",
+    images: Mapping[str, NDArray[Any]] | None = None,
+) -> list[Example]:
+    """Return the case in which the last method gains most on the first, and that of most loss.
+
+    Gains and losses are those of the mean score over the classes that count. By ``"either"`` the
+    largest are often those of a single pixel in a class that is absent, which a picture hardly
+    shows.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Of these methods, the first its baseline, and of these cases.
+    methods : sequence of Method
+        At least two; each decides the cases chosen once more.
+    read : callable
+        Returns the case of a name.
+    metric : {'dice', 'iou'}
+        What is gained or lost.
+    counted : {'label', 'either'}
+        When a class counts: see `rankseg.metrics`.
+    images : mapping of str to ndarray, optional
+        By the name of the case, what `Example` shows beside the labels.
+
+    Returns
+    -------
+    list of Example
+        The gain, then the loss; one alone if there is no other, and the first case if every case
+        is a tie.
+    """
+    first, last = methods[0].name, methods[-1].name
+    differences = np.nan_to_num(comparison.differences(last, metric, counted))
+    gain, loss = int(differences.argmax()), int(differences.argmin())
+    kinds = {"largest gain": gain} if differences[gain] > TIE else {}
+    if differences[loss] < -TIE:
+        kinds["largest loss"] = loss
+    examples = []
+    for kind, index in (kinds or {"no case differs": 0}).items():
+        name = comparison.cases[index]
+        scores = ", ".join(
+            f"{method} {_points(comparison.by_image(method, metric, counted)[index])}"
+            for method in (first, last)
+        )
+        measure = {"dice": "Dice", "iou": "IoU"}[metric]
+        title = f"{kind.capitalize()}: {_shortened(name)}, mean {measure} {scores}"
+        image = (images or {}).get(name)
+        examples.append(_decided(title, read(name), methods, image))
+    return examples
+
+
+def _decided(
+    title: str, case: Case, methods: Sequence[Method], image: NDArray[Any] | None
+) -> Example:
+    """Decide a case by every method."""
+    probs = case.probs.float()[None]
+    predictions = {method.name: _labels(method.decide(probs)) for method in methods}
+    return Example(title, case.label.numpy(), predictions, image)
+
+
+def _labels(decision: torch.Tensor) -> Labels:
+    """Return the labels (*spatial) of one image from labels or a single mask."""
+    labels: Labels = (decision[0, 0] if decision.dtype == torch.bool else decision[0]).numpy()
+    return labels.astype(np.int64)
+
+
+def _points(score: float) -> str:
+    return "-" if math.isnan(score) else f"{100 * score:.1f}"
+
+
+def _shortened(name: str) -> str:
+    """Keep a title readable where cases are named by a hash."""
+    return name if len(name) <= 28 else f"{name[:24]}..."
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "pictures need matplotlib: pip install 'rankseg[cli]'", name="matplotlib"
+        ) from error
+
+
+# What is drawn
+
+
+def _most_different_slice(example: Example, ignore_index: int | None) -> Example:
+    """Reduce an example to two axes: the slice where the two methods differ most."""
+    shape = example.truth.shape
+    if len(shape) == 2:
+        return example
+    plane = shape[-2:] if len(shape) > 2 else (1, *shape)
+    truth = example.truth.reshape(-1, *plane)
+    predictions = {
+        name: labels.reshape(truth.shape) for name, labels in example.predictions.items()
+    }
+    verdict = _verdict(truth, predictions, ignore_index)
+    differs = np.isin(verdict, (LAST_RIGHT, FIRST_RIGHT, BOTH_WRONG))
+    if not differs.any():  # show the slice that holds most instead
+        differs = (truth != 0) & (verdict != IGNORED)
+    chosen = int(differs.sum((1, 2)).argmax())
+    title = example.title + (f", slice {chosen} of {len(truth)}" if len(shape) > 2 else "")
+    return Example(title, truth[chosen], {name: p[chosen] for name, p in predictions.items()})
+
+
+def _verdict(
+    truth: Labels, predictions: Mapping[str, Labels], ignore_index: int | None
+) -> NDArray[np.int64]:
+    """Say of every pixel which of the first and last method is right."""
+    first, *_, last = predictions.values()
+    first_right, last_right, same = first == truth, last == truth, first == last
+    verdict = np.select(
+        [same & last_right, same, last_right, first_right],
+        [BOTH_RIGHT, SAME_ERROR, LAST_RIGHT, FIRST_RIGHT],
+        BOTH_WRONG,
+    )
+    return verdict if ignore_index is None else np.where(truth == ignore_index, IGNORED, verdict)
+
+
+def _class_colours(classes: Sequence[str]) -> NDArray[np.float64]:
+    """Return one RGB colour for every class, (classes, 3)."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgba_array
+
+    dark = [BACKGROUND_COLOUR] if classes[0].lower() == "background" else []
+    count = len(classes) - len(dark)
+    colours = to_rgba_array(dark + list(CLASS_COLOURS[:count]))[:, :3]
+    if count > len(CLASS_COLOURS):
+        colours = np.concatenate(
+            [colours[: len(dark)], colormaps["turbo"](np.linspace(0, 1, count))[:, :3]]
+        )
+    return np.asarray(colours, np.float64)
+
+
+def _paint(labels: Labels, colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn labels (H, W) into RGB (H, W, 3); what is no class, such as void, is left white."""
+    inside = (labels >= 0) & (labels < len(colours))
+    painted = colours[np.where(inside, labels, 0)]
+    return np.where(inside[..., None], painted, 1.0)
+
+
+# Drawing
+
+
+def _draw(examples: Sequence[Example], classes: Sequence[str], ignore_index: int | None) -> Figure:
+    """Lay out the rows, top down, and the legends below them."""
+    from matplotlib.colors import to_rgba_array
+    from matplotlib.figure import Figure  # needs no display and leaves no global state
+
+    class_colours = _class_colours(classes)
+    verdict_colours = to_rgba_array(VERDICT_COLOURS)[:, :3]
+    has_images = any(example.image is not None for example in examples)
+    columns = has_images + len(examples[0].predictions) + 2
+    width = 2 * MARGIN + columns * PANEL_WIDTH + (columns - 1) * GAP
+    verdicts = [_verdict(example.truth, example.predictions, ignore_index) for example in examples]
+    legends = {
+        "Labels": _class_entries(examples, classes, class_colours),
+        "Where they differ": _verdict_entries(examples[0], verdicts, verdict_colours),
+    }
+    per_line = int((width - 2 * MARGIN - LEGEND_TITLE_WIDTH) / LEGEND_ENTRY_WIDTH)
+    lines = [math.ceil(len(entries) / per_line) for entries in legends.values()]
+    row_heights = [ROW_TITLE + PANEL_TITLE + _panel_size(example)[1] + GAP for example in examples]
+    height = sum(row_heights) + LEGEND_LINE * sum(lines) + 3 * MARGIN
+    figure = Figure(figsize=(width, height), facecolor="white")
+    top = height - MARGIN / 2
+    for example, verdict, row_height in zip(examples, verdicts, row_heights, strict=True):
+        panels = _panels(example, class_colours, has_images)
+        panels["where they differ"] = verdict_colours[verdict]
+        _draw_row(figure, top, example, panels)
+        top -= row_height
+    for (title, entries), count in zip(legends.items(), lines, strict=True):
+        _draw_legend(figure, top, title, entries, per_line)
+        top -= LEGEND_LINE * count + MARGIN / 2
+    return figure
+
+
+def _panels(
+    example: Example, colours: NDArray[np.float64], has_images: bool
+) -> dict[str, NDArray[Any] | None]:
+    """Return the pictures of a row by their titles; None leaves the place empty."""
+    panels: dict[str, NDArray[Any] | None] = {"image": example.image} if has_images else {}
+    panels["truth"] = _paint(example.truth, colours)
+    for name, labels in example.predictions.items():
+        panels[name] = _paint(labels, colours)
+    return panels
+
+
+def _panel_size(example: Example) -> tuple[float, float]:
+    """Return width and height in inches, in the proportions of the image within bounds."""
+    rows, columns = example.truth.shape
+    scale = min(PANEL_WIDTH / columns, MAX_PANEL_HEIGHT / rows)
+    # A strip of one pixel is stretched, or it would not be seen.
+    return max(columns * scale, LEGEND_LINE), max(rows * scale, LEGEND_LINE)
+
+
+def _draw_row(
+    figure: Figure, top: float, example: Example, panels: Mapping[str, NDArray[Any] | None]
+) -> None:
+    """Draw one example below ``top`` (inches from the foot of the figure)."""
+    width, height = figure.get_size_inches()
+    _write(figure, MARGIN, top - ROW_TITLE / 2, example.title, 10.5, "bold")
+    panel_width, panel_height = _panel_size(example)
+    foot = top - ROW_TITLE - PANEL_TITLE - panel_height
+    for column, (title, pixels) in enumerate(panels.items()):
+        left = MARGIN + column * (PANEL_WIDTH + GAP) + (PANEL_WIDTH - panel_width) / 2
+        if pixels is not None:
+            box = (left / width, foot / height, panel_width / width, panel_height / height)
+            _draw_panel(figure.add_axes(box), title, pixels)
+
+
+def _draw_panel(axes: Axes, title: str, pixels: NDArray[Any]) -> None:
+    # The colour map and its limits only serve grey images.
+    limit = 255 if pixels.dtype == np.uint8 else 1
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=limit, interpolation="nearest", aspect="auto")
+    axes.set_title(title, fontsize=9.5, pad=3.5, parse_math=False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color="#808080", linewidth=0.5)
+
+
+# Legends
+
+
+def _class_entries(
+    examples: Sequence[Example], classes: Sequence[str], colours: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the colours of the classes that are drawn, by their names."""
+    drawn: set[int] = set()
+    for example in examples:
+        for labels in (example.truth, *example.predictions.values()):
+            drawn.update(np.unique(labels).tolist())
+    return {name: colours[i] for i, name in enumerate(classes) if i in drawn}
+
+
+def _verdict_entries(
+    example: Example, verdicts: Sequence[NDArray[np.int64]], colours: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the colours of the verdicts that are drawn, by what they mean."""
+    first, *_, last = example.predictions
+    names = {
+        LAST_RIGHT: f"{last} right",
+        FIRST_RIGHT: f"{first} right",
+        BOTH_WRONG: "differ, both wrong",
+        BOTH_RIGHT: "same, right",
+        SAME_ERROR: "same, wrong",
+        IGNORED: "ignored",
+    }
+    drawn = {value for verdict in verdicts for value in np.unique(verdict).tolist()}
+    return {name: colours[value] for value, name in names.items() if value in drawn}
+
+
+def _draw_legend(
+    figure: Figure,
+    top: float,
+    title: str,
+    entries: Mapping[str, NDArray[np.float64]],
+    per_line: int,
+) -> None:
+    """Write the entries from left to right in lines below ``top`` (inches)."""
+    _write(figure, MARGIN, top - LEGEND_LINE / 2, title, 9)
+    for position, (name, colour) in enumerate(entries.items()):
+        line, column = divmod(position, per_line)
+        left = MARGIN + LEGEND_TITLE_WIDTH + column * LEGEND_ENTRY_WIDTH
+        middle = top - (line + 0.5) * LEGEND_LINE
+        _draw_swatch(figure, left, middle, colour)
+        _write(figure, left + SWATCH + 0.07, middle, name, 9)
+
+
+def _draw_swatch(figure: Figure, left: float, middle: float, colour: NDArray[np.float64]) -> None:
+    from matplotlib.patches import Rectangle
+
+    width, height = figure.get_size_inches()
+    swatch = Rectangle(
+        (left / width, (middle - SWATCH / 2) / height),
+        SWATCH / width,
+        SWATCH / height,
+        facecolor=tuple(colour),
+        edgecolor="#606060",
+        linewidth=0.5,
+    )
+    figure.add_artist(swatch)
+
+
+def _write(
+    figure: Figure, left: float, middle: float, text: str, size: float, weight: str = "normal"
+) -> None:
+    """Write text whose left end and middle are given in inches; ``$`` is a plain character."""
+    width, height = figure.get_size_inches()
+    figure.text(
+        left / width,
+        middle / height,
+        text,
+        fontsize=size,
+        fontweight=weight,
+        verticalalignment="center_baseline",
+        parse_math=False,
+    )

@@ -1,0 +1,351 @@
+"""The command line: exit codes, the numbers it prints, and the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from typer.testing import CliRunner
+
+import rankseg
+from rankseg import cli
+from rankseg._commands import app
+from rankseg._demo import load_sample
+from rankseg.evaluation import Case, CaseFolder, compare, standard_methods
+
+CLASSES = ["background", "organ", "vessel"]
+
+
+def run(*arguments):
+    try:
+        runner = CliRunner(mix_stderr=False)  # with click below 8.2
+    except TypeError:
+        runner = CliRunner()
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def assert_no_traceback(result):
+    """An exit that was meant, not an exception on its way out."""
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six images of three classes, one of which some of them lack, with void pixels and names."""
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for index in range(6):
+        rng = np.random.default_rng(index)
+        probs = rng.dirichlet([2, 1, 0.3 + 0.2 * index], (30, 40)).transpose(2, 0, 1)
+        label = (rng.random((30, 40)) > probs.cumsum(0)).sum(0).clip(max=1 + index % 2)
+        label[:3] = 255
+        np.savez(maps / f"case_{index}.npz", probs=probs.astype(np.float16), label=label)
+    (maps / "meta.json").write_text(json.dumps({"classes": CLASSES, "ignore_index": 255}))
+    return maps
+
+
+def library(folder, **options):
+    """What the library says about a folder."""
+    cases = CaseFolder.open(folder)
+    methods = standard_methods(**options)
+    return compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
+
+
+def points(value):
+    return f"{100 * value:.2f}"
+
+
+def signed(value):
+    return f"{100 * value:+.2f}" if round(100 * value, 2) else "0.00"
+
+
+def tables(output):
+    """Split the output at its titles: a list of the words of every line, by the title's start."""
+    found, current = {}, []
+    for line in output.splitlines():
+        if line.startswith(("Per ", "Time")):
+            current = found.setdefault(line.strip(), [])
+        current.append(line.replace("pruned argmax", "pruned_argmax").split())
+    return found
+
+
+def image_rows(comparison, counted):
+    """The rows that the table of means per image should have, as words."""
+    rows = []
+    for metric, name in (("dice", "Dice"), ("iou", "IoU")):
+        rows.append([name])
+        for method in comparison.methods:
+            means = comparison.aggregates(method, metric, counted)
+            row = ["pruned_argmax"] if method == "pruned argmax" else method.split()
+            row.append(points(means["I"]))
+            if method != "argmax":
+                paired = comparison.difference(method, metric, counted)
+                row += [signed(paired.mean), signed(paired.low), "to", signed(paired.high)]
+                row += [str(paired.wins), str(paired.losses), str(paired.ties)]
+            rows.append([*row, points(means["C"]), points(means["D"])])
+    return rows
+
+
+def class_rows(comparison):
+    """The rows that the table of classes should have, as words."""
+    rows = []
+    for i, name in enumerate(comparison.classes):
+        row = [name, str(comparison.images_by_class[i])]
+        for metric in ("dice", "iou"):
+            best = [m for m in comparison.methods[2:] if metric in m] or comparison.methods[2:]
+            scores = [
+                comparison.by_class(method, metric)[i]
+                for method in ("argmax", "pruned argmax", best[0])
+            ]
+            row += [*map(points, scores), signed(scores[2] - scores[0])]
+        rows.append(row)
+    return rows
+
+
+def assert_prints(output, comparison):
+    """Every number of the comparison is in its place in the output."""
+    shown = tables(output)
+    by_class = next(rows for title, rows in shown.items() if title.startswith("Per class"))
+    assert [row for row in by_class if row and row[0] in comparison.classes] == class_rows(
+        comparison
+    )
+    rules = {"label": "the label holds it", "either": "absent scores 0"}
+    if not comparison.predicts_absent_class:
+        del rules["either"]
+        assert "No method predicts a class where it is absent" in output
+    by_image = {title: rows for title, rows in shown.items() if title.startswith("Per image")}
+    assert len(by_image) == len(rules)
+    for counted, words in rules.items():
+        rows = next(rows for title, rows in by_image.items() if words in title)
+        expected = image_rows(comparison, counted)
+        assert [row for row in rows if row in expected] == expected
+
+
+class TestCompare:
+    def test_prints_what_the_library_says(self, folder):
+        result = run("compare", folder)
+        assert result.exit_code == 0
+        comparison = library(folder)
+        # Else the test could not tell a row from another.
+        assert comparison.predicts_absent_class
+        assert comparison.difference("RankSEG dice").losses > 0
+        assert_prints(result.stdout, comparison)
+
+    @pytest.mark.parametrize(
+        ("arguments", "options"),
+        [
+            (["--metric", "dice"], {"metrics": ["dice"]}),
+            (["--metric", "IOU", "--solver", "JOINT"], {"metrics": ["iou"], "solvers": ["joint"]}),
+            (["--pruning-prob", "0.99"], {"pruning_prob": 0.99}),
+        ],
+    )
+    def test_options_reach_the_library(self, folder, arguments, options):
+        result = run("compare", folder, *arguments)
+        assert result.exit_code == 0
+        assert_prints(result.stdout, library(folder, **options))
+
+    def test_fits_a_terminal_of_80_columns(self, folder):
+        output = run("compare", folder).stdout
+        tables_only = output[: output.index("A point is")]
+        assert all(len(line.rstrip()) <= 80 for line in tables_only.splitlines())
+
+    def test_no_number_is_cut_off_in_a_narrow_terminal(self, folder, monkeypatch):
+        monkeypatch.setattr("rankseg._commands.PIPED_WIDTH", 30)
+        comparison = library(folder, solvers=["joint"])
+        assert_prints(run("compare", folder, "--solver", "joint").stdout, comparison)
+
+    def test_a_broken_file_is_named_and_the_others_are_done(self, folder):
+        expected = library(folder)
+        (folder / "broken [red].npz").write_bytes(b"nothing of the kind")
+        np.savez(folder / "case_2b.npz", probs=np.full((3, 2, 2), 1 / 3))
+        np.savez(folder / "wide.npz", probs=np.full((2, 2, 2), 0.5), label=np.zeros((2, 2), int))
+        result = run("compare", folder)
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert_prints(result.stdout, expected)
+        messages = result.stderr.splitlines()
+        assert len(messages) == 3
+        assert messages[0].startswith("Not compared: broken [red]: cannot be read as an npz file")
+        assert messages[1].startswith("Not compared: case_2b: lacks label")
+        assert messages[2].startswith("Not compared: wide: has maps of 2 classes where 3")
+
+    def test_nothing_but_broken_files(self, folder):
+        for file in folder.glob("*.npz"):
+            file.write_bytes(b"")
+        result = run("compare", folder)
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert "no case could be compared, of 6 given" in result.stderr
+        assert "case_5: cannot be read" in result.stderr
+        assert result.stdout == ""
+
+    def test_a_folder_that_is_none(self, tmp_path):
+        for place, reason in ((tmp_path / "missing", "is not a folder"), (tmp_path, "no npz file")):
+            result = run("compare", place)
+            assert result.exit_code == 1
+            assert_no_traceback(result)
+            assert reason in result.stderr
+
+    def test_options_that_make_no_sense(self, folder):
+        for arguments in (["--pruning-prob", "1.5"], ["--metric", "acc"], ["--solver", "best"]):
+            assert run("compare", folder, *arguments).exit_code == 2
+
+    def test_no_progress_bar_where_nobody_looks(self, folder):
+        assert run("compare", folder).stderr == ""
+
+    def test_the_report_holds_tables_and_a_picture(self, folder, tmp_path):
+        output = tmp_path / "new" / "report"
+        result = run("compare", folder, "--output", output)
+        assert result.exit_code == 0
+        names = {file.name for file in output.iterdir()}
+        assert names == {"cases.csv", "classes.csv", "summary.json", "example.png"}
+        written = json.loads((output / "summary.json").read_text())
+        expected = library(folder).summary()
+        for summary in (written, expected):
+            for method in summary["methods"].values():
+                del method["median_seconds"]
+        assert written == expected
+        pixels = imread(output / "example.png")
+        assert min(pixels.shape[:2]) > 300
+        assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 5
+
+    def test_the_picture_is_of_the_metric_asked_for(self, folder, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(
+            "rankseg._commands.comparison_figure",
+            lambda path, examples, *_, **__: drawn.extend(examples),
+        )
+        run("compare", folder, "--output", tmp_path / "report", "--metric", "iou")
+        assert drawn
+        assert all("mean IoU argmax" in example.title for example in drawn)
+        assert all(list(example.predictions) == ["argmax", "RankSEG iou"] for example in drawn)
+
+    def test_one_class_gets_a_background_in_the_picture(self, tmp_path):
+        maps = tmp_path / "maps"
+        maps.mkdir()
+        rng = np.random.default_rng(0)
+        for name in "ab":
+            probs = rng.beta(0.5, 1, (1, 20, 20)).astype(np.float16)
+            np.savez(maps / f"{name}.npz", probs=probs, label=rng.random((20, 20)) < probs[0])
+        result = run("compare", maps, "--output", tmp_path / "report")
+        assert result.exit_code == 0
+        assert "No method predicts a class where it is absent" in result.stdout
+        assert imread(tmp_path / "report" / "example.png").shape[2] >= 3
+
+    def test_labels_without_any_class_are_noticed(self, tmp_path):
+        np.savez(tmp_path / "x.npz", probs=np.full((1, 4, 4), 0.6), label=np.full((4, 4), 255))
+        result = run("compare", tmp_path)
+        assert result.exit_code == 0
+        assert "No label holds any class" in result.stdout
+
+    def test_a_report_that_cannot_be_written(self, folder, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        result = run("compare", folder, "--output", tmp_path / "file" / "report")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert "file" in result.stderr
+        assert result.stdout == ""  # noticed before the work
+
+    @pytest.mark.parametrize("name", ["camvid-espnet-full", "drive-lwnet"])
+    def test_real_maps(self, real_maps, name):
+        result = run("compare", real_maps / name)
+        assert result.exit_code == 0
+        assert_prints(result.stdout, library(real_maps / name))
+
+
+class TestDemo:
+    def test_prints_what_the_library_says_and_writes_a_picture(self, tmp_path):
+        picture = tmp_path / "demo.png"
+        result = run("demo", "--output", picture)
+        assert result.exit_code == 0
+        sample = load_sample()
+        pairs = zip(sample.probs, sample.labels, strict=True)
+        cases = [Case("", probs, label) for probs, label in pairs]
+        comparison = compare(cases, standard_methods(), classes=sample.classes)
+        assert_prints(result.stdout, comparison)
+        title, rows = next(item for item in tables(result.stdout).items() if "Time" in item[0])
+        assert f"all {len(cases)} images" in title
+        timed = [row for row in rows if row and row[0] in ("argmax", "pruned_argmax", "RankSEG")]
+        assert [len(row) for row in timed] == [5, 5, 6, 6]
+        assert all(float(number) > 0 for row in timed for number in row[-4:-1])
+        assert [row[-1] for row in timed][:1] == ["1.00"]
+        pixels = imread(picture)
+        assert pixels.shape[1] > 1500  # image, truth, two predictions and where they differ
+        assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100
+        assert [file.name for file in tmp_path.iterdir()] == ["demo.png"]
+
+    def test_a_place_that_is_none_is_refused_first(self, tmp_path):
+        result = run("demo", "--output", tmp_path / "missing" / "demo.png")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert result.stdout == ""
+        assert "missing" in result.stderr
+
+
+class TestInfo:
+    def test_says_what_would_run_and_why(self, backend):
+        result = run("info")
+        assert result.exit_code == 0
+        rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+        assert rows["rankseg"].strip() == rankseg.__version__
+        assert rows["torch"].strip() == torch.__version__
+        shown = next(line for line in result.stdout.splitlines() if line.startswith("CPU backend"))
+        assert backend in shown
+        reason = {"numba": "compiled kernels", "torch": "named by RANKSEG_BACKEND"}[backend]
+        assert reason in shown
+
+    def test_warms_up_both_dtypes(self, monkeypatch):
+        seen = set()
+        forward = rankseg.RankSEG.forward
+        monkeypatch.setattr(
+            rankseg.RankSEG,
+            "forward",
+            lambda self, probs: seen.add(probs.dtype) or forward(self, probs),
+        )
+        result = run("info", "--warm-up")
+        assert result.exit_code == 0
+        assert "Warm-up of float32 and float64 took" in result.stdout
+        assert seen == {torch.float32, torch.float64}
+
+    def test_a_backend_that_is_none(self, monkeypatch):
+        monkeypatch.setenv("RANKSEG_BACKEND", "abacus")
+        result = run("info")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert "abacus" in result.stderr
+
+
+class TestDoor:
+    @pytest.mark.parametrize("module", ["typer", "rich", "matplotlib"])
+    def test_without_the_extra_it_says_what_to_install(self, monkeypatch, capsys, module):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code == 1
+        shown = capsys.readouterr()
+        assert "pip install 'rankseg[cli]'" in [line.strip() for line in shown.err.splitlines()]
+        assert module in shown.err
+        assert shown.out == ""
+
+    def test_without_the_extra_there_is_no_traceback(self):
+        program = "import sys; sys.modules['typer'] = None\nfrom rankseg.cli import main; main()\n"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "    pip install 'rankseg[cli]'\n" in done.stderr
+
+    def test_runs_as_a_module(self):
+        command = [sys.executable, "-m", "rankseg", "--version"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == f"rankseg {rankseg.__version__}\n"
+
+    def test_version_and_help(self):
+        assert run("--version").stdout == f"rankseg {rankseg.__version__}\n"
+        shown = run("--help")
+        assert shown.exit_code == 0
+        assert all(command in shown.stdout for command in ("demo", "compare", "info"))

@@ -1,0 +1,601 @@
+"""Cases, methods, paired comparisons: against numbers derived by hand or by plainer code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg import RankSEG, _files, evaluation
+from rankseg.evaluation import (
+    Case,
+    CaseFolder,
+    Comparison,
+    Difference,
+    Failure,
+    Method,
+    argmax,
+    bootstrap_interval,
+    compare,
+    pruned_argmax,
+    read_case,
+    standard_methods,
+    time_methods,
+)
+from rankseg.metrics import Counts, summary
+
+SETS = ("camvid-cgnet", "camvid-enet", "drive-lwnet", "hippocampus-unet3d", "nuclei-unet2d")
+
+
+def softmax_maps(seed, classes=4, shape=(20, 24)):
+    """Draw blurred maps (classes, *shape) in float16 and a label map sampled from them."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 6, (classes, *shape))
+    for axis in range(1, scores.ndim):
+        scores = sum(np.roll(scores, step, axis) for step in (-1, 0, 1)) / 2
+    scores = np.exp(scores - scores.max(0))
+    probs = (scores / scores.sum(0)).astype(np.float16)
+    label = (rng.random(shape) > probs.astype(float).cumsum(0)).sum(0)
+    return probs, label.clip(max=classes - 1).astype(np.uint8)
+
+
+def write_case(folder, name, probs, label):
+    np.savez_compressed(folder / f"{name}.npz", probs=probs, label=label)
+
+
+def npz_bytes(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def constant(name, labels):
+    """A method that gives the same labels whatever the maps."""
+    return Method(name, lambda probs: torch.tensor(labels)[None])
+
+
+def comparison_of(baseline, other):
+    """Compare two methods given as lists of (tp, fp, fn), each of one entry per class."""
+    counts = {}
+    for name, images in (("argmax", baseline), ("other", other)):
+        table = torch.tensor(images)  # (images, classes, 3)
+        counts[name] = Counts(*table.unbind(-1))
+    images, classes = counts["argmax"].tp.shape
+    return Comparison(
+        classes=tuple("abcdef"[:classes]),
+        cases=tuple(f"case {i}" for i in range(images)),
+        counts=counts,
+        seconds={name: np.zeros(images) for name in counts},
+    )
+
+
+class TestReadCase:
+    def test_keeps_what_was_stored(self, tmp_path):
+        probs, label = softmax_maps(0, shape=(5, 6, 7))
+        write_case(tmp_path, "volume.a", probs, label)
+        case = read_case(tmp_path / "volume.a.npz")
+        assert case.name == "volume.a"
+        assert case.probs.dtype == torch.float16
+        assert np.array_equal(case.probs.numpy(), probs)
+        assert np.array_equal(case.label.numpy(), label)
+
+    @pytest.mark.parametrize("dtype", [">f4", "<f8", "<f2"])
+    @pytest.mark.parametrize("label_dtype", ["u2", ">i4", "?"])
+    def test_takes_any_byte_order_and_integer(self, tmp_path, dtype, label_dtype):
+        probs = np.linspace(0, 1, 8).reshape(2, 4).astype(dtype)
+        label = np.array([0, 1, 1, 0]).astype(label_dtype)
+        write_case(tmp_path, "x", probs, label)
+        case = read_case(tmp_path / "x.npz")
+        assert np.array_equal(case.probs.numpy(), probs)
+        assert case.label.tolist() == [0, 1, 1, 0]
+
+    def test_leaves_other_arrays_alone(self, tmp_path):
+        probs, label = softmax_maps(1)
+        np.savez(tmp_path / "x.npz", probs=probs, label=label, notes=np.array([{"a": 1}]))
+        assert read_case(tmp_path / "x.npz").probs.shape == probs.shape
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (
+                npz_bytes(probs=np.zeros((2, 3))),
+                r"lacks label; the arrays it holds are \['probs'\]",
+            ),
+            (npz_bytes(p=np.zeros(3)), "lacks probs and label"),
+            (npz_bytes(probs=np.zeros((2, 3)), label=np.zeros(4, int)), r"shape of probs, \(3,\)"),
+            (npz_bytes(probs=np.zeros((2, 3)), label=np.zeros(3)), "label integer"),
+            (npz_bytes(probs=np.zeros((2, 3), int), label=np.zeros(3, int)), "must be floating"),
+            (npz_bytes(probs=np.zeros(3), label=np.array(0)), "must have the axes"),
+            (npz_bytes(probs=np.zeros((0, 3)), label=np.zeros(3, int)), "none of them empty"),
+            (npz_bytes(probs=np.array([None]), label=np.zeros(3, int)), "cannot be read"),
+            (npz_bytes(probs=np.zeros((2, 99)), label=np.zeros(99, int))[:-40], "cannot be read"),
+            (b"", "cannot be read"),
+            (b"not an archive", "cannot be read"),
+        ],
+    )
+    def test_says_what_is_wrong(self, tmp_path, content, reason):
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=reason):
+            read_case(tmp_path / "x.npz")
+
+    def test_a_damaged_member_is_noticed(self, tmp_path):
+        content = bytearray(npz_bytes(probs=np.full((2, 999), 0.5), label=np.zeros(999, int)))
+        content[5000] ^= 255
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_case(tmp_path / "x.npz")
+
+
+class TestCase:
+    def test_refuses_dtypes_that_cannot_be_meant(self):
+        with pytest.raises(TypeError, match="probs must be floating"):
+            Case("x", torch.zeros(2, 3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64))
+        with pytest.raises(TypeError, match="label must hold integers"):
+            Case("x", torch.zeros(2, 3), torch.zeros(3))
+
+
+class TestCaseFolder:
+    def test_lists_cases_without_reading_them(self, tmp_path):
+        (tmp_path / "b.npz").write_bytes(b"broken")
+        write_case(tmp_path, "a", *softmax_maps(0))
+        (tmp_path / "._a.npz").write_bytes(b"left by an archiver")
+        (tmp_path / "notes.txt").write_text("not a case")
+        folder = CaseFolder.open(tmp_path)
+        assert folder.names == ("a", "b")
+        assert len(folder) == 2
+        assert folder.classes is None
+        assert folder.ignore_index == 255
+
+    def test_a_broken_file_does_not_stop_the_others(self, tmp_path):
+        for name in ("a", "c"):
+            write_case(tmp_path, name, *softmax_maps(0))
+        (tmp_path / "b.npz").write_bytes(b"broken")
+        read = list(CaseFolder.open(tmp_path))
+        assert [case.name for case in read] == ["a", "b", "c"]
+        assert [type(case) for case in read] == [Case, Failure, Case]
+        assert "cannot be read" in read[1].reason
+
+    @pytest.mark.parametrize(
+        ("meta", "classes", "ignore_index"),
+        [
+            ('{"classes": ["sky", "road"], "ignore_index": 7}', ("sky", "road"), 7),
+            ('{"ignore_index": null}', None, None),
+            ('{"class_weights": [1.0, 2.0]}', None, 255),
+        ],
+    )
+    def test_reads_meta(self, tmp_path, meta, classes, ignore_index):
+        write_case(tmp_path, "a", *softmax_maps(0))
+        (tmp_path / "meta.json").write_text(meta)
+        folder = CaseFolder.open(tmp_path)
+        assert (folder.classes, folder.ignore_index) == (classes, ignore_index)
+
+    @pytest.mark.parametrize(
+        "meta",
+        ["{", "[]", '{"classes": "sky"}', '{"classes": [1]}', '{"classes": []}']
+        + [f'{{"ignore_index": {value}}}' for value in ("1.5", "true", '"255"')],
+    )
+    def test_refuses_meta_that_makes_no_sense(self, tmp_path, meta):
+        write_case(tmp_path, "a", *softmax_maps(0))
+        (tmp_path / "meta.json").write_text(meta)
+        with pytest.raises(ValueError, match=r"meta\.json"):
+            CaseFolder.open(tmp_path)
+
+    def test_says_where_nothing_is(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="holds no npz file"):
+            CaseFolder.open(tmp_path)
+        with pytest.raises(FileNotFoundError, match="is not a folder"):
+            CaseFolder.open(tmp_path / "missing")
+
+
+class TestPrunedArgmax:
+    def test_is_argmax_over_the_classes_that_are_present(self):
+        rng = np.random.default_rng(3)
+        probs = rng.dirichlet([0.5, 1, 2, 4], (5, 3, 2)).transpose(0, 3, 1, 2)  # (5, 4, 3, 2)
+        expected = np.empty((5, 3, 2), int)
+        pruned_something = False
+        for image, maps in enumerate(probs):
+            present = [c for c in range(4) if maps[c].max() > 0.8] or list(range(4))
+            pruned_something |= len(present) < 4
+            for pixel in np.ndindex(3, 2):
+                expected[(image, *pixel)] = max(present, key=lambda c: maps[(c, *pixel)])
+        assert pruned_something
+        assert pruned_argmax(torch.tensor(probs), 0.8).tolist() == expected.tolist()
+
+    def test_a_class_that_only_reaches_the_limit_is_absent(self):
+        probs = torch.tensor([[[0.5, 0.1, 0.4], [0.25, 0.75, 0.25], [0.25, 0.15, 0.35]]])
+        assert argmax(probs).tolist() == [[0, 1, 0]]
+        assert pruned_argmax(probs, 0.5).tolist() == [[1, 1, 1]]
+
+    def test_all_classes_take_part_if_none_is_present(self):
+        probs = torch.tensor([[[0.4, 0.3], [0.3, 0.4], [0.3, 0.3]]])
+        assert pruned_argmax(probs, 0.5).tolist() == [[0, 1]]
+
+    def test_a_single_class_is_left_empty_unless_its_peak_exceeds_the_limit(self):
+        probs = torch.tensor([[[0.2, 0.6, 0.7]], [[0.55, 0.9, 0.5]]])
+        assert pruned_argmax(probs, 0.5).tolist() == [[[False, True, True]], [[True, True, False]]]
+        assert pruned_argmax(probs, 0.7).tolist() == [[[False] * 3], [[True, True, False]]]
+        assert pruned_argmax(probs, 0.2).tolist() == argmax(probs).tolist()
+
+    def test_leaves_the_maps_as_they_are(self):
+        probs = torch.rand(1, 3, 4, 4)
+        before = probs.clone()
+        pruned_argmax(probs, 0.9999)
+        assert torch.equal(probs, before)
+
+
+class TestStandardMethods:
+    def test_names_say_metric_and_solver(self):
+        names = [method.name for method in standard_methods(solvers=["RMA", "joint"])]
+        assert names[:2] == ["argmax", "pruned argmax"]
+        assert names[2:4] == ["RankSEG dice", "RankSEG iou"]
+        assert names[4:] == ["RankSEG dice joint", "RankSEG iou joint"]
+
+    @pytest.mark.parametrize("pruning_prob", [0.0, 0.9])
+    def test_options_arrive(self, pruning_prob):
+        probs = torch.tensor(np.stack([softmax_maps(seed)[0] for seed in range(3)])).float()
+        methods = {m.name: m for m in standard_methods(pruning_prob, solvers=["RMA", "joint"])}
+        for metric in ("dice", "iou"):
+            for solver, suffix in (("RMA", ""), ("joint", " joint")):
+                expected = RankSEG(metric, solver=solver, pruning_prob=pruning_prob)(probs)
+                assert torch.equal(methods[f"RankSEG {metric}{suffix}"].decide(probs), expected)
+        pruned = methods["pruned argmax"].decide(probs)
+        assert torch.equal(pruned, pruned_argmax(probs, pruning_prob))
+
+    def test_bad_options_are_refused(self):
+        with pytest.raises(ValueError, match="pruning_prob"):
+            standard_methods(pruning_prob=1.5)
+        with pytest.raises(ValueError, match="metric"):
+            standard_methods(metrics=["dise"])
+
+
+class TestCompare:
+    def test_counts_by_hand(self):
+        # Void pixels (9) are in no count, whatever is predicted there.
+        label = torch.tensor([[0, 0, 1], [2, 9, 9]])
+        case = Case("x", torch.zeros(3, 2, 3), label)
+        methods = [
+            constant("argmax", [[0, 1, 1], [1, 2, 0]]),
+            constant("right", [[0, 0, 1], [2, 1, 1]]),
+        ]
+        comparison = compare([case], methods, classes=["a", "b", "c"], ignore_index=9)
+        counts = comparison.counts["argmax"]
+        assert counts.tp.tolist() == [[1, 1, 0]]
+        assert counts.fp.tolist() == [[0, 2, 0]]
+        assert counts.fn.tolist() == [[1, 0, 1]]
+        assert comparison.by_class("argmax").tolist() == [2 / 3, 2 / 4, 0]
+        assert comparison.by_class("argmax", "iou").tolist() == [1 / 2, 1 / 3, 0]
+        assert comparison.by_image("right").tolist() == [1]
+        assert comparison.images_by_class.tolist() == [1, 1, 1]
+        assert not comparison.predicts_absent_class
+
+    def test_one_class_is_foreground_against_background(self):
+        label = torch.tensor([1, 1, 0, 0, 255, 255])
+        case = Case("x", torch.tensor([[0.9, 0.4, 0.6, 0.1, 0.9, 0.1]]), label)
+        comparison = compare([case], standard_methods(), ignore_index=255)
+        assert comparison.classes == ("class 0",)
+        counts = comparison.counts["argmax"]  # 0.9 and 0.6 are above one half
+        assert (counts.tp.item(), counts.fp.item(), counts.fn.item()) == (1, 1, 1)
+        counts = comparison.counts["RankSEG dice"]  # 0.4 too: 3.8/6.9 against 3.0/5.9
+        assert (counts.tp.item(), counts.fp.item(), counts.fn.item()) == (2, 1, 0)
+
+    def test_masks_that_overlap_are_counted_too(self):
+        masks = Method("masks", lambda probs: probs > 0.3)
+        case = Case("x", torch.tensor([[0.6, 0.4], [0.4, 0.6]]), torch.tensor([0, 1]))
+        counts = compare([case], [masks]).counts["masks"]
+        assert counts.tp.tolist() == [[1, 1]]
+        assert counts.fp.tolist() == [[1, 1]]
+
+    def test_methods_get_float32_of_one_whole_image(self):
+        seen = []
+        method = Method("spy", lambda probs: seen.append(probs) or probs.argmax(1))
+        probs, label = softmax_maps(5)
+        label[:10] = 255
+        compare([Case("x", torch.tensor(probs), torch.tensor(label))], [method], ignore_index=255)
+        for maps in seen:
+            assert maps.dtype == torch.float32
+            assert np.array_equal(maps.numpy(), probs[None].astype(np.float32))
+
+    def test_the_first_call_is_not_timed(self, monkeypatch):
+        calls = []
+        method = Method("spy", lambda probs: calls.append("decide") or probs.argmax(1))
+        clock = iter(range(1000))
+        monkeypatch.setattr(
+            evaluation.time, "perf_counter", lambda: calls.append("clock") or next(clock)
+        )
+        probs, label = map(torch.tensor, softmax_maps(0))
+        comparison = compare([Case("a", probs, label), Case("b", probs, label)], [method])
+        timed = ["clock", "decide", "clock"]
+        assert calls == ["decide", *timed, *timed]
+        assert comparison.seconds["spy"].tolist() == [1, 1]
+
+    def test_what_cannot_be_compared_is_reported_and_the_rest_is_done(self):
+        probs, label = map(torch.tensor, softmax_maps(0))
+        wrong_label = label.clone()
+        wrong_label[0, 0] = 17
+        not_a_number = probs.clone()
+        not_a_number[0, 0, 0] = math.nan
+        cases = [
+            Case("good", probs, label),
+            Failure("unreadable", "no such thing"),
+            Case("logits", probs * 20 - 10, label),
+            Case("nan", not_a_number, label),
+            Case("label", probs, wrong_label),
+            Case("classes", probs[:3], label),
+            Case("also good", probs, label),
+        ]
+        comparison = compare(cases, standard_methods(), ignore_index=255)
+        assert comparison.cases == ("good", "also good")
+        assert {name: len(s) for name, s in comparison.seconds.items()} == dict.fromkeys(
+            comparison.methods, 2
+        )
+        reasons = {failure.name: failure.reason for failure in comparison.failures}
+        assert list(reasons) == ["unreadable", "logits", "nan", "label", "classes"]
+        assert reasons["unreadable"] == "no such thing"
+        assert "look like logits" in reasons["logits"]
+        assert "NaN" in reasons["nan"]
+        assert "17" in reasons["label"]
+        assert reasons["classes"] == "has maps of 3 classes where 4 are expected"
+
+    def test_only_one_case_is_asked_for_at_a_time(self):
+        probs, label = map(torch.tensor, softmax_maps(0))
+        events = []
+
+        def cases():
+            for name in "ab":
+                events.append(f"read {name}")
+                yield Case(name, probs, label)
+
+        compare(cases(), [Method("m", lambda p: events.append("decide") or p.argmax(1))])
+        assert events == ["read a", "decide", "decide", "read b", "decide"]
+
+    def test_nothing_to_compare_is_an_error_that_says_why(self):
+        with pytest.raises(ValueError, match="0 given"):
+            compare([], standard_methods())
+        with pytest.raises(ValueError, match=r"1 given\n  x: broken"):
+            compare([Failure("x", "broken")], standard_methods(), classes=["a"])
+
+    def test_methods_need_names_of_their_own(self):
+        with pytest.raises(ValueError, match="different names"):
+            compare([], [Method("a", argmax), Method("a", argmax)])
+        with pytest.raises(ValueError, match="at least one"):
+            compare([], [])
+
+
+class TestScores:
+    def test_means_by_hand(self):
+        # Dice of class a: 1, 0.5; of b: 0.8 and, where the label lacks it, a false class.
+        comparison = comparison_of(
+            [[(5, 0, 0), (2, 1, 0)], [(1, 0, 2), (0, 3, 0)]],
+            [[(5, 0, 0), (2, 1, 0)], [(1, 0, 2), (0, 0, 0)]],
+        )
+        assert comparison.by_class("argmax").tolist() == [0.75, 0.8]
+        assert comparison.by_class("argmax", counted="either").tolist() == [0.75, 0.4]
+        assert comparison.by_image("argmax").tolist() == [0.9, 0.5]
+        assert comparison.by_image("argmax", counted="either").tolist() == [0.9, 0.25]
+        assert comparison.by_image("other", counted="either").tolist() == [0.9, 0.5]
+        assert comparison.predicts_absent_class
+        means = comparison.aggregates("argmax", counted="either")
+        assert means["I"] == pytest.approx((0.9 + 0.25) / 2)
+        assert means["C"] == pytest.approx((0.75 + 0.4) / 2)
+        assert means["D"] == pytest.approx((12 / 14 + 4 / 8) / 2)
+        difference = comparison.difference("other", counted="either")
+        assert (difference.wins, difference.losses, difference.ties) == (1, 0, 1)
+        assert difference.mean == pytest.approx(0.125)
+        assert comparison.difference("other").ties == 2
+
+    def test_a_class_that_no_image_holds_has_no_score(self):
+        comparison = comparison_of([[(1, 0, 0), (0, 2, 0)]], [[(1, 0, 0), (0, 0, 0)]])
+        assert math.isnan(comparison.by_class("argmax")[1])
+        assert comparison.by_class("argmax", counted="either")[1] == 0
+        assert math.isnan(comparison.by_class("other", counted="either")[1])
+
+    def test_a_false_mask_where_nothing_is_counts_as_a_loss(self):
+        # One class, three images: the label is empty in the first two.
+        comparison = comparison_of(
+            [[(0, 0, 0)], [(0, 4, 0)], [(2, 0, 0)], [(0, 0, 0)]],
+            [[(0, 3, 0)], [(0, 0, 0)], [(2, 0, 0)], [(0, 0, 0)]],
+        )
+        differences = comparison.differences("other", counted="either")
+        assert np.array_equal(differences, [-1, 1, 0, math.nan], equal_nan=True)
+        by_label = comparison.differences("other", counted="label")
+        assert np.array_equal(by_label, [math.nan, math.nan, 0, math.nan], equal_nan=True)
+
+    def test_a_baseline_can_be_named(self):
+        comparison = comparison_of([[(1, 0, 0)]], [[(1, 2, 0)]])
+        assert comparison.differences("argmax", baseline="other").tolist() == [0.5]
+        assert comparison.differences("other", baseline="other").tolist() == [0]
+
+    def test_unknown_names_are_refused(self):
+        comparison = comparison_of([[(1, 0, 0)]], [[(1, 2, 0)]])
+        with pytest.raises(ValueError, match=r"method must be one of \['argmax', 'other'\]"):
+            comparison.by_image("RankSEG")
+        with pytest.raises(ValueError, match="metric"):
+            comparison.by_image("other", "Dice")
+        with pytest.raises(ValueError, match="counted"):
+            comparison.by_image("other", counted="both")
+
+
+class TestDifference:
+    def test_wins_losses_and_ties_by_hand(self):
+        values = np.array([0.2, -0.1, 1e-12, 0.0, math.nan, 0.3, -1e-12, -0.4, 0.1])
+        difference = Difference.of(values)
+        assert (difference.wins, difference.losses, difference.ties) == (3, 2, 3)
+        assert difference.mean == pytest.approx(0.1 / 8)
+
+    def test_no_images_give_no_number(self):
+        difference = Difference.of(np.array([math.nan]))
+        assert math.isnan(difference.mean)
+        assert math.isnan(difference.low)
+        assert (difference.wins, difference.losses, difference.ties) == (0, 0, 0)
+
+
+class TestBootstrapInterval:
+    @pytest.mark.parametrize("confidence", [0.8, 0.95])
+    def test_zeros_and_ones_give_the_quantiles_of_a_binomial(self, confidence):
+        # Means of resampled zeros and ones are Binomial(26, 11/26) / 26. With these numbers no
+        # step of its distribution is within five standard errors of a level asked for.
+        values = np.repeat([1.0, 0.0], [11, 15])
+        chances = [math.comb(26, k) * 11**k * 15 ** (26 - k) / 26**26 for k in range(27)]
+        levels = [(1 - confidence) / 2, (1 + confidence) / 2]
+        expected = np.searchsorted(np.cumsum(chances), levels) / 26
+        assert bootstrap_interval(values, confidence=confidence) == pytest.approx(expected)
+
+    def test_many_values_give_nearly_the_normal_interval(self):
+        values = np.random.default_rng(0).exponential(1, 400)
+        half = 1.96 * values.std() / 20
+        low, high = bootstrap_interval(values)
+        assert low == pytest.approx(values.mean() - half, abs=0.05 * half)
+        assert high == pytest.approx(values.mean() + half, abs=0.05 * half)
+
+    def test_two_values_are_its_ends_and_fewer_have_none(self):
+        assert bootstrap_interval(np.array([0.3, -0.1])) == (-0.1, 0.3)
+        assert all(map(math.isnan, bootstrap_interval(np.array([0.3]))))
+        assert all(map(math.isnan, bootstrap_interval(np.array([]))))
+
+    def test_is_the_same_at_every_call_and_moves_with_the_seed(self):
+        values = np.random.default_rng(1).normal(size=30)
+        assert bootstrap_interval(values) == bootstrap_interval(values)
+        assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+
+    def test_memory_is_bounded_without_changing_the_answer(self, monkeypatch):
+        values = np.random.default_rng(1).normal(size=30)
+        whole = bootstrap_interval(values)
+        monkeypatch.setattr(evaluation, "_RESAMPLED_AT_ONCE", 100)
+        assert bootstrap_interval(values) == whole
+
+
+class TestWrite:
+    @pytest.fixture
+    def comparison(self):
+        cases = []
+        for seed in range(4):
+            probs, label = softmax_maps(seed, classes=3)
+            label[label == 2] = 1 if seed == 0 else 2  # the first image lacks a class
+            cases.append(Case(f"case, {seed}", torch.tensor(probs), torch.tensor(label)))
+        cases.append(Failure("lost", "was never there"))
+        return compare(cases, standard_methods(), classes=["a", "b", "c"])
+
+    def test_rows_of_cases_hold_the_scores(self, comparison, tmp_path):
+        comparison.write(tmp_path / "new" / "folder")
+        with (tmp_path / "new" / "folder" / "cases.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 4 * 4
+        for method in comparison.methods:
+            mine = [row for row in rows if row["method"] == method]
+            assert [row["case"] for row in mine] == list(comparison.cases)
+            for metric in ("dice", "iou"):
+                for counted in ("label", "either"):
+                    written = [float(row[f"{metric}_{counted}"]) for row in mine]
+                    assert written == comparison.by_image(method, metric, counted).tolist()
+
+    def test_rows_of_classes_hold_the_counts(self, comparison, tmp_path):
+        comparison.write(tmp_path)
+        with (tmp_path / "classes.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 4 * 4 * 3
+        found = [row for row in rows if row["method"] == "RankSEG iou" and row["class"] == "b"]
+        for name in ("tp", "fp", "fn"):
+            counts = getattr(comparison.counts["RankSEG iou"], name)[:, 1].tolist()
+            assert [int(row[name]) for row in found] == counts
+
+    def test_the_summary_is_strict_json_and_agrees(self, comparison, tmp_path):
+        comparison.write(tmp_path)
+        read = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+        assert read == comparison.summary()
+        assert read["cases"] == 4
+        assert read["cases_by_class"]["c"] == 3
+        assert read["failures"] == [{"name": "lost", "reason": "was never there"}]
+        iou = read["methods"]["RankSEG iou"]["iou, counted=either"]
+        means = summary(comparison.counts["RankSEG iou"], "iou", counted="either")
+        assert {name: iou[name] for name in "IDC"} == means
+        difference = comparison.difference("RankSEG iou", "iou", "either")
+        assert iou["difference"]["mean"] == difference.mean
+        assert iou["difference"]["wins"] == difference.wins
+
+    def test_scores_that_do_not_exist_are_null_and_blank(self, tmp_path):
+        comparison = comparison_of([[(0, 0, 0)]], [[(0, 0, 0)]])
+        comparison.write(tmp_path)
+        scores = json.loads((tmp_path / "summary.json").read_text())["methods"]["other"]
+        assert scores["dice, counted=label"]["I"] is None
+        assert scores["dice, counted=label"]["difference"]["mean"] is None
+        assert (tmp_path / "cases.csv").read_text().splitlines()[1] == "case 0,argmax,0.0,,,,"
+
+    def test_a_file_is_there_whole_or_not_at_all(self, comparison, tmp_path, monkeypatch):
+        comparison.write(tmp_path)
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        assert set(before) == {"cases.csv", "classes.csv", "summary.json"}
+
+        def fail(source, target):
+            assert Path(source).stat().st_size > 0
+            raise OSError("disk full")
+
+        monkeypatch.setattr(_files.os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            comparison_of([[(1, 0, 0)]], [[(1, 0, 0)]]).write(tmp_path)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+class TestTimeMethods:
+    def test_methods_take_turns_and_the_first_call_is_apart(self, monkeypatch):
+        calls = []
+        clock = [0.0]
+
+        def decide_in(name, seconds):
+            durations = iter(seconds)
+
+            def decide(probs):
+                calls.append(name)
+                clock[0] += next(durations)
+                return probs
+
+            return Method(name, decide)
+
+        monkeypatch.setattr(evaluation.time, "perf_counter", lambda: clock[0])
+        methods = [decide_in("a", [9, 1, 7, 2]), decide_in("b", [8, 3, 3, 5])]
+        timings = time_methods(methods, torch.zeros(1, 1, 1), repeats=3)
+        assert calls == ["a", "b"] * 4
+        assert (timings["a"].first, timings["a"].median) == (9, 2)
+        assert (timings["b"].first, timings["b"].median) == (8, 3)
+
+
+def plain_scores(prediction, label, classes):
+    """Dice of every class of one image, NaN where the label lacks it; from the definition."""
+    scores = []
+    for c in classes:
+        held, found = label == c, (prediction == c) & (label != 255)
+        total = held.sum() + found.sum()
+        scores.append(2 * (held & found).sum() / total if held.any() else math.nan)
+    return scores
+
+
+class TestRealMaps:
+    @pytest.fixture(params=SETS)
+    def folder(self, request, real_maps):
+        folder = CaseFolder.open(real_maps / request.param)
+        return CaseFolder(folder.path, folder.names[:3], folder.classes, folder.ignore_index)
+
+    def test_scores_are_those_of_plainer_code(self, folder):
+        comparison = compare(
+            folder, standard_methods(), classes=folder.classes, ignore_index=folder.ignore_index
+        )
+        assert comparison.failures == ()
+        assert comparison.classes == folder.classes
+        expected = {"argmax": [], "RankSEG dice": []}
+        for name in folder.names:
+            with np.load(folder.path / f"{name}.npz") as file:
+                probs, label = file["probs"].astype(np.float32), file["label"]
+            classes = range(1, 2) if len(probs) == 1 else range(len(probs))
+            most = probs[0] > 0.5 if len(probs) == 1 else probs.argmax(0)
+            expected["argmax"].append(plain_scores(most, label, classes))
+            best = RankSEG("dice")(probs[None])[0]
+            expected["RankSEG dice"].append(plain_scores(best, label, classes))
+        for method, scores in expected.items():
+            assert comparison.scores(method).numpy() == pytest.approx(
+                np.array(scores), abs=1e-12, nan_ok=True
+            )

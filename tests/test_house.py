@@ -1,0 +1,170 @@
+"""The shape of the code: what is imported, by whom, and what is promised to the outside."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import rankseg
+from conftest import REPOSITORY
+from rankseg._settings import SUPPORT
+from rankseg._solvers import BINARY, SOLVERS
+
+SOURCE = REPOSITORY / "src" / "rankseg"
+
+OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
+
+LAYERS = [
+    {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._records"},
+    {"rankseg._settings"},
+    {"rankseg._problem", "rankseg._objectives", "rankseg._backends.numba_kernels"},
+    {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
+    {"rankseg._backends"},
+    {"rankseg._solvers._loop"},
+    {"rankseg._solvers._cuts", "rankseg._solvers.baselines"},
+    {"rankseg._solvers.rma"},
+    {"rankseg._solvers.joint"},
+    {"rankseg._solvers"},
+    {"rankseg._api"},
+    {"rankseg.functional", "rankseg._counts"},
+    {"rankseg.metrics"},
+    {"rankseg"},
+    {"rankseg._demo", "rankseg._cases"},
+    {"rankseg.evaluation"},
+    {"rankseg.plots", "rankseg._tables"},
+    {"rankseg._commands"},
+    {"rankseg.cli"},
+    {"rankseg.__main__"},
+]
+"""Modules by layer, the lowest first. A module imports from lower layers or its own package."""
+
+
+def loaded_by(code):
+    """Return the modules loaded by ``code`` in a fresh interpreter."""
+    listing = "import sys; print(*sorted(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}; {listing}"], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_importing_rankseg_loads_nothing_optional():
+    assert "torch" in loaded_by("import rankseg")
+    assert not loaded_by("import rankseg") & set(OPTIONAL) - loaded_by("import torch, numpy")
+
+
+def test_the_check_above_can_fail():
+    assert "numba" in loaded_by("import rankseg._backends.numba_cpu")
+
+
+def imports(path):
+    """Return the names of this package that a module imports at run time."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_name(path):
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCE.rglob("*.py")}
+
+
+def layer_of(module):
+    return next(depth for depth, names in enumerate(LAYERS) if module in names)
+
+
+def as_module(name):
+    """Return the module that an imported name is, or is in."""
+    return name if name in MODULES else name.rpartition(".")[0]
+
+
+def test_every_module_has_its_layer():
+    assert set().union(*LAYERS) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_one_way(module):
+    for name in imports(MODULES[module]):
+        imported = as_module(name)
+        if imported in MODULES and imported != module:
+            assert layer_of(imported) < layer_of(module), f"{module} imports {name}"
+
+
+def test_all_is_what_is_documented():
+    documented = set(re.findall(r"^#+ `([\w.]+)`", (REPOSITORY / "docs/api.md").read_text(), re.M))
+    promised = set()
+    for info in pkgutil.walk_packages(rankseg.__path__, "rankseg."):
+        if not any(part.startswith("_") for part in info.name.split(".")[1:]):
+            names = getattr(importlib.import_module(info.name), "__all__", [])
+            promised |= {f"{info.name}.{name}" for name in names}
+    promised |= {f"rankseg.{name}" for name in rankseg.__all__}
+    assert documented == promised
+
+
+def test_all_exists():
+    for name in rankseg.__all__:
+        assert hasattr(rankseg, name)
+
+
+def test_every_solver_has_a_function_for_every_output_it_supports():
+    supported = {(name, mode) for name, support in SUPPORT.items() for mode in support.options}
+    assert supported == set(SOLVERS)
+    assert set(SUPPORT) == set(BINARY)
+
+
+def test_version_has_a_changelog_entry():
+    assert f"## {rankseg.__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+def test_types_are_shipped():
+    assert (SOURCE / "py.typed").exists()
+
+
+def test_backends_offer_the_same_operations():
+    from rankseg._backends import numba_cpu, torch_reference
+
+    operations = {"open_maps", "survey", "above", "between", "masks", "claim", "resolve", "tally"}
+    for backend in (numba_cpu, torch_reference):
+        public = {
+            name
+            for name, value in vars(backend).items()
+            if callable(value)
+            and not name.startswith("_")
+            and getattr(value, "__module__", "") == backend.__name__
+            and not isinstance(value, type)
+        }
+        assert public == operations
+
+
+def test_without_numba_torch_decides_alone():
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import torch, rankseg\n"
+        "from rankseg import _backends\n"
+        "print(_backends.choose(torch.device('cpu'))[1])\n"
+        "print(rankseg.RankSEG()(torch.tensor([[[0.9, 0.3], [0.1, 0.7]]])))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines() == ["numba is not installed", "tensor([[0, 1]])"]
