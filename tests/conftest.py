@@ -12,6 +12,9 @@ from hypothesis import settings
 settings.register_profile("house", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("house")
 
+SHARED_WORK = 1 << 12
+"""Probabilities to a task in tests of threads: few, so that small maps go to several threads."""
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -23,8 +26,9 @@ def backend(request, monkeypatch):
 
 
 @pytest.fixture
-def threads():
-    """Set the number of threads, and set it back."""
+def threads(monkeypatch):
+    """Set the number of threads, and set it back; even small work is shared between them."""
+    monkeypatch.setattr("rankseg._backends.numba_cpu.VALUES_PER_TASK", SHARED_WORK)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

@@ -10,7 +10,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import maps
+from conftest import SHARED_WORK
 from rankseg import RankSEG
+from rankseg._backends import numba_cpu
 
 CASES = 6
 
@@ -25,6 +27,7 @@ class Decisions(Dataset):
         return CASES
 
     def __getitem__(self, index):
+        numba_cpu.VALUES_PER_TASK = SHARED_WORK
         torch.set_num_threads(self.threads)  # workers start with one
         return RankSEG()(probability_map(index)[None])[0]
 
@@ -36,10 +39,13 @@ def probability_map(index):
 @pytest.fixture(scope="module")
 def expected():
     """Decide in the parent first: its pool of threads must not reach the workers."""
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), numba_cpu.VALUES_PER_TASK
     torch.set_num_threads(2)
+    numba_cpu.VALUES_PER_TASK = SHARED_WORK
     decisions = [RankSEG()(probability_map(index)[None])[0] for index in range(CASES)]
-    torch.set_num_threads(before)
+    assert numba_cpu._pool.cache_info().currsize
+    torch.set_num_threads(before[0])
+    numba_cpu.VALUES_PER_TASK = before[1]
     return torch.stack(decisions)
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from rankseg._backends import numba_kernels as kernels
 from rankseg._backends._records import ULPS_ABOVE_ONE, Gains, Survey
 
-UNITS_PER_TASK = 4
-"""Fewest units handed to a thread at once: about a quarter of a megapixel of float32."""
+VALUES_PER_TASK = 1 << 21
+"""Fewest probabilities to a task, about half a millisecond of work: waking a thread for less
+costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
 
 
 class Maps(NamedTuple):
@@ -78,7 +79,7 @@ def survey(maps: Maps) -> Survey:
     counts, masses = _class_tables(maps)
     faults = np.zeros(counts.shape, np.bool_)
     limit = one + unsigned.type(ULPS_ABOVE_ONE)
-    _run(kernels.survey, faults.size, maps.source, half, limit, patterns, counts, masses, faults)
+    _run(kernels.survey, faults.size, maps, half, limit, patterns, counts, masses, faults)
     tables = kernels.Tables(patterns.mass, patterns.low.view(values), patterns.peak.view(values))
     likely_count, likely_mass = _reduce(counts, masses)
     return Survey(
@@ -97,7 +98,7 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
     _run(
         kernels.above,
         counts.size,
-        maps.source,
+        maps,
         survey.detail,
         _round_down(cuts, maps),
         active.numpy(),
@@ -120,7 +121,7 @@ def between(
     _run(
         kernels.between,
         len(rows),
-        maps.source,
+        maps,
         survey.detail,
         _round_down(low, maps),
         _round_down(high, maps),
@@ -134,11 +135,11 @@ def between(
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     """Mark the pixels above the cut of their class: bool ``(batch, classes, *spatial)``."""
-    out = torch.zeros(maps.batch, maps.classes, *maps.spatial, dtype=torch.bool)
-    flat = out.view(maps.batch, maps.classes, maps.pixels).numpy()
+    # NumPy's zeros are not touched until written to: classes without a mask cost nothing.
+    out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
     units = maps.batch * maps.classes * _groups(maps)
-    _run(kernels.masks, units, maps.source, survey.detail, _round_down(cuts, maps), flat)
-    return out
+    _run(kernels.masks, units, maps, survey.detail, _round_down(cuts, maps), out)
+    return torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
 
 
 def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,7 +154,7 @@ def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Ten
     _run(
         kernels.claim,
         maps.batch * _groups(maps),
-        maps.source,
+        maps,
         survey.detail,
         _round_down(cuts, maps),
         labels.view(maps.batch, maps.pixels).numpy(),
@@ -182,7 +183,7 @@ def resolve(
     _run(
         kernels.resolve,
         maps.batch * _groups(maps),
-        maps.source,
+        maps,
         survey.detail,
         labels.view(maps.batch, maps.pixels).numpy(),
         _round_down(cuts, maps),
@@ -200,7 +201,7 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
     _run(
         kernels.tally,
         maps.batch * _groups(maps),
-        maps.source,
+        maps,
         survey.detail,
         labels.view(maps.batch, maps.pixels).numpy(),
         counts,
@@ -209,27 +210,26 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
     return _reduce(counts.swapaxes(1, 2), masses.swapaxes(1, 2))
 
 
-def _run(kernel: Callable[..., None], units: int, *arguments: Any) -> None:
+def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -> None:
     """Run a kernel over all units, on as many threads as torch may use, this one among them."""
     threads = torch.get_num_threads()
-    tasks = max(1, min(4 * threads, units // UNITS_PER_TASK))
+    values = maps.batch * maps.classes * maps.pixels
+    tasks = max(1, min(4 * threads, units, values // VALUES_PER_TASK))
     bounds = [units * task // tasks for task in range(tasks + 1)]
     ranges = itertools.pairwise(bounds)
+    job = functools.partial(kernel, maps.source, *arguments)
     helpers = [
-        _pool(threads).submit(_work_through, kernel, arguments, ranges)
-        for _ in range(min(threads, tasks) - 1)
+        _pool(threads).submit(_work_through, job, ranges) for _ in range(min(threads, tasks) - 1)
     ]
-    _work_through(kernel, arguments, ranges)
+    _work_through(job, ranges)
     for helper in helpers:
         helper.result()
 
 
-def _work_through(
-    kernel: Callable[..., None], arguments: tuple[Any, ...], ranges: Iterator[tuple[int, int]]
-) -> None:
+def _work_through(job: Callable[[int, int], None], ranges: Iterator[tuple[int, int]]) -> None:
     """Take ranges of units until none is left; several threads may share the iterator."""
     for first, last in ranges:
-        kernel(*arguments, first, last)
+        job(first, last)
 
 
 @functools.cache
