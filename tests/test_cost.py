@@ -1,0 +1,87 @@
+"""What a decision must not cost: copies of the input, and waits for the device per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import maps
+from rankseg import RankSEG
+
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+
+WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
+"""Operations whose result the host must wait for."""
+
+
+class CountWaits(TorchDispatchMode):
+    """Counts the operations that would make the host wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.waits += func.overloadpacket.__name__ in WAITS
+        return func(*args, **(kwargs or {}))
+
+
+def waits(decide, probs):
+    with CountWaits() as counter:
+        decide(probs)
+    return counter.waits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"metric": "iou"}, {"smooth": 1.0}, {"solver": "joint"}, {"output_mode": "multilabel"}],
+    ids=str,
+)
+def test_waits_for_the_device_do_not_grow_with_images_or_classes(monkeypatch, options):
+    monkeypatch.setenv("RANKSEG_BACKEND", "torch")
+    decide = RankSEG(**options)
+    probs = torch.from_numpy(maps.softmax(1, 4, 20, 30)) / 2
+    probs[:, :, 0] *= 2
+    # The same images and classes again take as many steps of the iteration.
+    more = probs.repeat(5, 6, 1, 1)
+    alone = waits(RankSEG(output_mode="multilabel"), probs)
+    assert alone > 0
+    assert waits(decide, more) <= waits(decide, probs) + 3
+
+
+def peak_growth(function):
+    """Return the largest resident memory during a call beyond that before it, in bytes."""
+    CLEAR.write_text("5")
+    before = read_status("VmRSS")
+    result = function()
+    return read_status("VmHWM") - before, result
+
+
+def read_status(field):
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not CLEAR.exists(), reason="needs Linux's record of peak memory")
+@pytest.mark.parametrize("options", [{}, {"metric": "iou"}, {"output_mode": "multilabel"}], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "crop", "half", "valid"])
+def test_memory_beyond_input_and_output(layout, options):
+    probs = torch.from_numpy(maps.smooth(1, 16, 1024))  # 64 MiB
+    valid = None
+    if layout == "channels last":
+        probs = probs.contiguous(memory_format=torch.channels_last)
+    elif layout == "crop":
+        probs = torch.nn.functional.pad(probs, (3, 5, 7, 2))[..., 7:-2, 3:-5]
+    elif layout == "half":
+        probs = probs.half()
+    elif layout == "valid":
+        valid = probs[:, 0] < 0.9
+    decide = RankSEG(**options)
+    decide(probs[..., :64, :64], None if valid is None else valid[..., :64, :64])
+    growth, decision = peak_growth(lambda: decide(probs, valid))
+    size = probs.numel() * probs.element_size()
+    assert growth - decision.numel() * decision.element_size() < 0.15 * size
