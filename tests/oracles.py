@@ -71,3 +71,36 @@ def labelling_score(metric, probs, labels, smooth):
     probs = np.asarray(probs, np.float64)
     flat = np.asarray(labels).ravel()
     return sum(mask_score(metric, probs[c], flat == c, smooth) for c in range(probs.shape[0]))
+
+
+def joint_labels(metric, probs, labels, smooth, eligible):
+    """Relabel by the class whose objective rises fastest, while the sum rises; one image.
+
+    Written from the derivatives of the objectives with respect to a part ``t`` of a pixel that
+    joins: count rises by ``t`` and mass by ``t p``.
+    """
+    probs = np.asarray(probs, np.float64)
+    classes = np.arange(len(probs))[:, None]
+    volume = probs.sum(1)
+    best = labelling_score(metric, probs, labels, smooth)
+    while True:
+        chosen = labels == classes
+        count, mass = chosen.sum(1), (probs * chosen).sum(1)
+        gain = np.stack(
+            [derivative(metric, probs[c], count[c], mass[c], volume[c], smooth) for c in eligible]
+        )
+        proposed = np.asarray(eligible)[gain.argmax(0)]
+        value = labelling_score(metric, probs, proposed, smooth)
+        if value <= best * (1 + 1e-12):
+            return labels
+        labels, best = proposed, value
+
+
+def derivative(metric, probability, count, mass, volume, smooth):
+    """Return the derivative of the objective as part of a pixel of this probability joins."""
+    if metric == "dice":
+        total = count + volume + smooth
+        lost = smooth / total**2 if smooth else 0.0
+        return 2 * probability / (total + 1) - 2 * mass / (total + 1) ** 2 - lost
+    size = count + volume - mass + smooth
+    return probability / size - (mass + smooth) * (1 - probability) / size**2

@@ -41,6 +41,15 @@ def test_full_graph_by_the_default_compiler():
     assert torch.equal(compiled(probs), decide(probs))
 
 
+@pytest.mark.parametrize("options", [{}, {"metric": "iou", "output_mode": "multilabel"}], ids=str)
+def test_export(options):
+    decide = RankSEG(**options)
+    probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
+    exported = torch.export.export(decide, (probs,)).module()
+    other = torch.from_numpy(maps.dyadic(2, 5, 24, 31, seed=1))
+    assert torch.equal(exported(other), decide(other))
+
+
 def test_full_graph_with_valid_pixels():
     decide = RankSEG()
     compiled = torch.compile(decide, fullgraph=True, backend="aot_eager")

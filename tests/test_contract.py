@@ -101,7 +101,7 @@ def test_layout_changes_nothing(decide, backend, layout):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_layout_changes_nothing_in_other_dtypes(decide, dtype):
+def test_layout_changes_nothing_in_other_dtypes(decide, backend, dtype):
     probs = torch.from_numpy(maps.smooth(2, 5, 64)).to(dtype)
     crop = torch.full((2, 5, 70, 80), float("nan"), dtype=dtype)[:, :, 3:67, 9:73].copy_(probs)
     assert torch.equal(decide(crop), decide(probs))
@@ -189,9 +189,10 @@ def test_negative_zero_is_zero(decide, backend):
     np.testing.assert_array_equal(decide(negative), decide(probs))
 
 
-def test_rounding_above_one_is_accepted(decide, backend):
-    probs = maps.softmax(1, 3, 40)
-    probs[0, 0, 7] = 1 + 4 * np.finfo(np.float32).eps
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_rounding_above_one_is_accepted(decide, backend, dtype):
+    probs = torch.from_numpy(maps.softmax(1, 3, 40)).to(dtype, copy=True)
+    probs[0, 0, 7] = 1 + 4 * torch.finfo(dtype).eps
     decide(probs)
 
 
@@ -205,12 +206,18 @@ def test_module(decide):
     assert f"metric='{decide.metric}'" in repr(decide)
 
 
-def test_options_can_be_read_and_not_changed():
-    decide = RankSEG(" IOU", 0.5, "multilabel", pruning_prob=0.25)
+def test_options_can_be_read_and_set():
+    decide = RankSEG(" IOU", 0.5, "multilabel", pruning_prob=0.25, safe_screening=True)
     options = (decide.metric, decide.smooth, decide.output_mode, decide.solver, decide.pruning_prob)
     assert options == ("iou", 0.5, "multilabel", "RMA", 0.25)
-    with pytest.raises(AttributeError):
-        decide.metric = "dice"
+    assert decide.solver_params == {"safe_screening": True}
+    decide.metric = "Dice"
+    probs = maps.softmax(1, 3, 200)
+    expected = RankSEG("dice", 0.5, "multilabel", pruning_prob=0.25)(probs)
+    np.testing.assert_array_equal(decide(probs), expected)
+    with pytest.raises(ValueError, match="pruning_prob must be in"):
+        decide.pruning_prob = 2
+    assert decide.pruning_prob == 0.25
 
 
 def test_function_is_the_module(decide):

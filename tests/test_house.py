@@ -77,7 +77,8 @@ def imports(path):
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively, which this test cannot follow"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -110,6 +111,13 @@ def test_imports_point_one_way(module):
             assert layer_of(imported) < layer_of(module), f"{module} imports {name}"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if "._backends" in name])
+def test_backends_know_nothing_of_options(module):
+    for name in imports(MODULES[module]):
+        if name.startswith("rankseg"):
+            assert name.startswith("rankseg._backends"), f"{module} imports {name}"
+
+
 def test_all_is_what_is_documented():
     documented = set(re.findall(r"^#+ `([\w.]+)`", (REPOSITORY / "docs/api.md").read_text(), re.M))
     promised = set()
@@ -130,6 +138,20 @@ def test_every_solver_has_a_function_for_every_output_it_supports():
     supported = {(name, mode) for name, support in SUPPORT.items() for mode in support.options}
     assert supported == set(SOLVERS)
     assert set(SUPPORT) == set(BINARY)
+
+
+def test_deciding_while_the_interpreter_ends():
+    code = (
+        "import atexit, torch, rankseg\n"
+        "from rankseg._backends import numba_cpu\n"
+        "torch.set_num_threads(2); numba_cpu.VALUES_PER_TASK = 4096\n"
+        "probs = torch.rand(1, 3, 200, 200).softmax(1)\n"
+        "atexit.register(lambda: print(rankseg.RankSEG()(probs).shape))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "torch.Size([1, 200, 200])", result.stderr
 
 
 def test_version_has_a_changelog_entry():

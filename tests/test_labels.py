@@ -97,6 +97,21 @@ def test_joint_never_scores_less(metric, policy, seed, smooth):
     assert scores[1] >= scores[0] - 1e-12
 
 
+@pytest.mark.parametrize("smooth", [0.0, 0.5, 20.0])
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_joint_follows_the_steepest_class(backend, metric, smooth):
+    moved = 0
+    for seed in range(6):
+        probs = maps.softmax(1, 8, 300, scale=1.2, seed=seed, dtype="float64")
+        start = rankseg(probs, metric, smooth, pruning_prob=0.2)[0]
+        eligible = np.flatnonzero(probs[0].max(1) > 0.2)
+        expected = oracles.joint_labels(metric, probs[0], start, smooth, eligible)
+        labels = rankseg(probs, metric, smooth, solver="joint", pruning_prob=0.2)[0]
+        np.testing.assert_array_equal(labels, expected)
+        moved += (labels != start).sum()
+    assert moved or smooth == 20.0  # so much smoothing leaves nothing to gain
+
+
 def test_joint_scores_more_where_classes_compete(backend):
     probs = maps.softmax(1, 30, 4000, scale=1.5)
     scores = [

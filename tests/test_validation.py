@@ -58,12 +58,13 @@ WRONG_COMBINATIONS = [
 ]
 
 WRONG_PROBS = [
-    ([[[0.1]]], TypeError, "probs must be a dense torch.Tensor or a numpy.ndarray, got list"),
+    ([[[0.1]]], TypeError, "probs must be a dense torch.Tensor or a numpy.ndarray .*got list"),
+    (np.ma.masked_array(GOOD.numpy()), TypeError, "must not be a masked array; .* with valid="),
     (None, TypeError, "got NoneType"),
     (GOOD.long(), TypeError, r"probs must be of a dtype in \['float16', .*got torch.int64"),
     (GOOD.bool(), TypeError, "got torch.bool"),
     (GOOD.cfloat(), TypeError, "got torch.complex64"),
-    (GOOD.numpy().astype(int), TypeError, "got ndarray of int64"),
+    (GOOD.numpy().astype(int), TypeError, r"dtype in \['float16', .*got torch.int64"),
     (GOOD.numpy().astype(np.longdouble), TypeError, "got ndarray of float128"),
     (GOOD.numpy() > 0.5, TypeError, "got torch.bool"),
     (GOOD.to_sparse(), TypeError, "dense torch.Tensor"),
@@ -75,9 +76,9 @@ WRONG_PROBS = [
 
 WRONG_VALUES = [
     (-3.25, "probs must lie in .*got .-3.25, .*look like logits: apply softmax or sigmoid first"),
-    (-1e-6, "probs must lie in"),
-    (1.01, "probs must lie in"),
-    (255.0, r"probs must lie in .*255\]; divide by"),
+    (-1e-6, r"probs must lie in .*clip with probs.clamp\(0, 1\)"),
+    (1.0078125, r"probs must lie in .*1.0078125\]; .*clip with"),
+    (255.0, r"probs must lie in .*255.0\]; divide by"),
     (float("nan"), "probs must be finite, got 1 values"),
     (float("inf"), "probs must be finite, got 1 values"),
     (float("-inf"), "probs must be finite, got 1 values"),
@@ -88,7 +89,7 @@ WRONG_VALID = [
     (VALID.int(), TypeError, "valid must be boolean, got torch.int32"),
     (VALID[:1], ValueError, r"\(batch, \*spatial\) = \(2, 8, 9\), got \(1, 8, 9\)"),
     (VALID.unsqueeze(1), ValueError, r"= \(2, 8, 9\), got \(2, 1, 8, 9\)"),
-    ([True], TypeError, "valid must be a dense torch.Tensor or a numpy.ndarray, got list"),
+    ([True], TypeError, "valid must be a dense torch.Tensor or a numpy.ndarray .*got list"),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,15 @@ __all__ = ["RankSEG"]
 Maps = TypeVar("Maps", Tensor, np.ndarray)
 
 
-def _setting(name: str) -> property:
-    """Let an option be read, as it was checked; a decision with another is another module."""
-    return property(lambda module: getattr(module.settings, name))
+OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob")
+
+
+def _option(name: str) -> property:
+    """Let an option be read as it was checked, and be set to what passes the same checks."""
+    return property(
+        lambda module: getattr(module.settings, name),
+        lambda module, value: module._configure(**{name: value}),
+    )
 
 
 class RankSEG(nn.Module):
@@ -80,8 +86,8 @@ class RankSEG(nn.Module):
         \frac{S + g}{n + \mu - S + g}
         \quad\text{(IoU)}
 
-    exactly. Linear time in pixels and classes; labels do not depend on the number of threads,
-    on how images are batched, or on the layout in memory.
+    exactly. Linear time in pixels and classes. On the CPU kernels, labels do not depend on the
+    number of threads, on how images are batched, or on the layout in memory.
 
     References
     ----------
@@ -116,13 +122,18 @@ class RankSEG(nn.Module):
         **options: Unpack[SolverOptions],
     ) -> None:
         super().__init__()
+        self.solver_params = dict(options)
         self.settings = Settings.parse(metric, smooth, output_mode, solver, pruning_prob, options)
 
-    metric = _setting("metric")
-    smooth = _setting("smooth")
-    output_mode = _setting("output_mode")
-    solver = _setting("solver")
-    pruning_prob = _setting("pruning_prob")
+    metric = _option("metric")
+    smooth = _option("smooth")
+    output_mode = _option("output_mode")
+    solver = _option("solver")
+    pruning_prob = _option("pruning_prob")
+
+    def _configure(self, **changes: Any) -> None:
+        options = {name: getattr(self.settings, name) for name in OPTIONS} | changes
+        self.settings = Settings.parse(**options, options=self.solver_params)
 
     @torch.no_grad()
     def forward(self, probs: Maps, valid: Maps | None = None) -> Maps:
@@ -150,7 +161,8 @@ class RankSEG(nn.Module):
             If ``probs`` is not a dense floating tensor or array, or ``valid`` not boolean.
         ValueError
             If a shape does not fit, if ``void_index`` is a class, or if a probability is NaN,
-            infinite or outside [0, 1].
+            infinite or outside [0, 1]. A traced graph (``torch.compile``, ``torch.export``)
+            cannot look at values, and does not.
         """
         decision: Maps = solve(Problem.parse(probs, valid, self.settings))
         return decision

@@ -14,6 +14,9 @@ from rankseg._settings import VOID_INDEX, Settings
 
 __all__ = ["Problem"]
 
+OVERSHOOT = 0.01
+"""How far outside [0, 1] values may lie to be taken, in an error, for inexact probabilities."""
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -78,7 +81,9 @@ class Problem:
         hint = "these look like logits: apply softmax or sigmoid first"
         if low >= 0:
             hint = "divide by the largest value they can take, or apply softmax or sigmoid first"
-        raise ValueError(f"probs must lie in [0, 1], got [{low:.9g}, {high:.9g}]; {hint}")
+        if low > -OVERSHOOT and high < 1 + OVERSHOOT:
+            hint = "resampling and averaging overshoot a little: clip with probs.clamp(0, 1)"
+        raise ValueError(f"probs must lie in [0, 1], got [{low!r}, {high!r}]; {hint}")
 
     def restore(self, decision: Tensor) -> Any:
         """Give a decision the shape and type that the caller expects."""
@@ -91,13 +96,19 @@ class Problem:
 
 def _tensor(name: str, value: object) -> Tensor:
     """View an array or tensor as a plain tensor without gradient."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fb" and value.itemsize <= 8:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array; say which pixels count with valid=")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
         return torch.from_numpy(viewable(value))
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+        value = value.detach().resolve_neg()
+        if type(value) is Tensor or torch.compiler.is_compiling():
+            return value
         # A subclass (MONAI's MetaTensor, say) would wrap every step of the work.
-        return value.detach() if type(value) is Tensor else value.detach().as_subclass(Tensor)
+        return value.as_subclass(Tensor)
     raise TypeError(
-        f"{name} must be a dense torch.Tensor or a numpy.ndarray, got {describe(value)}"
+        f"{name} must be a dense torch.Tensor or a numpy.ndarray of real numbers, "
+        f"got {describe(value)}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
 UNASSIGNED = -1
 """Label of a pixel that is in no mask, until it is resolved."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -16,6 +18,9 @@ from torch import Tensor
 from rankseg._backends import numba_kernels as kernels
 from rankseg._backends._records import ULPS_ABOVE_ONE, Gains, Survey
 
+FAULT_IS_KNOWN = True
+"""The survey's fault is on the host: looking at it costs nothing."""
+
 VALUES_PER_TASK = 1 << 21
 """Fewest probabilities to a task, about half a millisecond of work: waking a thread for less
 costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
@@ -25,6 +30,7 @@ class Maps(NamedTuple):
     """Probability maps as the kernels see them."""
 
     source: kernels.Source
+    dtype: torch.dtype
     batch: int
     classes: int
     spatial: torch.Size
@@ -51,13 +57,13 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
     values = np.empty(0, np.float32) if half else storage.numpy()
     mask = np.empty((0, 0), np.bool_)
     if valid is not None:
-        mask = valid.reshape(len(valid), probs.shape[2:].numel()).numpy()
+        # Contiguous, or numba would compile every kernel anew for its strides.
+        mask = valid.reshape(len(valid), probs.shape[2:].numel()).contiguous().numpy()
     source = kernels.Source(
         kind=_kind(probs.dtype, len(sizes) == 1 and strides[0] == 1 and valid is None),
         values=values,
         patterns=values.view(_unsigned(values.dtype)),
         halves=storage.view(torch.uint16).numpy() if half else np.empty(0, np.uint16),
-        offset=0,
         batch_stride=probs.stride(0),
         class_stride=probs.stride(1),
         sizes=np.array(sizes, np.int64),
@@ -66,7 +72,7 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
         masked=valid is not None,
         valid=mask,
     )
-    return Maps(source, probs.shape[0], probs.shape[1], probs.shape[2:])
+    return Maps(source, probs.dtype, probs.shape[0], probs.shape[1], probs.shape[2:])
 
 
 def survey(maps: Maps) -> Survey:
@@ -75,10 +81,10 @@ def survey(maps: Maps) -> Survey:
     values = maps.source.values.dtype
     unsigned = _unsigned(values)
     patterns = kernels.Tables(np.empty(shape), np.empty(shape, unsigned), np.empty(shape, unsigned))
-    half, one = np.array([0.5, 1.0], values).view(unsigned)
+    highest = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.dtype).eps
+    half, limit = np.array([0.5, highest], values).view(unsigned)
     counts, masses = _class_tables(maps)
     faults = np.zeros(counts.shape, np.bool_)
-    limit = one + unsigned.type(ULPS_ABOVE_ONE)
     _run(kernels.survey, faults.size, maps, half, limit, patterns, counts, masses, faults)
     tables = kernels.Tables(patterns.mass, patterns.low.view(values), patterns.peak.view(values))
     likely_count, likely_mass = _reduce(counts, masses)
@@ -216,19 +222,24 @@ def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -
     values = maps.batch * maps.classes * maps.pixels
     tasks = max(1, min(4 * threads, units, values // VALUES_PER_TASK))
     bounds = [units * task // tasks for task in range(tasks + 1)]
-    ranges = itertools.pairwise(bounds)
+    ranges = deque(itertools.pairwise(bounds))
     job = functools.partial(kernel, maps.source, *arguments)
-    helpers = [
-        _pool(threads).submit(_work_through, job, ranges) for _ in range(min(threads, tasks) - 1)
-    ]
+    helpers = []
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending: this thread does it all
+        for _ in range(min(threads, tasks) - 1):
+            helpers.append(_pool(threads).submit(_work_through, job, ranges))
     _work_through(job, ranges)
     for helper in helpers:
         helper.result()
 
 
-def _work_through(job: Callable[[int, int], None], ranges: Iterator[tuple[int, int]]) -> None:
-    """Take ranges of units until none is left; several threads may share the iterator."""
-    for first, last in ranges:
+def _work_through(job: Callable[[int, int], None], ranges: deque[tuple[int, int]]) -> None:
+    """Take ranges of units until none is left; a deque gives each to one thread only."""
+    while True:
+        try:
+            first, last = ranges.popleft()
+        except IndexError:
+            return
         job(first, last)
 
 

@@ -34,16 +34,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Source(NamedTuple):
     """Where the probabilities lie in memory, so that no layout and no dtype needs a copy.
 
-    ``values`` is the whole storage of a float32 or float64 tensor (empty for half precision),
-    ``halves`` that of a float16 or bfloat16 one; ``patterns`` views ``values`` as unsigned
-    integers. ``sizes`` and ``strides`` hold the spatial axes, merged where memory allows.
+    ``values`` is the memory of a float32 or float64 tensor from its first element to its last
+    (empty for half precision), ``halves`` that of a float16 or bfloat16 one; ``patterns`` views
+    ``values`` as unsigned integers. ``sizes`` and ``strides`` hold the spatial axes, merged where
+    memory allows.
     """
 
     kind: int
     values: np.ndarray
     patterns: np.ndarray
     halves: np.ndarray
-    offset: int
     batch_stride: int
     class_stride: int
     sizes: np.ndarray
@@ -130,7 +130,7 @@ def _load(source, start, pixel, row):
 @_jit
 def _row(source, image, label, pixel, stop, scratch):
     """Return the values of one class in pixels ``pixel`` to ``stop``; 0 where not valid."""
-    start = source.offset + image * source.batch_stride + label * source.class_stride
+    start = image * source.batch_stride + label * source.class_stride
     if source.kind == DIRECT:
         return source.values[start + pixel : start + stop]
     row = scratch[: stop - pixel]
@@ -187,11 +187,11 @@ def _clear_negative_zeros(row, scratch):
 
 
 @_jit
-def survey(source, half, one, tables, counts, masses, faults, first, last):
+def survey(source, half, limit, tables, counts, masses, faults, first, last):
     """Learn sum, smallest and largest value of every block, and what lies above 1/2.
 
     A unit is a group of blocks of one class of one image, as in every kernel that works class
-    by class. ``half`` is the bit pattern of 1/2, ``one`` that of the largest value accepted;
+    by class. ``half`` is the bit pattern of 1/2, ``limit`` that of the largest value accepted;
     ``faults`` marks the units that hold another. Count and sum of the values above 1/2 go to
     ``counts`` and ``masses``.
     """
@@ -206,10 +206,10 @@ def survey(source, half, one, tables, counts, masses, faults, first, last):
             pixel = block * BLOCK
             row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
             low, high = _extremes(source, row)
-            if high > one:
+            if high > limit:
                 row = _clear_negative_zeros(row, scratch)
                 low, high = _extremes(source, row)
-                faults[image, label, group] |= high > one
+                faults[image, label, group] |= high > limit
             tables.low[image, label, block] = low
             tables.peak[image, label, block] = high
             tables.mass[image, label, block] = _sum(row)

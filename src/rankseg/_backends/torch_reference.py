@@ -1,7 +1,7 @@
 """Reference backend: every operation in plain torch, for any device and for traced graphs.
 
-The functions bear the names, and keep the promises, of those in the numba backend, whose
-docstrings describe them. Sums run in float64 over slabs of the first spatial axis, so that
+The functions bear the names, and do the work, of those in the numba backend, whose docstrings
+describe them. Sums run in float64 over slabs of the first spatial axis, so that
 temporaries stay small against the input; nothing waits for the device.
 """
 
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from rankseg._backends._records import CONTESTED, ULPS_ABOVE_ONE, UNASSIGNED, Gains, Survey
 
-SLAB = 1 << 22
-"""Values per slab: 16 MiB of float32."""
+FAULT_IS_KNOWN = False
+"""The survey's fault is on the device: looking at it is waiting for it."""
+
+SLAB = 1 << 20
+"""Values per slab and image: 4 MiB of float32."""
 
 
 class Maps(NamedTuple):
@@ -135,7 +138,7 @@ def _slabs(maps: Maps) -> Iterator[slice]:
     if torch.compiler.is_compiling():
         yield slice(None)
         return
-    step = max(1, SLAB * length // max(1, maps.probs.numel()))
+    step = max(1, SLAB * length // (maps.probs.shape[1] * maps.pixels))  # whatever the batch
     for start in range(0, length, step):
         yield slice(start, start + step)
 

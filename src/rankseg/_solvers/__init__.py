@@ -41,8 +41,11 @@ def solve(problem: Problem) -> Any:
     backend, _ = _backends.choose(problem.probs.device)
     maps = backend.open_maps(problem.probs, problem.valid)
     survey = backend.survey(maps)
+    if backend.FAULT_IS_KNOWN:
+        problem.check_values(survey.fault)
     output = SOLVERS.get((settings.solver, settings.output_mode))
     decide = BINARY[settings.solver] if problem.binary or output is None else output
     decision = decide(backend, maps, survey, settings)
-    problem.check_values(survey.fault)
+    if not backend.FAULT_IS_KNOWN:
+        problem.check_values(survey.fault)
     return problem.restore(decision)
