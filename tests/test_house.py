@@ -45,13 +45,18 @@ LAYERS = [
 """Modules by layer, the lowest first. A module imports from lower layers or its own package."""
 
 
+def output_of(code):
+    """Return what ``code`` prints in a fresh interpreter."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def loaded_by(code):
     """Return the modules loaded by ``code`` in a fresh interpreter."""
-    listing = "import sys; print(*sorted(sys.modules))"
-    result = subprocess.run(
-        [sys.executable, "-c", f"{code}; {listing}"], capture_output=True, text=True, check=True
-    )
-    return set(result.stdout.split())
+    return set(output_of(f"{code}; import sys; print(*sorted(sys.modules))").split())
 
 
 def test_importing_rankseg_loads_nothing_optional():
@@ -148,10 +153,7 @@ def test_deciding_while_the_interpreter_ends():
         "probs = torch.rand(1, 3, 200, 200).softmax(1)\n"
         "atexit.register(lambda: print(rankseg.RankSEG()(probs).shape))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "torch.Size([1, 200, 200])", result.stderr
+    assert output_of(code).strip() == "torch.Size([1, 200, 200])"
 
 
 def test_version_has_a_changelog_entry():
@@ -186,7 +188,4 @@ def test_without_numba_torch_decides_alone():
         "print(_backends.choose(torch.device('cpu'))[1])\n"
         "print(rankseg.RankSEG()(torch.tensor([[[0.9, 0.3], [0.1, 0.7]]])))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.splitlines() == ["numba is not installed", "tensor([[0, 1]])"]
+    assert output_of(code).splitlines() == ["numba is not installed", "tensor([[0, 1]])"]

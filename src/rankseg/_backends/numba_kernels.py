@@ -370,9 +370,19 @@ def claim(source, tables, cuts, labels, counts, masses, first, last):
 
 
 @_jit
-def _gain(value, terms):
-    """``(slope p - toll) / (size - shrink p)``, the terms of one class in this order."""
-    return (terms[0] * value - terms[1]) / (terms[2] - terms[3] * value)
+def _gain(value, slope, toll, size, shrink):
+    """Return what one class gains from one more pixel: see ``Gains``."""
+    return (slope * value - toll) / (size - shrink * value)
+
+
+@_jit
+def _terms(gains, image, label):
+    return (
+        gains[image, label, 0],
+        gains[image, label, 1],
+        gains[image, label, 2],
+        gains[image, label, 3],
+    )
 
 
 @_jit
@@ -385,8 +395,9 @@ def _surest_gain(tables, gains, eligible, image, block):
     surest = -np.inf
     for label in range(gains.shape[1]):
         if eligible[image, label]:
-            gain = _gain(np.float64(tables.low[image, label, block]), gains[image, label])
-            surest = max(surest, gain)
+            slope, toll, size, shrink = _terms(gains, image, label)
+            low = np.float64(tables.low[image, label, block])
+            surest = max(surest, _gain(low, slope, toll, size, shrink))
     return surest - 1e-9 * abs(surest)
 
 
@@ -397,12 +408,11 @@ def _pick(row, pixels, picked):
 
 
 @_jit
-def _bid(values, free, terms, reach_free, reach_contested, label, best, winner):
+def _bid(values, free, slope, toll, size, shrink, reach_free, reach_contested, label, best, winner):
     """Let one class bid for the pixels in which it exceeds its reach; ties stay as they are."""
-    slope, toll, size, shrink = terms[0], terms[1], terms[2], terms[3]
     for j in range(values.size):
         value, standing, holder = values[j], best[j], winner[j]
-        gain = (slope * value - toll) / (size - shrink * value)
+        gain = _gain(value, slope, toll, size, shrink)
         reach = reach_free if free[j] else reach_contested
         wins = (value > reach) & (gain > standing)
         best[j] = gain if wins else standing
@@ -447,25 +457,30 @@ def resolve(source, tables, labels, cuts, gains, eligible, floor, void, first, l
             pixel = block * BLOCK
             stop = min(source.pixels, pixel + BLOCK)
             here = labels[image, pixel:stop]
-            size = _list_unsettled(here, pixels, free)
-            if size == 0:
+            number = _list_unsettled(here, pixels, free)
+            if number == 0:
                 continue
-            for j in range(size):
+            for j in range(number):
                 best[j] = floor if free[j] else -np.inf
                 winner[j] = void
             bar = _surest_gain(tables, gains, eligible, image, block)
             for label in range(classes):
-                terms = gains[image, label]
+                slope, toll, size, shrink = _terms(gains, image, label)
                 peak = np.float64(tables.peak[image, label, block])
-                hopeless = not eligible[image, label] or _gain(peak, terms) < bar
+                hopeless = (
+                    not eligible[image, label] or _gain(peak, slope, toll, size, shrink) < bar
+                )
                 reach_free = np.inf if hopeless else -1.0
                 reach_contested = np.float64(cuts[image, label])
                 if peak <= min(reach_free, reach_contested):
                     continue
                 row = _row(source, image, label, pixel, stop, scratch)
-                _pick(row, pixels[:size], picked)
-                _bid(picked[:size], free, terms, reach_free, reach_contested, label, best, winner)
-            for j in range(size):
+                _pick(row, pixels[:number], picked)
+                _bid(
+                    picked[:number], free, slope, toll, size, shrink,
+                    reach_free, reach_contested, label, best, winner,
+                )  # fmt: skip
+            for j in range(number):
                 here[pixels[j]] = winner[j]
             if source.masked:
                 _void_outside(source, image, pixel, void, here)

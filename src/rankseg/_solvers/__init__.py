@@ -43,8 +43,8 @@ def solve(problem: Problem) -> Any:
     survey = backend.survey(maps)
     if backend.FAULT_IS_KNOWN:
         problem.check_values(survey.fault)
-    output = SOLVERS.get((settings.solver, settings.output_mode))
-    decide = BINARY[settings.solver] if problem.binary or output is None else output
+    solver, mode = settings.solver, settings.output_mode
+    decide = BINARY[solver] if problem.binary else SOLVERS[solver, mode]
     decision = decide(backend, maps, survey, settings)
     if not backend.FAULT_IS_KNOWN:
         problem.check_values(survey.fault)

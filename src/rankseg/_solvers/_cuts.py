@@ -50,10 +50,14 @@ class _Fraction:
     bonus: Tensor
     offset: Tensor
 
-    def at(self, cut: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return count and mass of the values above ``cut``, and their fraction."""
+    def of(self, count: Tensor | float, mass: Tensor | float) -> Tensor:
+        """Return the fraction of a mask."""
+        return (mass + self.bonus) / (count + self.offset)
+
+    def above(self, cut: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Return count and mass of the mask above ``cut``."""
         count, mass = self.backend.above(self.maps, self.survey, cut, active)
-        return count, mass, (mass + self.bonus) / (count + self.offset)
+        return count, mass
 
     def first_cut(self) -> Tensor:
         """Return the best of three masks known at once: empty, the likeliest pixel, p > 1/2.
@@ -63,12 +67,11 @@ class _Fraction:
         """
         survey = self.survey
         masks = ((0, 0), (1, survey.peak), (survey.likely_count, survey.likely_mass))
-        fractions = [(mass + self.bonus) / (count + self.offset) for count, mass in masks]
-        return torch.stack(fractions).amax(0)
+        return torch.stack([self.of(count, mass) for count, mass in masks]).amax(0)
 
     def step(self, cut: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
         """Take the fraction of the mask above ``cut`` as the next cut, where that is a rise."""
-        fraction = self.at(cut, rising)[2]
+        fraction = self.of(*self.above(cut, rising))
         rising = rising & (fraction > cut)
         return torch.where(rising, fraction, cut), rising
 
@@ -86,12 +89,13 @@ def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> T
     sorted and scanned.
     """
     volume = fraction.survey.mass
+    widest_count, widest_mass = fraction.above(low, fraction.active)
     count = torch.zeros_like(volume)
     for _ in range(2):
         steeper = replace(fraction, bonus=objective.bonus(count, volume))
-        high = steeper.best_cut(torch.maximum(low, steeper.at(low, fraction.active)[2]))
-        count, mass, _ = steeper.at(high, fraction.active)
-    extra = (fraction.at(low, fraction.active)[0] - count).long()
+        high = steeper.best_cut(torch.maximum(low, steeper.of(widest_count, widest_mass)))
+        count, mass = steeper.above(high, fraction.active)
+    extra = (widest_count - count).long()
     rows, width = _rows_to_scan(extra, fraction.maps.pixels)
     if width == 0:
         return high
