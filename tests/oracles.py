@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 
 def score(metric, count, mass, volume, smooth):
@@ -104,3 +105,39 @@ def derivative(metric, probability, count, mass, volume, smooth):
         return 2 * probability / (total + 1) - 2 * mass / (total + 1) ** 2 - lost
     size = count + volume - mass + smooth
     return probability / size - (mass + smooth) * (1 - probability) / size**2
+
+
+FACTOR, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
+
+
+def given_factor(probs, correlation):
+    """Return the probabilities given each value of the common factor, on a new last axis."""
+    score = ndtri(np.asarray(probs, np.float64))[..., None] + np.sqrt(correlation) * FACTOR
+    return ndtr(score / np.sqrt(1 - correlation))
+
+
+def correlated_scores(metric, values, smooth, correlation):
+    """Return the objective averaged over the factor of the masks of the n largest values."""
+    ranked = np.sort(np.asarray(values, np.float64).ravel())[::-1]
+    sums = np.cumsum(given_factor(ranked, correlation), 0)
+    masses = np.concatenate([np.zeros((1, FACTOR.size)), sums])
+    counts = np.arange(ranked.size + 1)[:, None]
+    return score(metric, counts, masses, masses[-1], smooth) @ WEIGHTS
+
+
+def correlated_mask_score(metric, values, mask, smooth, correlation):
+    """Return the objective averaged over the factor of a given mask."""
+    given = given_factor(np.asarray(values, np.float64).ravel(), correlation)
+    chosen = np.asarray(mask).ravel()
+    value = score(metric, chosen.sum(), given[chosen].sum(0), given.sum(0), smooth)
+    return float(value @ WEIGHTS)
+
+
+def correlated_labelling_score(metric, probs, labels, smooth, correlation):
+    """Return the sum over classes of the averaged objectives of a label map, for one image."""
+    flat = np.asarray(labels).ravel()
+    return sum(
+        correlated_mask_score(metric, probs[c], flat == c, smooth, correlation)
+        for c in range(len(probs))
+    )

@@ -7,6 +7,7 @@ import torch
 
 import maps
 from rankseg._backends import numba_cpu, torch_reference
+from rankseg._backends._bins import BINS, bin_edges, bin_of
 from rankseg._backends._records import CONTESTED, UNASSIGNED, Gains
 from rankseg._objectives import Dice, IoU
 
@@ -104,6 +105,46 @@ def test_tally(opened):
         labels = backend.resolve(m, survey, labels, CUTS, gains, ACTIVE, 0.3, 255)
         results.append(backend.tally(m, survey, labels))
     assert_same(results)
+
+
+def test_profile(opened):
+    results = []
+    for backend, m, survey in opened:
+        labels = backend.claim(m, survey, CUTS)[0]
+        results.append(
+            [backend.profile(m, survey, ACTIVE), backend.profile(m, survey, ACTIVE, labels)]
+        )
+    assert_same(results)
+    whole, labelled = results[0]
+    assert torch.equal(whole[..., 0].sum(2), ACTIVE * 41000.0)
+    assert 0 < labelled.sum() < whole.sum()
+
+
+@pytest.mark.parametrize("floor", [0.0, -torch.inf])
+def test_resolve_with_gains_by_pieces(opened, floor):
+    power = torch.linspace(0.5, 2, 10).view(2, 5, 1)
+    curve = bin_edges(torch.device("cpu")).pow(power) - 0.5
+    results = []
+    for backend, m, survey in opened:
+        labels = backend.claim(m, survey, CUTS)[0]
+        gains = Gains.through(curve)
+        results.append([backend.resolve(m, survey, labels, CUTS, gains, ACTIVE, floor, 255)])
+    assert_same(results)
+    assert set(range(5)) <= set(results[0][0].unique().tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_bins_hold_their_upper_edge(dtype):
+    edges = bin_edges(torch.device("cpu"))
+    values = torch.cat((edges, torch.logspace(-12, 0, 4001), 1 - torch.logspace(-12, 0, 4001)))
+    values = values.to(dtype)
+    bins = bin_of(values)
+    assert (values <= edges[bins + 1]).all()
+    assert ((values > edges[bins]) | (bins == 0)).all()
+    probs = values.view(1, 1, -1)
+    m = numba_cpu.open_maps(probs, None)
+    counts = numba_cpu.profile(m, numba_cpu.survey(m), torch.ones(1, 1, dtype=torch.bool))
+    assert torch.equal(counts[0, 0, :, 0], torch.bincount(bins, minlength=BINS).double())
 
 
 @pytest.mark.parametrize("smooth", [0.0, 0.5, 20.0])

@@ -14,6 +14,8 @@ OPTIONS = [
     {"smooth": 0.5},
     {"output_mode": "multilabel"},
     {"solver": "joint"},
+    {"correlation": 0.5},
+    {"correlation": 0.5, "metric": "iou", "output_mode": "multilabel"},
     {"solver": "joint", "metric": "iou", "unassigned_policy": "void"},
     {"metric": "acc"},
 ]

@@ -22,6 +22,9 @@ SOLVERS = [
     {"metric": "dice", "unassigned_policy": "void"},
     {"metric": "dice", "solver": "joint"},
     {"metric": "iou", "solver": "joint", "unassigned_policy": "void"},
+    {"metric": "dice", "correlation": 0.5},
+    {"metric": "iou", "solver": "joint", "correlation": 0.5},
+    {"metric": "iou", "output_mode": "multilabel", "correlation": 0.5},
     {"metric": "acc"},
     {"metric": "dice", "output_mode": "multilabel"},
     {"metric": "iou", "output_mode": "multilabel"},
@@ -67,7 +70,8 @@ def test_one_channel_is_binary(decide, backend):
     probs = torch.from_numpy(maps.softmax(3, 2, 20, 30))[:, 1:]
     decision = decide(probs)
     options = decide.settings
-    masks = RankSEG(options.metric, options.smooth, "multilabel")(probs)
+    more = {"correlation": options.correlation} if options.correlation else {}
+    masks = RankSEG(options.metric, options.smooth, "multilabel", **more)(probs)
     assert masks.shape == (3, 1, 20, 30)
     assert torch.equal(decision.reshape(3, 20, 30), masks[:, 0].to(decision.dtype))
 
@@ -223,7 +227,6 @@ def test_options_can_be_read_and_set():
 def test_function_is_the_module(decide):
     probs = maps.softmax(2, 3, 30)
     settings = decide.settings
-    options = {"unassigned_policy": "void"} if settings.unassigned_policy == "void" else {}
     decision = rankseg.functional.rankseg(
         probs,
         settings.metric,
@@ -231,7 +234,7 @@ def test_function_is_the_module(decide):
         settings.output_mode,
         settings.solver,
         settings.pruning_prob,
-        **options,
+        **decide.solver_params,
     )
     np.testing.assert_array_equal(decision, decide(probs))
 

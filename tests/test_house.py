@@ -21,17 +21,20 @@ SOURCE = REPOSITORY / "src" / "rankseg"
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
 
 LAYERS = [
-    {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._records"},
-    {"rankseg._settings"},
+    {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"},
+    {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"},
     {"rankseg._problem", "rankseg._objectives", "rankseg._backends.numba_kernels"},
+    {"rankseg._backends.numba_profile"},
+    {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends"},
     {"rankseg._solvers._loop"},
-    {"rankseg._solvers._cuts", "rankseg._solvers.baselines"},
+    {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"},
+    {"rankseg._solvers._models", "rankseg._solvers._correlated"},
     {"rankseg._solvers.rma"},
     {"rankseg._solvers.joint"},
     {"rankseg._solvers"},
-    {"rankseg._api"},
+    {"rankseg._api", "rankseg._class_profile"},
     {"rankseg.functional", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
@@ -167,7 +170,8 @@ def test_types_are_shipped():
 def test_backends_offer_the_same_operations():
     from rankseg._backends import numba_cpu, torch_reference
 
-    operations = {"open_maps", "survey", "above", "between", "masks", "claim", "resolve", "tally"}
+    cuts = {"open_maps", "survey", "above", "between", "masks"}
+    operations = cuts | {"claim", "resolve", "tally", "profile"}
     for backend in (numba_cpu, torch_reference):
         public = {
             name

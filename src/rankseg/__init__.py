@@ -2,7 +2,8 @@
 
 from rankseg import functional, metrics
 from rankseg._api import RankSEG
+from rankseg._class_profile import ClassProfile
 from rankseg._version import __version__
 from rankseg.functional import rankseg_rma
 
-__all__ = ["RankSEG", "__version__", "functional", "metrics", "rankseg_rma"]
+__all__ = ["ClassProfile", "RankSEG", "__version__", "functional", "metrics", "rankseg_rma"]

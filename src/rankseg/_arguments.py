@@ -23,14 +23,20 @@ def choice(name: str, value: object, allowed: Collection[str]) -> str:
     raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
 
 
-def number(name: str, value: object, least: float, most: float) -> float:
-    """Return a real number in ``[least, most]`` as a float; infinity is never in it."""
+def number(
+    name: str, value: object, least: float, most: float, excluded: tuple[float, ...] = ()
+) -> float:
+    """Return a real number in ``[least, most]``, less the ``excluded`` ends, as a float.
+
+    Infinity is never in it.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     real = float(value)
-    if not math.isfinite(real) or not least <= real <= most:
+    if not math.isfinite(real) or not least <= real <= most or real in excluded:
         unbounded = f"finite and at least {least:g}"
-        allowed = unbounded if most == math.inf else f"in [{least:g}, {most:g}]"
+        first, last = "(" if least in excluded else "[", ")" if most in excluded else "]"
+        allowed = unbounded if most == math.inf else f"in {first}{least:g}, {most:g}{last}"
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return real
 

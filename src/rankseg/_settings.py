@@ -22,6 +22,7 @@ class SolverOptions(TypedDict, total=False):
 
     unassigned_policy: Literal["max_score", "void"]
     void_index: int
+    correlation: float
     safe_screening: bool | Literal["auto"]
 
 
@@ -37,11 +38,13 @@ SUPPORT = {
     "RMA": Support(
         ("dice", "iou"),
         {
-            "multiclass": ("unassigned_policy", "void_index", "safe_screening"),
-            "multilabel": ("safe_screening",),
+            "multiclass": ("unassigned_policy", "void_index", "correlation", "safe_screening"),
+            "multilabel": ("correlation", "safe_screening"),
         },
     ),
-    "joint": Support(("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index")}),
+    "joint": Support(
+        ("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index", "correlation")}
+    ),
     "TR": Support(("acc",), {"multilabel": ()}),
     "argmax": Support(("acc",), {"multiclass": ("void_index",), "multilabel": ()}),
 }
@@ -59,6 +62,7 @@ class Settings:
     pruning_prob: float = 0.5
     unassigned_policy: str = "max_score"
     void_index: int = VOID_INDEX
+    correlation: float = 0.0
 
     @classmethod
     def parse(
@@ -95,6 +99,9 @@ class Settings:
                 "unassigned_policy", options.get("unassigned_policy", "max_score"), POLICIES
             ),
             void_index=integer("void_index", options.get("void_index", VOID_INDEX)),
+            correlation=number(
+                "correlation", options.get("correlation", 0.0), 0.0, 1.0, excluded=(1.0,)
+            ),
         )
 
 

@@ -52,6 +52,7 @@ def rankseg_rma(
     void_index: int = 255,
     safe_screening: bool | Literal["auto"] = False,
     *,
+    correlation: float = 0.0,
     valid: Maps | None = None,
 ) -> Maps:
     """Decide by RankSEG-RMA.
@@ -67,11 +68,14 @@ def rankseg_rma(
     tensor([[[ True,  True,  True, False]]])
     """
     options = SolverOptions(
-        unassigned_policy=unassigned_policy, void_index=void_index, safe_screening=safe_screening
+        unassigned_policy=unassigned_policy,
+        void_index=void_index,
+        correlation=correlation,
+        safe_screening=safe_screening,
     )
     # Built even for masks, which take none of the options, so that a wrong one is refused.
     labels = RankSEG(metric, smooth, "multiclass", "RMA", pruning_prob, **options)
-    masks = RankSEG(metric, smooth, output_mode, "RMA", pruning_prob)
+    masks = RankSEG(metric, smooth, output_mode, "RMA", pruning_prob, correlation=correlation)
     decide = labels if masks.settings.output_mode == "multiclass" else masks
     decision: Maps = decide(probs, valid)
     return decision

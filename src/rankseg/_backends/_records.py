@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._backends._bins import bin_edges
+
 # Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
 UNASSIGNED = -1
 """Label of a pixel that is in no mask, until it is resolved."""
@@ -49,7 +51,8 @@ class Survey:
 class Gains:
     """What a class gains from one more pixel of probability ``p``, as a function of ``p``.
 
-    ``(slope p - toll) / (size - shrink p)``, each ``(batch, classes)`` float64.
+    ``(slope p - toll) / (size - shrink p)``, each ``(batch, classes)`` float64; or each
+    ``(batch, classes, BINS)``, a straight line (size 1, shrink 0) for every bin of ``_bins``.
     """
 
     slope: Tensor
@@ -57,8 +60,24 @@ class Gains:
     size: Tensor
     shrink: Tensor
 
+    def terms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four, in their order."""
+        return self.slope, self.toll, self.size, self.shrink
+
     @classmethod
     def probability(cls, like: Tensor) -> Gains:
         """Return the gain that is ``p`` itself: the rule of argmax."""
         zero, one = torch.zeros_like(like), torch.ones_like(like)
         return cls(slope=one, toll=zero, size=one, shrink=zero)
+
+    @classmethod
+    def through(cls, knots: Tensor) -> Gains:
+        """Return the gains that run in straight lines through their values at the edges of bins.
+
+        ``knots`` is ``(batch, classes, BINS + 1)``.
+        """
+        edges = bin_edges(knots.device)
+        slope = knots.diff(dim=-1) / edges.diff()
+        one, zero = (torch.full_like(slope[:1, :1, :1], end).expand_as(slope) for end in (1, 0))
+        toll = slope * edges[:-1] - knots[..., :-1]
+        return cls(slope=slope, toll=toll, size=one, shrink=zero)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from rankseg._backends import numba_kernels as kernels
+from rankseg._backends import numba_labels, numba_profile
+from rankseg._backends._bins import BINS
 from rankseg._backends._records import ULPS_ABOVE_ONE, Gains, Survey
 
 FAULT_IS_KNOWN = True
@@ -158,7 +160,7 @@ def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Ten
     labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
     counts, masses = _image_tables(maps)
     _run(
-        kernels.claim,
+        numba_labels.claim,
         maps.batch * _groups(maps),
         maps,
         survey.detail,
@@ -187,13 +189,13 @@ def resolve(
     go to the first class. ``labels`` is written in place and returned.
     """
     _run(
-        kernels.resolve,
+        numba_labels.resolve,
         maps.batch * _groups(maps),
         maps,
         survey.detail,
         labels.view(maps.batch, maps.pixels).numpy(),
         _round_down(cuts, maps),
-        torch.stack((gains.slope, gains.toll, gains.size, gains.shrink), -1).numpy(),
+        _pieces(gains),
         eligible.numpy(),
         floor,
         void,
@@ -205,7 +207,7 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Count the pixels of each label and add up their probabilities, per image and class."""
     counts, masses = _image_tables(maps)
     _run(
-        kernels.tally,
+        numba_labels.tally,
         maps.batch * _groups(maps),
         maps,
         survey.detail,
@@ -214,6 +216,25 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
         masses,
     )
     return _reduce(counts.swapaxes(1, 2), masses.swapaxes(1, 2))
+
+
+def profile(maps: Maps, survey: Survey, active: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Count and sum the values in every bin of ``_bins``, of the classes ``active``.
+
+    With ``labels``, only of the pixels that bear the label of the class. Returns
+    ``(batch, classes, BINS, 2)`` float64, 0 for the other classes.
+    """
+    chunks = -(-_blocks(maps) // numba_profile.CHUNK)
+    # NumPy's zeros are not touched until written to: classes without a profile cost nothing.
+    out = np.zeros((chunks, maps.batch, maps.classes, BINS, 2))
+    if labels is None:
+        units = maps.batch * maps.classes * chunks
+        _run(numba_profile.profile, units, maps, survey.detail, active.numpy(), out)
+    else:
+        flat = labels.view(maps.batch, maps.pixels).numpy()
+        kernel = numba_profile.labelled_profile
+        _run(kernel, maps.batch * chunks, maps, survey.detail, active.numpy(), flat, out)
+    return torch.from_numpy(out[0] if chunks == 1 else out.sum(0))
 
 
 def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -> None:
@@ -313,6 +334,13 @@ def _reduce(counts: np.ndarray, masses: np.ndarray) -> tuple[Tensor, Tensor]:
     """Add up the last axis, in one memory order for every shape: a batch sums as its images do."""
     count, mass = (np.ascontiguousarray(table).sum(-1) for table in (counts, masses))
     return torch.from_numpy(count.astype(np.float64)), torch.from_numpy(mass)
+
+
+def _pieces(gains: Gains) -> np.ndarray:
+    """Lay the terms out as the kernel reads them: one fraction, or a line for every bin."""
+    if gains.slope.dim() == 3:
+        return torch.stack(gains.terms()[:2], -1).numpy()
+    return torch.stack(gains.terms(), -1).unsqueeze(2).numpy()
 
 
 def _round_down(cuts: Tensor, maps: Maps) -> np.ndarray:

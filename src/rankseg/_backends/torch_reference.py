@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg._backends._bins import BINS, bin_of
 from rankseg._backends._records import CONTESTED, ULPS_ABOVE_ONE, UNASSIGNED, Gains, Survey
 
 FAULT_IS_KNOWN = False
@@ -96,8 +97,7 @@ def resolve(
     for slab in _slabs(maps):
         probs, label = maps.probs[:, :, slab], labels[:, slab]
         wide = probs.double()
-        terms = (gains.slope, gains.toll, gains.size, gains.shrink)
-        slope, toll, size, shrink = (_widen(term, probs) for term in terms)
+        slope, toll, size, shrink = _terms(gains, probs)
         gain = (slope * wide - toll) / (size - shrink * wide)
         contested = (label == CONTESTED).unsqueeze(1)
         free = _widen(eligible, probs) & (gain > floor)
@@ -120,6 +120,22 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
         count = count + chosen.sum(_spatial(probs))
         mass = mass + _sum(probs.where(chosen, 0))
     return count, mass
+
+
+def profile(maps: Maps, survey: Survey, active: Tensor, labels: Tensor | None = None) -> Tensor:
+    classes = torch.arange(maps.probs.shape[1], device=active.device).unsqueeze(0)
+    count = torch.zeros(*active.shape, BINS, dtype=torch.float64, device=active.device)
+    mass = torch.zeros_like(count)
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab]
+        chosen = _widen(active, probs)
+        if labels is not None:
+            chosen = chosen & (labels[:, slab].unsqueeze(1) == _widen(classes, probs))
+        chosen = chosen.expand_as(probs)
+        bins = bin_of(probs).flatten(2)
+        count = count.scatter_add(2, bins, chosen.flatten(2).double())
+        mass = mass.scatter_add(2, bins, probs.where(chosen, 0).flatten(2).double())
+    return torch.stack((count, mass), -1)
 
 
 def _above(maps: Maps, cuts: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,6 +165,14 @@ def _spatial(probs: Tensor) -> list[int]:
 
 def _sum(probs: Tensor) -> Tensor:
     return probs.sum(_spatial(probs), dtype=torch.float64)
+
+
+def _terms(gains: Gains, probs: Tensor) -> list[Tensor]:
+    """Give the terms of the gains the shape of ``probs``, each value those of its bin."""
+    if gains.slope.dim() == 2:
+        return [_widen(term, probs) for term in gains.terms()]
+    bins = bin_of(probs).flatten(2)
+    return [term.gather(2, bins).view(probs.shape) for term in gains.terms()]
 
 
 def _widen(rows: Tensor, probs: Tensor) -> Tensor:

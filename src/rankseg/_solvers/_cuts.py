@@ -107,15 +107,22 @@ def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> T
     return high.index_put(row, best)
 
 
+def rows_of(chosen: Tensor) -> Tensor:
+    """List image and class of the rows chosen, ``(rows, 2)``; in a traced graph, of all rows."""
+    if torch.compiler.is_compiling():
+        axes = [torch.arange(size, device=chosen.device) for size in chosen.shape]
+        return torch.cartesian_prod(*axes)
+    return chosen.nonzero()
+
+
 def _rows_to_scan(extra: Tensor, pixels: int) -> tuple[Tensor, int]:
-    """List image and class of the rows with values left to scan, and the most any row has.
+    """List the rows with values left to scan, and the most any row has.
 
     A traced graph cannot look at the counts, and takes every row whole.
     """
+    rows = rows_of(extra > 0)
     if torch.compiler.is_compiling():
-        axes = [torch.arange(size, device=extra.device) for size in extra.shape]
-        return torch.cartesian_prod(*axes), pixels
-    rows = (extra > 0).nonzero()
+        return rows, pixels
     return rows, int(extra.max()) if len(rows) else 0
 
 

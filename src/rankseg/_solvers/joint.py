@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._records import UNASSIGNED, Survey
-from rankseg._objectives import OBJECTIVES, Objective
 from rankseg._settings import Settings
 from rankseg._solvers._loop import while_rising
-from rankseg._solvers.rma import eligible_classes, rma_labels
+from rankseg._solvers._models import Model
+from rankseg._solvers.rma import eligible_classes, model_of, rma_labels
 
 NOTICEABLE = 1e-12
 """Relative rise of the objective below which another pass would chase rounding."""
@@ -22,20 +22,18 @@ NOTICEABLE = 1e-12
 def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return labels that maximise the sum of the class objectives together.
 
-    Starting from the published labels, every pixel is given anew to the class whose objective
-    rises fastest as the pixel joins it, and again as long as the sum over classes rises, image
-    by image. The labels returned never score less than those it started from.
+    Starting from the labels of the published rule, every pixel is given anew to the class whose
+    objective rises fastest as the pixel joins it, and again as long as the sum over classes rises,
+    image by image. The labels returned never score less than those it started from.
     """
     # A tensor, because a traced loop cannot refer to a number that may change between calls.
     smooth = torch.full((), settings.smooth, dtype=torch.float64, device=survey.mass.device)
     leaves_void = settings.unassigned_policy == "void"
     kept = survey.peak > settings.pruning_prob
+    eligible = eligible_classes(kept)
     relabelling = _Relabelling(
-        backend,
-        maps,
-        survey,
-        OBJECTIVES[settings.metric](smooth),
-        kept if leaves_void else eligible_classes(kept),
+        model_of(backend, maps, survey, settings, eligible, smooth),
+        kept if leaves_void else eligible,
         leaves_void,
         void=settings.void_index,
     )
@@ -48,34 +46,27 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
 class _Relabelling:
     """One pass over all pixels: from labels to labels that score more."""
 
-    backend: ModuleType
-    maps: Any
-    survey: Survey
-    objective: Objective
+    model: Model
     eligible: Tensor
     leaves_void: bool
     void: int
 
     def step(self, labels: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
         """Relabel the images that are ``rising``; keep what scores more, image by image."""
-        volume = self.survey.mass
-        count, mass = self.backend.tally(self.maps, self.survey, labels)
-        proposed = self.backend.resolve(
-            self.maps,
-            self.survey,
+        model = self.model
+        state = model.tally(labels)
+        proposed = model.backend.resolve(
+            model.maps,
+            model.survey,
             torch.full_like(labels, UNASSIGNED),
-            torch.full_like(volume, torch.inf),  # nothing is contested
-            self.objective.slope(count, mass, volume),
+            torch.full_like(model.survey.mass, torch.inf),  # nothing is contested
+            model.slope(state),
             self.eligible,
             0.0 if self.leaves_void else -torch.inf,  # void is a pixel that all classes lose by
             self.void,
         )
-        old = self.objective.score(count, mass, volume).sum(1)
-        new = self._score(proposed)
+        old = model.score(state).sum(1)
+        new = model.score(model.tally(proposed)).sum(1)
         rising = rising & (new > old * (1 + NOTICEABLE))
         image = rising.view(-1, *[1] * (labels.dim() - 1))
         return torch.where(image, proposed, labels), rising
-
-    def _score(self, labels: Tensor) -> Tensor:
-        count, mass = self.backend.tally(self.maps, self.survey, labels)
-        return self.objective.score(count, mass, self.survey.mass).sum(1)

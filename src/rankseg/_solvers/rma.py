@@ -11,37 +11,76 @@ from torch import Tensor
 from rankseg._backends._records import Survey
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
-from rankseg._solvers._cuts import optimal_cuts
+from rankseg._solvers._correlated import Correlated
+from rankseg._solvers._models import Independent, Model
 
 
 def rma_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return the mask of every class that maximises its own RMA objective."""
-    objective = OBJECTIVES[settings.metric](settings.smooth)
     kept = survey.peak > settings.pruning_prob
-    cuts = optimal_cuts(backend, maps, survey, objective, kept)
+    cuts = model_of(backend, maps, survey, settings, kept).cuts(kept)
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
 
 
 def rma_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the published non-overlapping labels.
+    """Return the non-overlapping labels of the published rule.
 
-    Each class keeps its mask. A pixel in exactly one mask gets that class; one in several goes,
-    among those, to the class that gains most by it; one in none goes to the class not pruned that
-    gains most, or is left void.
+    With a correlation the masks and gains are those of correlated labels; where the rule without
+    it scores more in the end, by the correlated objective itself, its labels are taken.
     """
-    objective = OBJECTIVES[settings.metric](settings.smooth)
-    kept = survey.peak > settings.pruning_prob
-    cuts = optimal_cuts(backend, maps, survey, objective, kept)
-    labels, count, mass = backend.claim(maps, survey, cuts)
-    gains = objective.increment(count, mass, survey.mass)
-    eligible = eligible_classes(kept) & (settings.unassigned_policy == "max_score")
-    resolved: Tensor = backend.resolve(
-        maps, survey, labels, cuts, gains, eligible, -torch.inf, settings.void_index
-    )
-    return resolved
+    eligible = eligible_classes(survey.peak > settings.pruning_prob)
+    published = Independent(backend, maps, survey, OBJECTIVES[settings.metric](settings.smooth))
+    labels = _share_out(published, settings)
+    if settings.correlation == 0:
+        return labels
+    model = model_of(backend, maps, survey, settings, eligible)
+    own = _share_out(model, settings)
+    better = model.score(model.tally(own)).sum(1) >= model.score(model.tally(labels)).sum(1)
+    return torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, labels)
+
+
+def model_of(
+    backend: ModuleType,
+    maps: Any,
+    survey: Survey,
+    settings: Settings,
+    eligible: Tensor,
+    smooth: Tensor | None = None,
+) -> Model:
+    """Return the model of the labels that the settings ask for, for the ``eligible`` classes.
+
+    ``smooth`` is that of the settings as a tensor, where one is needed.
+    """
+    objective = OBJECTIVES[settings.metric](settings.smooth if smooth is None else smooth)
+    if settings.correlation == 0:
+        return Independent(backend, maps, survey, objective)
+    return Correlated.build(backend, maps, survey, objective, settings.correlation, eligible)
 
 
 def eligible_classes(kept: Tensor) -> Tensor:
     """Return the classes a leftover pixel may get: those kept, or all if none is."""
     return kept | ~kept.any(1, keepdim=True)
+
+
+def _share_out(model: Model, settings: Settings) -> Tensor:
+    """Share the pixels out among the classes by the published rule.
+
+    Each class keeps its mask. A pixel in exactly one mask gets that class; one in several goes,
+    among those, to the class that gains most by it; one in none goes to the class not pruned that
+    gains most, or is left void.
+    """
+    kept = model.survey.peak > settings.pruning_prob
+    cuts = model.cuts(kept)
+    labels, state = model.claim(cuts)
+    resolved: Tensor = model.backend.resolve(
+        model.maps,
+        model.survey,
+        labels,
+        cuts,
+        model.increment(state),
+        eligible_classes(kept) & (settings.unassigned_policy == "max_score"),
+        -torch.inf,
+        settings.void_index,
+    )
+    return resolved

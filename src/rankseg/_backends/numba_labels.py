@@ -1,0 +1,263 @@
+"""Numba kernels of the CPU backend that work across classes, and decide labels.
+
+A unit of work is a group of blocks of one image; see ``numba_kernels`` for the rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rankseg._backends._records import CONTESTED, UNASSIGNED
+from rankseg._backends.numba_kernels import BLOCK, GROUP, _jit, _row
+from rankseg._backends.numba_profile import write_bins
+
+
+@_jit
+def _add_claims(row, cut, label, classes, claims):
+    """Note who claims each pixel: 0 nobody, ``classes + label`` one, ``2 * classes`` several."""
+    claim = np.int32(classes + label)
+    several = np.int32(2 * classes)
+    for i in range(row.size):
+        noted = claims[i] + (claim if row[i] > cut else np.int32(0))
+        claims[i] = min(np.int32(noted), several)
+
+
+@_jit
+def _settle(claims, classes, labels):
+    """Label the pixels with one claim; mark those with none and with several."""
+    for i in range(labels.size):
+        claim = np.int64(claims[i])
+        unsettled = UNASSIGNED if claim == 0 else CONTESTED
+        labels[i] = claim - classes if (claim > 0) & (claim < 2 * classes) else unsettled
+
+
+@_jit
+def _tally(row, chosen, marks):
+    """Count and sum the values whose mark is the one chosen."""
+    count = np.int32(0)
+    mass = 0.0
+    for i in range(row.size):
+        counts = marks[i] == chosen
+        count += np.int32(counts)
+        mass += np.float64(row[i]) if counts else 0.0
+    return count, mass
+
+
+@_jit
+def claim(source, tables, cuts, labels, counts, masses, first, last):
+    """Label the pixels in exactly one mask, and tally them per class.
+
+    A unit is a group of blocks of one image, as in every kernel that works across classes.
+    """
+    classes, blocks = tables.mass.shape[1:]
+    groups = counts.shape[1]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    claims = np.empty(BLOCK, np.int32)
+    rivals = np.empty(classes, np.int32)
+    for unit in range(first, last):
+        image, group = divmod(unit, groups)
+        for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
+            pixel = block * BLOCK
+            stop = min(source.pixels, pixel + BLOCK)
+            number = 0
+            for label in range(classes):
+                rivals[number] = label
+                number += tables.peak[image, label, block] > cuts[image, label]
+            if number == 0:
+                labels[image, pixel:stop] = UNASSIGNED
+                continue
+            only = rivals[0]
+            if number == 1 and tables.low[image, only, block] > cuts[image, only]:
+                labels[image, pixel:stop] = only
+                counts[image, group, only] += stop - pixel
+                masses[image, group, only] += tables.mass[image, only, block]
+                continue
+            here = claims[: stop - pixel]
+            here[:] = 0
+            for label in rivals[:number]:
+                row = _row(source, image, label, pixel, stop, scratch)
+                _add_claims(row, cuts[image, label], label, classes, here)
+            _settle(here, classes, labels[image, pixel:stop])
+            for label in rivals[:number]:
+                row = _row(source, image, label, pixel, stop, scratch)
+                count, mass = _tally(row, np.int32(classes + label), here)
+                counts[image, group, label] += count
+                masses[image, group, label] += mass
+
+
+@_jit
+def _gain(value, terms):
+    """Return what a class gains from one more pixel: see ``Gains``; a straight line has no more."""
+    line = terms[0] * value - terms[1]
+    return line if terms.size == 2 else line / (terms[2] - terms[3] * value)
+
+
+@_jit
+def _locate(values, pieces, distance, bins):
+    """Write the piece of the gains that each value falls in: its bin, if there are several."""
+    if pieces == 1:
+        bins[: values.size] = 0
+    else:
+        distance = distance[: values.size]
+        write_bins(values, distance, distance.view(np.uint64), bins)
+
+
+@_jit
+def _gains_by_class(values, gains, distance, bins, out):
+    """Write the gain of every class at a value of its own."""
+    _locate(values, gains.shape[1], distance, bins)
+    for label in range(values.size):
+        out[label] = _gain(values[label], gains[label, bins[label]])
+
+
+@_jit
+def _surest_gain(least, eligible):
+    """Return a gain that some eligible class reaches in every pixel of a block.
+
+    Gains rise with the probability, so a class whose largest value gains less than ``least``, the
+    gain at another's smallest, can win nowhere in the block. The small allowance covers the
+    rounding of the two gains.
+    """
+    surest = -np.inf
+    for label in range(least.size):
+        if eligible[label]:
+            surest = max(surest, least[label])
+    return surest - 1e-9 * abs(surest)
+
+
+@_jit
+def _pick(row, pixels, picked):
+    for j in range(pixels.size):
+        picked[j] = np.float64(row[pixels[j]])
+
+
+@_jit
+def _bid(values, free, slope, toll, size, shrink, reach_free, reach_contested, label, best, winner):
+    """Let one class bid for the pixels in which it exceeds its reach; ties stay as they are."""
+    for j in range(values.size):
+        value, standing, holder = values[j], best[j], winner[j]
+        gain = (slope * value - toll) / (size - shrink * value)
+        reach = reach_free if free[j] else reach_contested
+        wins = (value > reach) & (gain > standing)
+        best[j] = gain if wins else standing
+        winner[j] = label if wins else holder
+
+
+@_jit
+def _bid_by_pieces(values, free, gains, bins, reach_free, reach_contested, label, best, winner):
+    """Do the same with gains that have a piece for every bin."""
+    for j in range(values.size):
+        reach = reach_free if free[j] else reach_contested
+        if values[j] > reach:
+            gain = _gain(values[j], gains[bins[j]])
+            if gain > best[j]:
+                best[j] = gain
+                winner[j] = label
+
+
+@_jit
+def _list_unsettled(labels, pixels, free):
+    """List the pixels still without a label, and which of them nobody claims."""
+    size = 0
+    for i in range(labels.size):
+        pixels[size] = i
+        free[size] = labels[i] == UNASSIGNED
+        size += labels[i] < 0
+    return size
+
+
+@_jit
+def _void_outside(source, image, pixel, void, labels):
+    for i in range(labels.size):
+        if not source.valid[image, pixel + i]:
+            labels[i] = void
+
+
+@_jit
+def resolve(source, tables, labels, cuts, gains, eligible, floor, void, first, last):
+    """Give each contested pixel to a class that claims it, each unassigned one to any eligible.
+
+    The largest gain wins. An unassigned pixel in which no gain exceeds ``floor`` becomes void.
+    ``gains`` is ``(batch, classes, pieces, terms)``: the four terms of ``Gains``, or the two of a
+    straight line for each bin.
+    """
+    classes, blocks = tables.mass.shape[1:]
+    groups = (blocks + GROUP - 1) // GROUP
+    scratch = np.empty(BLOCK, source.values.dtype)
+    pieces = gains.shape[2]
+    least, most = np.empty(classes), np.empty(classes)
+    distance = np.empty(max(BLOCK, classes))
+    bins = np.empty(distance.size, np.int32)
+    pixels = np.empty(BLOCK, np.int32)
+    free = np.empty(BLOCK, np.bool_)
+    picked = np.empty(BLOCK, np.float64)
+    best = np.empty(BLOCK, np.float64)
+    winner = np.empty(BLOCK, np.int64)
+    for unit in range(first, last):
+        image, group = divmod(unit, groups)
+        for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
+            pixel = block * BLOCK
+            stop = min(source.pixels, pixel + BLOCK)
+            here = labels[image, pixel:stop]
+            number = _list_unsettled(here, pixels, free)
+            if number == 0:
+                continue
+            for j in range(number):
+                best[j] = floor if free[j] else -np.inf
+                winner[j] = void
+            lows = tables.low[image, :, block].astype(np.float64)
+            peaks = tables.peak[image, :, block].astype(np.float64)
+            _gains_by_class(lows, gains[image], distance, bins, least)
+            _gains_by_class(peaks, gains[image], distance, bins, most)
+            bar = _surest_gain(least, eligible[image])
+            for label in range(classes):
+                peak = peaks[label]
+                hopeless = not eligible[image, label] or most[label] < bar
+                reach_free = np.inf if hopeless else -1.0
+                reach_contested = np.float64(cuts[image, label])
+                if peak <= min(reach_free, reach_contested):
+                    continue
+                row = _row(source, image, label, pixel, stop, scratch)
+                _pick(row, pixels[:number], picked)
+                values = picked[:number]
+                if pieces == 1:
+                    terms = gains[image, label, 0]
+                    _bid(
+                        values, free, terms[0], terms[1], terms[2], terms[3],
+                        reach_free, reach_contested, label, best, winner,
+                    )  # fmt: skip
+                else:
+                    _locate(values, pieces, distance, bins)
+                    _bid_by_pieces(
+                        values, free, gains[image, label], bins,
+                        reach_free, reach_contested, label, best, winner,
+                    )  # fmt: skip
+            for j in range(number):
+                here[pixels[j]] = winner[j]
+            if source.masked:
+                _void_outside(source, image, pixel, void, here)
+
+
+@_jit
+def tally(source, tables, labels, counts, masses, first, last):
+    """Count the pixels of every label and add up their probabilities."""
+    classes, blocks = tables.mass.shape[1:]
+    groups = counts.shape[1]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    present = np.empty(classes, np.bool_)
+    for unit in range(first, last):
+        image, group = divmod(unit, groups)
+        for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
+            pixel = block * BLOCK
+            stop = min(source.pixels, pixel + BLOCK)
+            here = labels[image, pixel:stop]
+            present[:] = False
+            for i in range(here.size):
+                if 0 <= here[i] < classes:
+                    present[here[i]] = True
+            for label in range(classes):
+                if present[label]:
+                    row = _row(source, image, label, pixel, stop, scratch)
+                    count, mass = _tally(row, label, here)
+                    counts[image, group, label] += count
+                    masses[image, group, label] += mass

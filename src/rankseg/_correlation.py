@@ -1,0 +1,40 @@
+"""Labels that share one hidden factor: the one-factor Gaussian copula.
+
+Given a standard normal ``z`` that all pixels of an image share, labels are independent with
+
+    p(z) = Phi((Phi^-1(p) + sqrt(r) z) / sqrt(1 - r))
+
+where ``r`` is the correlation. Averaged over ``z`` that is ``p`` again.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NODES = 15
+"""Values of the factor that stand for all of them in the decision."""
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _gauss_hermite(count: int) -> tuple[list[float], list[float]]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return nodes.tolist(), (weights / weights.sum()).tolist()
+
+
+def factor_nodes(count: int = NODES, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Return values of the factor and their weights, which sum to 1: Gauss-Hermite, float64."""
+    nodes, weights = _gauss_hermite(count)
+    values, shares = (torch.tensor(row, dtype=torch.float64) for row in (nodes, weights))
+    return values.to(device), shares.to(device)
+
+
+def given_factor(probs: Tensor, factor: Tensor, correlation: float) -> Tensor:
+    """Return the probabilities given the factor, in float64; 0 and 1 stay what they are."""
+    spread = math.sqrt(1 - correlation)
+    score = torch.special.ndtri(probs.double()) + math.sqrt(correlation) * factor
+    given: Tensor = torch.special.ndtr(score / spread)
+    return given

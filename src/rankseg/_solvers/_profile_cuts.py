@@ -1,0 +1,274 @@
+"""The best cut of an objective that is no single fraction, found from the class profile.
+
+What such an objective needs of a mask are a few sums over its pixels, its *state*: their count,
+and sums of functions of their probabilities. The profile gives, without a look at the pixels, the
+state of the mask above every edge between two bins. The values in the two bins around the best
+edge are then gathered and sorted, and the best place among them is the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rankseg._backends._bins import BINS, bin_edges
+
+CELL = 16
+"""Bins between two edges at which the objective is first looked at."""
+
+GRID = 128
+"""Places among sorted values at which it is looked at, before every place around the best."""
+
+CROWD = 1 << 16
+"""Values in a bracket that is narrowed before they are gathered."""
+
+SHARPEST = 1e-9
+"""Relative width of a bracket that is not narrowed again: its values are as good as equal."""
+
+PLACES = 7
+"""Places at which a crowded bracket is looked into at a time; odd, for the edge between bins."""
+
+Score = Callable[[Tensor], Tensor]
+"""The objective of masks, from their states: ``(rows, masks, functions)`` to ``(rows, masks)``."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Functions of the probability that are straight between the edges of bins.
+
+    ``intercept`` and ``slope`` are ``(BINS, functions)`` float64. The first two functions are 1 and
+    the probability itself, whose sums are count and mass. All sums over pixels follow exactly from
+    count and mass of every bin.
+    """
+
+    intercept: Tensor
+    slope: Tensor
+
+    @classmethod
+    def through(cls, knots: Tensor) -> Curves:
+        """Return those two and the curves through ``(BINS + 1, functions)`` values at the edges."""
+        edges = bin_edges(knots.device).unsqueeze(1)
+        knots = torch.cat((torch.ones_like(edges), edges, knots), 1)
+        slope = knots.diff(dim=0) / edges.diff(dim=0)
+        return cls(knots[:-1] - slope * edges[:-1], slope)
+
+    def sums(self, profile: Tensor) -> Tensor:
+        """Return the states of all pixels of profiles ``(..., BINS, 2)``: ``(..., functions)``."""
+        return profile[..., 0] @ self.intercept + profile[..., 1] @ self.slope
+
+    def sums_by_cell(self, profile: Tensor) -> Tensor:
+        """Return the states of all pixels in each cell of bins: ``(rows, cells, functions)``."""
+        extra = -BINS % CELL
+        lines = pad(torch.stack((self.intercept, self.slope), 1), (0, 0, 0, 0, 0, extra))
+        cells = pad(profile, (0, 0, 0, extra)).view(len(profile), -1, CELL * 2)
+        return torch.einsum("rcb,cbf->rcf", cells, lines.view(cells.shape[1], CELL * 2, -1))
+
+    def in_bins(self, bins: Tensor, count: Tensor, mass: Tensor) -> Tensor:
+        """Return the states of pixels that share a bin, from their count and mass."""
+        return self.intercept[bins] * count.unsqueeze(-1) + self.slope[bins] * mass.unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The ends between which the best cut of every row lies, and the states of the masks there.
+
+    Ends and bins are ``(rows,)``, states ``(rows, functions)``. The values between lie in two bins,
+    ``lower`` and ``upper``, with none in the bins between these.
+    """
+
+    low: Tensor
+    high: Tensor
+    below: Tensor
+    above: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    @property
+    def extra(self) -> Tensor:
+        """Return how many values lie between."""
+        return (self.below[:, 0] - self.above[:, 0]).long()
+
+    def where(self, chosen: Tensor, other: Bracket) -> Bracket:
+        """Take the rows ``chosen`` from another bracket."""
+        pairs = {
+            name: (chosen if old.dim() == 1 else chosen.unsqueeze(1), getattr(other, name), old)
+            for name, old in vars(self).items()
+        }
+        return Bracket(**{name: torch.where(*pair) for name, pair in pairs.items()})
+
+
+def best_edge(profile: Tensor, curves: Curves, score: Score) -> tuple[Tensor, Tensor]:
+    """Return the edge at which the objective is largest, and the state of the mask above it.
+
+    ``profile`` is ``(rows, BINS, 2)``. All edges between cells are looked at, then all in the two
+    cells around the best of these.
+    """
+    cells = curves.sums_by_cell(profile)
+    coarse = _from_above(cells, torch.zeros_like(cells[:, 0]))
+    lower, upper = _neighbours(cells[..., 0] > 0, score(coarse).argmax(1))
+    inner = torch.arange(CELL, device=profile.device)
+    bins = torch.cat([cell.unsqueeze(1) * CELL + inner for cell in (lower, upper)], 1)
+    there = bins < BINS
+    bins = bins.clamp_max(BINS - 1)
+    near = _pick_bins(profile, bins) * there.unsqueeze(2)
+    states = curves.in_bins(bins, near[..., 0], near[..., 1])
+    fine = _from_above(states, _take(coarse, upper + 1))
+    place = score(fine).argmax(1)
+    return _take(torch.cat((bins, bins[:, -1:] + 1), 1), place), _take(fine, place)
+
+
+def best_bracket(profile: Tensor, curves: Curves, score: Score) -> Bracket:
+    """Return the bins with values next to the best edge, in which the best cut lies.
+
+    No cut within the first bin, which holds the zeros, is considered: what it could add is below
+    ``2 ** -24``.
+    """
+    profile = pad(profile[:, 1:], (0, 0, 1, 0))
+    edge, state = best_edge(profile, curves, score)
+    lower, upper = _neighbours(profile[..., 0] > 0, edge)
+    lower = lower.clamp_min(1)
+    bins = torch.stack((lower, upper), 1)
+    values = _pick_bins(profile, bins)
+    extra = curves.in_bins(bins, values[..., 0], values[..., 1])
+    inside = torch.stack((lower < edge, upper >= edge), 1).unsqueeze(2)
+    below, above = (extra * inside).unbind(1)
+    edges = bin_edges(profile.device)
+    return Bracket(edges[lower], edges[upper + 1], state + below, state - above, lower, upper)
+
+
+def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the last filled place below an edge and the first above; the outermost if none is."""
+    places = torch.arange(filled.shape[1], device=filled.device)
+    below = places < edge.unsqueeze(1)
+    lower = places.where(filled & below, 0).amax(1)
+    upper = places.where(filled & ~below, len(places) - 1).amin(1)
+    return lower, upper
+
+
+def _pick_bins(profile: Tensor, bins: Tensor) -> Tensor:
+    return profile.gather(1, bins.unsqueeze(2).expand(-1, -1, 2))
+
+
+def _from_above(states: Tensor, above: Tensor) -> Tensor:
+    """Turn states of bins into states of the masks above their lower edges, and the last's upper.
+
+    ``above`` is the state of all pixels that lie above the bins.
+    """
+    return torch.cat((states, above.unsqueeze(1)), 1).flip(1).cumsum(1).flip(1)
+
+
+def _take(states: Tensor, place: Tensor) -> Tensor:
+    """Take one state of every row."""
+    return states[torch.arange(len(states), device=states.device), place]
+
+
+def is_crowded(bracket: Bracket) -> Tensor:
+    """Tell which rows hold too many values to gather, and not all equal."""
+    wide = bracket.high - bracket.low > SHARPEST * bracket.high
+    return (bracket.extra > CROWD) & wide
+
+
+def places_between(bracket: Bracket) -> Tensor:
+    """Return ``(rows, PLACES)`` at which to look into a bracket next, from high to low.
+
+    The one in the middle is the edge of a bin if the bracket holds one.
+    """
+    edge = bin_edges(bracket.low.device)[bracket.upper]
+    between = (bracket.low < edge) & (edge < bracket.high)
+    middle = torch.where(between, edge, (bracket.low + bracket.high) / 2)
+    part = torch.linspace(1, 0, PLACES // 2 + 2, dtype=torch.float64, device=edge.device)[1:-1]
+    low, middle, high = (end.unsqueeze(1) for end in (bracket.low, middle, bracket.high))
+    return torch.cat((middle.lerp(high, part), middle, low.lerp(middle, part)), 1)
+
+
+def narrow(
+    bracket: Bracket, places: Tensor, count: Tensor, mass: Tensor, curves: Curves, score: Score
+) -> Bracket:
+    """Narrow a bracket to the neighbours of the best of its places.
+
+    ``count`` and ``mass`` describe the masks above the places. The objective may well have two
+    peaks within a crowd, so that the way it leans at a place does not tell the side.
+    """
+    half = PLACES // 2
+    edge = bin_edges(places.device)[bracket.upper]
+    upper = torch.where(bracket.high > edge, bracket.upper, bracket.lower).unsqueeze(1)
+    lower = torch.where(bracket.low < edge, bracket.lower, bracket.upper).unsqueeze(1)
+    top = bracket.above.unsqueeze(1)
+    seen = torch.stack((count, mass), -1)
+    more = seen[:, : half + 1] - top[..., :2]
+    first = top + curves.in_bins(upper, *more.unbind(-1))
+    more = seen[:, half + 1 :] - first[:, half:, :2]
+    second = first[:, half:] + curves.in_bins(lower, *more.unbind(-1))
+    states = torch.cat((top, first, second, bracket.below.unsqueeze(1)), 1)
+    ends = torch.cat((bracket.high.unsqueeze(1), places, bracket.low.unsqueeze(1)), 1)
+    best = score(states).argmax(1)
+    before, after = (best - 1).clamp_min(0), (best + 1).clamp_max(PLACES + 1)
+    return replace(
+        bracket,
+        low=_take(ends, after),
+        high=_take(ends, before),
+        below=_take(states, after),
+        above=_take(states, before),
+    )
+
+
+def best_end(bracket: Bracket, score: Score) -> Tensor:
+    """Return the better end of every bracket as the cut."""
+    above, below = score(torch.stack((bracket.above, bracket.below), 1)).unbind(1)
+    return torch.where(below > above, bracket.low, bracket.high)
+
+
+def best_among(bracket: Bracket, values: Tensor, curves: Curves, score: Score) -> Tensor:
+    """Return the best cut of every row among its values, ``(rows, width)``, largest first.
+
+    Rows with more values than that were not gathered, and their result means nothing.
+    Only places where the values fall are cuts, so every place looked at is moved to both ends of
+    the run of equal values it is in.
+    """
+    extra = bracket.extra.clamp_max(values.shape[1]).unsqueeze(1)
+    prefix = _Prefix(bracket, values, curves)
+    grid = torch.linspace(0, 1, GRID + 1, dtype=torch.float64, device=values.device)
+    coarse = (extra * grid).long()
+    best = coarse.gather(1, score(prefix.states(coarse)).argmax(1, keepdim=True))
+    reach = values.shape[1] // GRID + 2
+    around = best + torch.arange(-reach, reach + 1, device=values.device)
+    places = prefix.ends_of_runs(around.clamp_min(0).minimum(extra))
+    place = places.gather(1, score(prefix.states(places)).argmax(1, keepdim=True))
+    following = torch.cat((values, bracket.low.unsqueeze(1)), 1)
+    cut = torch.where(place < extra, following.gather(1, place), bracket.low.unsqueeze(1))
+    return cut.squeeze(1)
+
+
+class _Prefix:
+    """States of the masks that hold the largest of the values of a bracket."""
+
+    def __init__(self, bracket: Bracket, values: Tensor, curves: Curves) -> None:
+        self.bracket, self.values, self.curves = bracket, values, curves
+        self.mass = pad(values.cumsum(1), (1, 0))
+        edge = bin_edges(values.device)[bracket.upper]
+        self.upper = (values > edge.unsqueeze(1)).sum(1, keepdim=True)
+
+    def states(self, places: Tensor) -> Tensor:
+        """Return the states of the masks of the ``places`` largest values, ``(rows, masks)``."""
+        upper = places.minimum(self.upper)
+        mass, upper_mass = self.mass.gather(1, places), self.mass.gather(1, upper)
+        bins = self.bracket.upper.unsqueeze(1), self.bracket.lower.unsqueeze(1)
+        return (
+            self.bracket.above.unsqueeze(1)
+            + self.curves.in_bins(bins[0], upper, upper_mass)
+            + self.curves.in_bins(bins[1], places - upper, mass - upper_mass)
+        )
+
+    def ends_of_runs(self, places: Tensor) -> Tensor:
+        """Return the ends of the runs of equal values that the places are in, both of each."""
+        width = self.values.shape[1]
+        last = self.values.gather(1, (places - 1).clamp_min(0))
+        rising = self.values.flip(1)
+        first = width - torch.searchsorted(rising, last, right=True)
+        after = width - torch.searchsorted(rising, last)
+        empty = places == 0
+        return torch.cat((first.masked_fill(empty, 0), after.masked_fill(empty, 0)), 1)
