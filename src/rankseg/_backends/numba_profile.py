@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
-from rankseg._backends.numba_kernels import BLOCK, _jit, _row
+from rankseg._backends.numba_kernels import BLOCK, DIRECT, _jit, _row
 
 CHUNK = 1 << 10
 """Blocks that share one table of bins: enough for the table to be small against their values."""
@@ -67,9 +67,26 @@ def _deposit_labelled(row, bins, labels, active, table):
 
 
 @_jit
-def _pick_labelled(row, label, labels, picked):
-    for i in range(row.size):
-        picked[i] = row[i] if labels[i] == label else picked[i]
+def _pick_own(source, image, pixel, labels, classes, present, scratch, own):
+    """Write, for every pixel, the probability of the class it is labelled with; 0 without one."""
+    if source.kind == DIRECT:
+        start = image * source.batch_stride + pixel
+        for i in range(labels.size):
+            label = labels[i]
+            known = (label >= 0) & (label < classes)
+            position = start + i + (label if known else 0) * source.class_stride
+            own[i] = source.values[position] if known else 0.0
+        return
+    own[:] = 0
+    present[:] = False
+    for i in range(labels.size):
+        if 0 <= labels[i] < classes:
+            present[labels[i]] = True
+    for label in range(classes):
+        if present[label]:
+            row = _row(source, image, label, pixel, pixel + labels.size, scratch)
+            for i in range(row.size):
+                own[i] = row[i] if labels[i] == label else own[i]
 
 
 @_jit
@@ -110,15 +127,7 @@ def labelled_profile(source, tables, active, labels, out, first, last):
             pixel = block * BLOCK
             stop = min(source.pixels, pixel + BLOCK)
             here = labels[image, pixel:stop]
-            present[:] = False
-            for i in range(here.size):
-                if 0 <= here[i] < classes:
-                    present[here[i]] = True
             picked = own[: here.size]
-            picked[:] = 0
-            for label in range(classes):
-                if present[label]:
-                    row = _row(source, image, label, pixel, stop, scratch)
-                    _pick_labelled(row, label, here, picked)
+            _pick_own(source, image, pixel, here, classes, present, scratch, picked)
             write_bins(picked, distance[: here.size], patterns[: here.size], bins)
             _deposit_labelled(picked, bins, here, active[image], out[chunk, image])
