@@ -14,16 +14,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import rankseg
+from rankseg._differences import TIE
 from rankseg.evaluation import (
-    TIE,
     CaseFolder,
     Comparison,
     Counted,
     Difference,
-    Metric,
     compare,
     standard_methods,
 )
+from rankseg.metrics import Metric
 
 DEFAULT_PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-maps.md"
 PRUNING_PROB = 0.5

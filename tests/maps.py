@@ -28,6 +28,18 @@ def smooth(batch, classes, side, seed=0, dtype="float32"):
     return (probs / probs.sum(1, keepdims=True)).astype(dtype)
 
 
+def labelled(seed, classes=4, shape=(20, 24)):
+    """Return blurred maps (classes, *shape) in float16 and labels sampled from them."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 6, (classes, *shape))
+    for axis in range(1, scores.ndim):
+        scores = sum(np.roll(scores, step, axis) for step in (-1, 0, 1)) / 2
+    scores = np.exp(scores - scores.max(0))
+    probs = (scores / scores.sum(0)).astype(np.float16)
+    label = (rng.random(shape) > probs.astype(float).cumsum(0)).sum(0)
+    return probs, label.clip(max=classes - 1).astype(np.uint8)
+
+
 def adversarial(rng, pixels):
     """Yield named maps of one class that a cut may go wrong on."""
     ones = np.ones(pixels)

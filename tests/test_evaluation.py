@@ -12,37 +12,22 @@ import numpy as np
 import pytest
 import torch
 
+from maps import labelled
 from rankseg import RankSEG, _files, evaluation
 from rankseg.evaluation import (
     Case,
     CaseFolder,
     Comparison,
-    Difference,
     Failure,
     Method,
     argmax,
-    bootstrap_interval,
     compare,
-    pruned_argmax,
     read_case,
     standard_methods,
-    time_methods,
 )
 from rankseg.metrics import Counts, summary
 
 SETS = ("camvid-cgnet", "camvid-enet", "drive-lwnet", "hippocampus-unet3d", "nuclei-unet2d")
-
-
-def softmax_maps(seed, classes=4, shape=(20, 24)):
-    """Draw blurred maps (classes, *shape) in float16 and a label map sampled from them."""
-    rng = np.random.default_rng(seed)
-    scores = rng.normal(0, 6, (classes, *shape))
-    for axis in range(1, scores.ndim):
-        scores = sum(np.roll(scores, step, axis) for step in (-1, 0, 1)) / 2
-    scores = np.exp(scores - scores.max(0))
-    probs = (scores / scores.sum(0)).astype(np.float16)
-    label = (rng.random(shape) > probs.astype(float).cumsum(0)).sum(0)
-    return probs, label.clip(max=classes - 1).astype(np.uint8)
 
 
 def write_case(folder, name, probs, label):
@@ -77,7 +62,7 @@ def comparison_of(baseline, other):
 
 class TestReadCase:
     def test_keeps_what_was_stored(self, tmp_path):
-        probs, label = softmax_maps(0, shape=(5, 6, 7))
+        probs, label = labelled(0, shape=(5, 6, 7))
         write_case(tmp_path, "volume.a", probs, label)
         case = read_case(tmp_path / "volume.a.npz")
         assert case.name == "volume.a"
@@ -96,7 +81,7 @@ class TestReadCase:
         assert case.label.tolist() == [0, 1, 1, 0]
 
     def test_leaves_other_arrays_alone(self, tmp_path):
-        probs, label = softmax_maps(1)
+        probs, label = labelled(1)
         np.savez(tmp_path / "x.npz", probs=probs, label=label, notes=np.array([{"a": 1}]))
         assert read_case(tmp_path / "x.npz").probs.shape == probs.shape
 
@@ -143,7 +128,7 @@ class TestCase:
 class TestCaseFolder:
     def test_lists_cases_without_reading_them(self, tmp_path):
         (tmp_path / "b.npz").write_bytes(b"broken")
-        write_case(tmp_path, "a", *softmax_maps(0))
+        write_case(tmp_path, "a", *labelled(0))
         (tmp_path / "._a.npz").write_bytes(b"left by an archiver")
         (tmp_path / "notes.txt").write_text("not a case")
         folder = CaseFolder.open(tmp_path)
@@ -154,7 +139,7 @@ class TestCaseFolder:
 
     def test_a_broken_file_does_not_stop_the_others(self, tmp_path):
         for name in ("a", "c"):
-            write_case(tmp_path, name, *softmax_maps(0))
+            write_case(tmp_path, name, *labelled(0))
         (tmp_path / "b.npz").write_bytes(b"broken")
         read = list(CaseFolder.open(tmp_path))
         assert [case.name for case in read] == ["a", "b", "c"]
@@ -170,7 +155,7 @@ class TestCaseFolder:
         ],
     )
     def test_reads_meta(self, tmp_path, meta, classes, ignore_index):
-        write_case(tmp_path, "a", *softmax_maps(0))
+        write_case(tmp_path, "a", *labelled(0))
         (tmp_path / "meta.json").write_text(meta)
         folder = CaseFolder.open(tmp_path)
         assert (folder.classes, folder.ignore_index) == (classes, ignore_index)
@@ -181,7 +166,7 @@ class TestCaseFolder:
         + [f'{{"ignore_index": {value}}}' for value in ("1.5", "true", '"255"')],
     )
     def test_refuses_meta_that_makes_no_sense(self, tmp_path, meta):
-        write_case(tmp_path, "a", *softmax_maps(0))
+        write_case(tmp_path, "a", *labelled(0))
         (tmp_path / "meta.json").write_text(meta)
         with pytest.raises(ValueError, match=r"meta\.json"):
             CaseFolder.open(tmp_path)
@@ -191,67 +176,6 @@ class TestCaseFolder:
             CaseFolder.open(tmp_path)
         with pytest.raises(FileNotFoundError, match="is not a folder"):
             CaseFolder.open(tmp_path / "missing")
-
-
-class TestPrunedArgmax:
-    def test_is_argmax_over_the_classes_that_are_present(self):
-        rng = np.random.default_rng(3)
-        probs = rng.dirichlet([0.5, 1, 2, 4], (5, 3, 2)).transpose(0, 3, 1, 2)  # (5, 4, 3, 2)
-        expected = np.empty((5, 3, 2), int)
-        pruned_something = False
-        for image, maps in enumerate(probs):
-            present = [c for c in range(4) if maps[c].max() > 0.8] or list(range(4))
-            pruned_something |= len(present) < 4
-            for pixel in np.ndindex(3, 2):
-                expected[(image, *pixel)] = max(present, key=lambda c: maps[(c, *pixel)])
-        assert pruned_something
-        assert pruned_argmax(torch.tensor(probs), 0.8).tolist() == expected.tolist()
-
-    def test_a_class_that_only_reaches_the_limit_is_absent(self):
-        probs = torch.tensor([[[0.5, 0.1, 0.4], [0.25, 0.75, 0.25], [0.25, 0.15, 0.35]]])
-        assert argmax(probs).tolist() == [[0, 1, 0]]
-        assert pruned_argmax(probs, 0.5).tolist() == [[1, 1, 1]]
-
-    def test_all_classes_take_part_if_none_is_present(self):
-        probs = torch.tensor([[[0.4, 0.3], [0.3, 0.4], [0.3, 0.3]]])
-        assert pruned_argmax(probs, 0.5).tolist() == [[0, 1]]
-
-    def test_a_single_class_is_left_empty_unless_its_peak_exceeds_the_limit(self):
-        probs = torch.tensor([[[0.2, 0.6, 0.7]], [[0.55, 0.9, 0.5]]])
-        assert pruned_argmax(probs, 0.5).tolist() == [[[False, True, True]], [[True, True, False]]]
-        assert pruned_argmax(probs, 0.7).tolist() == [[[False] * 3], [[True, True, False]]]
-        assert pruned_argmax(probs, 0.2).tolist() == argmax(probs).tolist()
-
-    def test_leaves_the_maps_as_they_are(self):
-        probs = torch.rand(1, 3, 4, 4)
-        before = probs.clone()
-        pruned_argmax(probs, 0.9999)
-        assert torch.equal(probs, before)
-
-
-class TestStandardMethods:
-    def test_names_say_metric_and_solver(self):
-        names = [method.name for method in standard_methods(solvers=["RMA", "joint"])]
-        assert names[:2] == ["argmax", "pruned argmax"]
-        assert names[2:4] == ["RankSEG dice", "RankSEG iou"]
-        assert names[4:] == ["RankSEG dice joint", "RankSEG iou joint"]
-
-    @pytest.mark.parametrize("pruning_prob", [0.0, 0.9])
-    def test_options_arrive(self, pruning_prob):
-        probs = torch.tensor(np.stack([softmax_maps(seed)[0] for seed in range(3)])).float()
-        methods = {m.name: m for m in standard_methods(pruning_prob, solvers=["RMA", "joint"])}
-        for metric in ("dice", "iou"):
-            for solver, suffix in (("RMA", ""), ("joint", " joint")):
-                expected = RankSEG(metric, solver=solver, pruning_prob=pruning_prob)(probs)
-                assert torch.equal(methods[f"RankSEG {metric}{suffix}"].decide(probs), expected)
-        pruned = methods["pruned argmax"].decide(probs)
-        assert torch.equal(pruned, pruned_argmax(probs, pruning_prob))
-
-    def test_bad_options_are_refused(self):
-        with pytest.raises(ValueError, match="pruning_prob"):
-            standard_methods(pruning_prob=1.5)
-        with pytest.raises(ValueError, match="metric"):
-            standard_methods(metrics=["dise"])
 
 
 class TestCompare:
@@ -294,7 +218,7 @@ class TestCompare:
     def test_methods_get_float32_of_one_whole_image(self):
         seen = []
         method = Method("spy", lambda probs: seen.append(probs) or probs.argmax(1))
-        probs, label = softmax_maps(5)
+        probs, label = labelled(5)
         label[:10] = 255
         compare([Case("x", torch.tensor(probs), torch.tensor(label))], [method], ignore_index=255)
         for maps in seen:
@@ -308,14 +232,14 @@ class TestCompare:
         monkeypatch.setattr(
             evaluation.time, "perf_counter", lambda: calls.append("clock") or next(clock)
         )
-        probs, label = map(torch.tensor, softmax_maps(0))
+        probs, label = map(torch.tensor, labelled(0))
         comparison = compare([Case("a", probs, label), Case("b", probs, label)], [method])
         timed = ["clock", "decide", "clock"]
         assert calls == ["decide", *timed, *timed]
         assert comparison.seconds["spy"].tolist() == [1, 1]
 
     def test_what_cannot_be_compared_is_reported_and_the_rest_is_done(self):
-        probs, label = map(torch.tensor, softmax_maps(0))
+        probs, label = map(torch.tensor, labelled(0))
         wrong_label = label.clone()
         wrong_label[0, 0] = 17
         not_a_number = probs.clone()
@@ -343,7 +267,7 @@ class TestCompare:
         assert reasons["classes"] == "has maps of 3 classes where 4 are expected"
 
     def test_only_one_case_is_asked_for_at_a_time(self):
-        probs, label = map(torch.tensor, softmax_maps(0))
+        probs, label = map(torch.tensor, labelled(0))
         events = []
 
         def cases():
@@ -411,6 +335,15 @@ class TestScores:
         assert comparison.differences("argmax", baseline="other").tolist() == [0.5]
         assert comparison.differences("other", baseline="other").tolist() == [0]
 
+    def test_clusters_of_cases_widen_the_interval(self):
+        baseline = [[(1, 1, 0)]] * 6
+        comparison = comparison_of(baseline, [[(1, 0, 0)]] * 3 + [[(1, 2, 0)]] * 3)
+        alone = comparison.difference("other")
+        clustered = comparison.difference("other", clusters=["a"] * 3 + ["b"] * 3)
+        assert (clustered.low, clustered.high) == pytest.approx((1 / 2 - 2 / 3, 1 - 2 / 3))
+        assert clustered.low < alone.low < alone.high < clustered.high
+        assert clustered.mean == alone.mean
+
     def test_unknown_names_are_refused(self):
         comparison = comparison_of([[(1, 0, 0)]], [[(1, 2, 0)]])
         with pytest.raises(ValueError, match=r"method must be one of \['argmax', 'other'\]"):
@@ -421,61 +354,12 @@ class TestScores:
             comparison.by_image("other", counted="both")
 
 
-class TestDifference:
-    def test_wins_losses_and_ties_by_hand(self):
-        values = np.array([0.2, -0.1, 1e-12, 0.0, math.nan, 0.3, -1e-12, -0.4, 0.1])
-        difference = Difference.of(values)
-        assert (difference.wins, difference.losses, difference.ties) == (3, 2, 3)
-        assert difference.mean == pytest.approx(0.1 / 8)
-
-    def test_no_images_give_no_number(self):
-        difference = Difference.of(np.array([math.nan]))
-        assert math.isnan(difference.mean)
-        assert math.isnan(difference.low)
-        assert (difference.wins, difference.losses, difference.ties) == (0, 0, 0)
-
-
-class TestBootstrapInterval:
-    @pytest.mark.parametrize("confidence", [0.8, 0.95])
-    def test_zeros_and_ones_give_the_quantiles_of_a_binomial(self, confidence):
-        # Means of resampled zeros and ones are Binomial(26, 11/26) / 26. With these numbers no
-        # step of its distribution is within five standard errors of a level asked for.
-        values = np.repeat([1.0, 0.0], [11, 15])
-        chances = [math.comb(26, k) * 11**k * 15 ** (26 - k) / 26**26 for k in range(27)]
-        levels = [(1 - confidence) / 2, (1 + confidence) / 2]
-        expected = np.searchsorted(np.cumsum(chances), levels) / 26
-        assert bootstrap_interval(values, confidence=confidence) == pytest.approx(expected)
-
-    def test_many_values_give_nearly_the_normal_interval(self):
-        values = np.random.default_rng(0).exponential(1, 400)
-        half = 1.96 * values.std() / 20
-        low, high = bootstrap_interval(values)
-        assert low == pytest.approx(values.mean() - half, abs=0.05 * half)
-        assert high == pytest.approx(values.mean() + half, abs=0.05 * half)
-
-    def test_two_values_are_its_ends_and_fewer_have_none(self):
-        assert bootstrap_interval(np.array([0.3, -0.1])) == (-0.1, 0.3)
-        assert all(map(math.isnan, bootstrap_interval(np.array([0.3]))))
-        assert all(map(math.isnan, bootstrap_interval(np.array([]))))
-
-    def test_is_the_same_at_every_call_and_moves_with_the_seed(self):
-        values = np.random.default_rng(1).normal(size=30)
-        assert bootstrap_interval(values) == bootstrap_interval(values)
-        assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
-
-    def test_memory_is_bounded_without_changing_the_answer(self, monkeypatch):
-        values = np.random.default_rng(1).normal(size=30)
-        whole = bootstrap_interval(values)
-        monkeypatch.setattr(evaluation, "_RESAMPLED_AT_ONCE", 100)
-        assert bootstrap_interval(values) == whole
-
-
 class TestWrite:
     @pytest.fixture
     def comparison(self):
         cases = []
         for seed in range(4):
-            probs, label = softmax_maps(seed, classes=3)
+            probs, label = labelled(seed, classes=3)
             label[label == 2] = 1 if seed == 0 else 2  # the first image lacks a class
             cases.append(Case(f"case, {seed}", torch.tensor(probs), torch.tensor(label)))
         cases.append(Failure("lost", "was never there"))
@@ -539,29 +423,6 @@ class TestWrite:
         with pytest.raises(OSError, match="disk full"):
             comparison_of([[(1, 0, 0)]], [[(1, 0, 0)]]).write(tmp_path)
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-class TestTimeMethods:
-    def test_methods_take_turns_and_the_first_call_is_apart(self, monkeypatch):
-        calls = []
-        clock = [0.0]
-
-        def decide_in(name, seconds):
-            durations = iter(seconds)
-
-            def decide(probs):
-                calls.append(name)
-                clock[0] += next(durations)
-                return probs
-
-            return Method(name, decide)
-
-        monkeypatch.setattr(evaluation.time, "perf_counter", lambda: clock[0])
-        methods = [decide_in("a", [9, 1, 7, 2]), decide_in("b", [8, 3, 3, 5])]
-        timings = time_methods(methods, torch.zeros(1, 1, 1), repeats=3)
-        assert calls == ["a", "b"] * 4
-        assert (timings["a"].first, timings["a"].median) == (9, 2)
-        assert (timings["b"].first, timings["b"].median) == (8, 3)
 
 
 def plain_scores(prediction, label, classes):

@@ -38,7 +38,7 @@ LAYERS = [
     {"rankseg.functional", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
-    {"rankseg._demo", "rankseg._cases"},
+    {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"},
     {"rankseg.evaluation"},
     {"rankseg.plots", "rankseg._tables"},
     {"rankseg._commands"},

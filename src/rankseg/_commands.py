@@ -20,18 +20,18 @@ from rich.table import Table
 from rankseg import RankSEG, __version__, _tables
 from rankseg._backends import choose
 from rankseg._demo import load_sample
+from rankseg._differences import RESAMPLES
 from rankseg.evaluation import (
-    RESAMPLES,
     Case,
     CaseFolder,
     Comparison,
     Failure,
     Method,
-    Metric,
     compare,
     standard_methods,
     time_methods,
 )
+from rankseg.metrics import Metric
 from rankseg.plots import comparison_figure, gain_and_loss
 
 __all__ = ["app"]

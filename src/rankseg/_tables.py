@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rankseg.evaluation import Comparison, Counted, Difference, Metric, Timing
+from rankseg.evaluation import Comparison, Counted, Difference, Timing
+from rankseg.metrics import Metric
 
 __all__ = ["class_table", "decision_table", "image_table", "print_table", "time_table"]
 

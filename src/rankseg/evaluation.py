@@ -20,9 +20,8 @@ import csv
 import io
 import json
 import math
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -33,10 +32,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg import metrics
-from rankseg._api import RankSEG
 from rankseg._cases import Case, CaseFolder, Failure, read_case
+from rankseg._differences import Clusters, Difference, Floats, bootstrap_interval
 from rankseg._files import write_whole
-from rankseg.metrics import Counts
+from rankseg._methods import (
+    Method,
+    Timing,
+    argmax,
+    pruned_argmax,
+    standard_methods,
+    time_methods,
+)
+from rankseg.metrics import Counts, Metric
 
 __all__ = [
     "Case",
@@ -55,14 +62,7 @@ __all__ = [
     "time_methods",
 ]
 
-Floats: TypeAlias = NDArray[np.float64]
 Counted: TypeAlias = Literal["label", "either"]
-Metric: TypeAlias = Literal["dice", "iou"]
-
-TIE: Final = 1e-9
-"""Scores that differ by no more are a tie: the same counts divided in another order."""
-
-RESAMPLES: Final = 10_000
 
 _READINGS: Final[tuple[tuple[Metric, Counted], ...]] = (
     ("dice", "label"),
@@ -70,228 +70,6 @@ _READINGS: Final[tuple[tuple[Metric, Counted], ...]] = (
     ("dice", "either"),
     ("iou", "either"),
 )
-
-# Resampled images held in memory at once, eight bytes each.
-_RESAMPLED_AT_ONCE: Final = 1 << 20
-
-
-# Methods
-
-
-@dataclass(frozen=True)
-class Method:
-    """A named way of deciding.
-
-    Parameters
-    ----------
-    name : str
-        What its results are reported under.
-    decide : callable
-        Takes float32 probabilities (batch, classes, *spatial) and returns labels, integer
-        (batch, *spatial), with 1 for the foreground of a single class; or masks, bool
-        (batch, classes, *spatial).
-    """
-
-    name: str
-    decide: Callable[[Tensor], Tensor]
-
-
-def argmax(probs: Tensor) -> Tensor:
-    """Label every pixel with its most probable class; one class: mask it above 0.5.
-
-    Parameters
-    ----------
-    probs : Tensor
-        Floating (batch, classes, *spatial).
-
-    Returns
-    -------
-    Tensor
-        int64 (batch, *spatial); with one class bool (batch, 1, *spatial).
-    """
-    return probs > 0.5 if probs.shape[1] == 1 else probs.argmax(1)
-
-
-def pruned_argmax(probs: Tensor, pruning_prob: float = 0.5) -> Tensor:
-    """Argmax over the classes whose largest probability in the image exceeds ``pruning_prob``.
-
-    The presence decision that RankSEG makes, without the rest of it. If no class exceeds
-    ``pruning_prob``, all take part; a single class that does not is left empty.
-
-    Parameters
-    ----------
-    probs : Tensor
-        Floating (batch, classes, *spatial).
-    pruning_prob : float
-        In [0, 1].
-
-    Returns
-    -------
-    Tensor
-        As `argmax`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from rankseg.evaluation import argmax, pruned_argmax
-    >>> probs = torch.tensor([[[0.45, 0.9], [0.48, 0.0], [0.07, 0.1]]])
-    >>> argmax(probs), pruned_argmax(probs)
-    (tensor([[1, 0]]), tensor([[0, 0]]))
-    """
-    present = probs.flatten(2).amax(2) > pruning_prob  # (batch, classes)
-    if probs.shape[1] > 1:
-        present |= ~present.any(1, keepdim=True)
-    absent = ~present.view(*present.shape, *[1] * (probs.dim() - 2))
-    return argmax(probs.masked_fill(absent, -1.0))
-
-
-@dataclass(frozen=True)
-class _PrunedArgmax:
-    """`pruned_argmax` with its option fixed."""
-
-    pruning_prob: float
-
-    def __call__(self, probs: Tensor) -> Tensor:
-        return pruned_argmax(probs, self.pruning_prob)
-
-
-def standard_methods(
-    pruning_prob: float = 0.5,
-    metrics: Sequence[Metric] = ("dice", "iou"),
-    solvers: Sequence[str] = ("RMA",),
-) -> tuple[Method, ...]:
-    """Return the two baselines and RankSEG for every solver and metric.
-
-    Parameters
-    ----------
-    pruning_prob : float
-        In [0, 1], for pruned argmax and RankSEG alike.
-    metrics : sequence of {'dice', 'iou'}
-        What RankSEG is to maximise.
-    solvers : sequence of {'RMA', 'joint'}
-        How.
-
-    Returns
-    -------
-    tuple of Method
-        ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `rankseg.RankSEG` does not take an option.
-
-    Examples
-    --------
-    >>> from rankseg.evaluation import standard_methods
-    >>> [method.name for method in standard_methods(metrics=["dice"], solvers=["RMA", "joint"])]
-    ['argmax', 'pruned argmax', 'RankSEG dice', 'RankSEG dice joint']
-    """
-    ours = [
-        Method(
-            f"RankSEG {metric}" + ("" if solver == "RMA" else f" {solver}"),
-            RankSEG(metric=metric, solver=solver, pruning_prob=pruning_prob),
-        )
-        for solver in solvers
-        for metric in metrics
-    ]
-    return (
-        Method("argmax", argmax),
-        Method("pruned argmax", _PrunedArgmax(pruning_prob)),
-        *ours,
-    )
-
-
-# Comparing
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The paired difference of two methods over images, as fractions; wins are for the first.
-
-    Parameters
-    ----------
-    mean : float
-        NaN if there are no images.
-    low, high : float
-        Ends of the 95 % bootstrap interval of the mean; see `bootstrap_interval`.
-    wins, losses, ties : int
-        Images; a tie is a difference of at most 1e-9.
-    """
-
-    mean: float
-    low: float
-    high: float
-    wins: int
-    losses: int
-    ties: int
-
-    @classmethod
-    def of(cls, values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-        """Sum up the differences (images,) of which those that are NaN are left out.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from rankseg.evaluation import Difference
-        >>> Difference.of(np.array([0.25, np.nan, 0.25]))
-        Difference(mean=0.25, low=0.25, high=0.25, wins=2, losses=0, ties=0)
-        """
-        values = values[~np.isnan(values)]
-        low, high = bootstrap_interval(values, resamples=resamples, seed=seed)
-        return cls(
-            mean=float(values.mean()) if len(values) else math.nan,
-            low=low,
-            high=high,
-            wins=int((values > TIE).sum()),
-            losses=int((values < -TIE).sum()),
-            ties=int((np.abs(values) <= TIE).sum()),
-        )
-
-
-def bootstrap_interval(
-    values: Floats, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean, the same at every call.
-
-    It takes the values for independent. Neighbouring frames of a video or slices of a volume are
-    not, and the interval is then too narrow.
-
-    Parameters
-    ----------
-    values : ndarray
-        float64 (n,).
-    confidence : float
-        The probability between the two ends.
-    resamples : int
-        How many times n of the values are drawn with replacement.
-    seed : int
-        Of the draws.
-
-    Returns
-    -------
-    low, high : float
-        NaN for fewer than two values: one says nothing about how they scatter. For two, simply
-        the two.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from rankseg.evaluation import bootstrap_interval
-    >>> bootstrap_interval(np.array([0.5, 0.5, 0.5]))
-    (0.5, 0.5)
-    """
-    count = len(values)
-    if count < 2:
-        return math.nan, math.nan
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, _RESAMPLED_AT_ONCE // count)
-    for start in range(0, resamples, step):
-        block = means[start : start + step]
-        block[:] = values[generator.integers(count, size=(len(block), count))].mean(1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,9 +179,14 @@ class Comparison:
         counted: Counted = "label",
         *,
         baseline: str | None = None,
+        clusters: Clusters | None = None,
     ) -> Difference:
-        """Sum up `differences`: mean, bootstrap interval, wins, losses and ties."""
-        return Difference.of(self.differences(method, metric, counted, baseline=baseline))
+        """Sum up `differences`: mean, bootstrap interval, wins, losses and ties.
+
+        ``clusters`` has one entry for every case: see `bootstrap_interval`.
+        """
+        differences = self.differences(method, metric, counted, baseline=baseline)
+        return Difference.of(differences, clusters=clusters)
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the single cases, ready for JSON: None stands for NaN."""
@@ -626,48 +409,3 @@ def _assemble(
         },
         failures=tuple(failures),
     )
-
-
-# Timing
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of the first call and the median of those after it."""
-
-    first: float
-    median: float
-
-
-def time_methods(
-    methods: Sequence[Method], probs: Tensor, *, repeats: int = 15
-) -> dict[str, Timing]:
-    """Time decisions on one batch, the methods taking turns so that a busy moment hits all alike.
-
-    Parameters
-    ----------
-    methods : sequence of Method
-        What to time.
-    probs : Tensor
-        Floating (batch, classes, *spatial), on the CPU.
-    repeats : int
-        Rounds after the first call of each, at least 1.
-
-    Returns
-    -------
-    dict of str to Timing
-        By the name of the method. The first call of RankSEG in a process loads or compiles its
-        kernels.
-    """
-    first = {method.name: _seconds(method, probs) for method in methods}
-    later: dict[str, list[float]] = {method.name: [] for method in methods}
-    for _ in range(repeats):
-        for method in methods:
-            later[method.name].append(_seconds(method, probs))
-    return {name: Timing(first[name], statistics.median(later[name])) for name in first}
-
-
-def _seconds(method: Method, probs: Tensor) -> float:
-    start = time.perf_counter()
-    method.decide(probs)
-    return time.perf_counter() - start

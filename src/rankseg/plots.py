@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rankseg._differences import TIE
 from rankseg._files import write_whole
-from rankseg.evaluation import TIE, Case, Comparison, Counted, Method, Metric
+from rankseg.evaluation import Case, Comparison, Counted, Method
+from rankseg.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
