@@ -35,7 +35,7 @@ LAYERS = [
     {"rankseg._solvers.joint"},
     {"rankseg._solvers"},
     {"rankseg._api", "rankseg._class_profile"},
-    {"rankseg.functional", "rankseg._counts"},
+    {"rankseg.functional", "rankseg.calibration", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"},
