@@ -49,9 +49,9 @@ def folder(tmp_path):
     return maps
 
 
-def library(folder, **options):
+def library(folder, prior_correction=False, **options):
     """What the library says about a folder."""
-    cases = CaseFolder.open(folder)
+    cases = CaseFolder.open(folder, prior_correction=prior_correction)
     methods = standard_methods(**options)
     return compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
 
@@ -148,6 +148,37 @@ class TestCompare:
         result = run("compare", folder, *arguments)
         assert result.exit_code == 0
         assert_prints(result.stdout, library(folder, **options))
+
+    def test_class_weights_are_undone(self, folder):
+        meta = {"classes": CLASSES, "class_weights": [1, 2, 8]}
+        (folder / "meta.json").write_text(json.dumps(meta))
+        result = run("compare", folder, "--prior-correction")
+        assert result.exit_code == 0
+        assert "Class weights undone" in result.stdout
+        corrected = library(folder, prior_correction=True)
+        assert corrected.by_class("argmax").tolist() != library(folder).by_class("argmax").tolist()
+        assert_prints(result.stdout, corrected)
+
+    def test_the_picture_is_of_the_maps_compared(self, folder, tmp_path, monkeypatch):
+        meta = {"classes": CLASSES, "class_weights": [1, 2, 8]}
+        (folder / "meta.json").write_text(json.dumps(meta))
+        drawn = []
+        monkeypatch.setattr(
+            "rankseg._commands.comparison_figure",
+            lambda path, examples, *_, **__: drawn.extend(examples),
+        )
+        run("compare", folder, "--output", tmp_path / "report", "--prior-correction")
+        maps = CaseFolder.open(folder, prior_correction=True)
+        expected = [maps.read(name).probs.argmax(0).numpy() for name in maps.names]
+        assert drawn
+        for example in drawn:
+            assert any(np.array_equal(example.predictions["argmax"], one) for one in expected)
+
+    def test_class_weights_that_are_not_known(self, folder):
+        result = run("compare", folder, "--prior-correction")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert "prior_correction needs class_weights" in result.stderr
 
     def test_fits_a_terminal_of_80_columns(self, folder):
         output = run("compare", folder).stdout

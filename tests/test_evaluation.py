@@ -160,10 +160,48 @@ class TestCaseFolder:
         folder = CaseFolder.open(tmp_path)
         assert (folder.classes, folder.ignore_index) == (classes, ignore_index)
 
+    def test_reads_class_weights(self, tmp_path):
+        write_case(tmp_path, "a", *labelled(0))
+        assert CaseFolder.open(tmp_path).class_weights is None
+        (tmp_path / "meta.json").write_text('{"class_weights": [1, 2.5, 3, 4]}')
+        assert CaseFolder.open(tmp_path).class_weights == (1.0, 2.5, 3.0, 4.0)
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float64])
+    def test_undoes_class_weights_where_asked_to(self, tmp_path, dtype):
+        probs, label = labelled(0)
+        write_case(tmp_path, "a", probs.astype(dtype), label)
+        weights = [1.0, 60_000.0, 3.0, 0.5]
+        (tmp_path / "meta.json").write_text(json.dumps({"class_weights": weights}))
+        plain = CaseFolder.open(tmp_path).read("a")
+        assert np.array_equal(plain.probs.numpy(), probs)
+        folder = CaseFolder.open(tmp_path, prior_correction=True)
+        case = folder.read("a")
+        assert torch.equal(case.label, plain.label)
+        assert case.probs.dtype == (torch.float64 if dtype == np.float64 else torch.float32)
+        expected = probs.astype(float) / np.reshape(weights, (4, 1, 1))
+        expected /= expected.sum(0)
+        np.testing.assert_allclose(case.probs, expected, rtol=1e-6)
+        assert torch.equal(next(iter(folder)).probs, case.probs)
+
+    def test_cannot_undo_weights_it_does_not_know(self, tmp_path):
+        write_case(tmp_path, "a", *labelled(0))
+        with pytest.raises(ValueError, match=r"prior_correction needs class_weights.*meta\.json"):
+            CaseFolder.open(tmp_path, prior_correction=True)
+
+    def test_a_case_of_other_classes_than_weights_does_not_stop_the_others(self, tmp_path):
+        write_case(tmp_path, "a", *labelled(0, classes=3))
+        write_case(tmp_path, "b", *labelled(0, classes=4))
+        (tmp_path / "meta.json").write_text('{"class_weights": [1, 2, 3, 4]}')
+        first, second = CaseFolder.open(tmp_path, prior_correction=True)
+        assert "class_weights must have one entry for each of the 3 classes" in first.reason
+        assert isinstance(second, Case)
+
     @pytest.mark.parametrize(
         "meta",
         ["{", "[]", '{"classes": "sky"}', '{"classes": [1]}', '{"classes": []}']
-        + [f'{{"ignore_index": {value}}}' for value in ("1.5", "true", '"255"')],
+        + [f'{{"ignore_index": {value}}}' for value in ("1.5", "true", '"255"')]
+        + [f'{{"class_weights": {value}}}' for value in ("2", '"12"', '["1"]', "[-1]", "[NaN]")]
+        + ['{"class_weights": [1, 2], "classes": ["a", "b", "c"]}'],
     )
     def test_refuses_meta_that_makes_no_sense(self, tmp_path, meta):
         write_case(tmp_path, "a", *labelled(0))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rankseg import calibration
+from rankseg._arguments import number
+
 __all__ = ["Case", "CaseFolder", "Failure", "read_case"]
+
+META: Final = "meta.json"
 
 IGNORE_INDEX: Final = 255
 """The label of pixels to be ignored, where ``meta.json`` does not say another."""
@@ -140,15 +146,32 @@ class CaseFolder:
         From ``meta.json``; None if it does not name them.
     ignore_index : int or None
         From ``meta.json``, where null means that every pixel counts; 255 if it does not say.
+    class_weights : tuple of float or None
+        From ``meta.json``: the weights of the loss that the network was trained with.
+    prior_correction : bool
+        Whether the maps are read without these weights, by `rankseg.calibration.prior_correction`.
+
+    Raises
+    ------
+    ValueError
+        If there are no weights to correct for.
     """
 
     path: Path
     names: tuple[str, ...]
     classes: tuple[str, ...] | None = None
     ignore_index: int | None = IGNORE_INDEX
+    class_weights: tuple[float, ...] | None = None
+    prior_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prior_correction and self.class_weights is None:
+            raise ValueError(
+                f"prior_correction needs class_weights, of which {self.path / META} says nothing"
+            )
 
     @classmethod
-    def open(cls, path: Path | str) -> CaseFolder:
+    def open(cls, path: Path | str, *, prior_correction: bool = False) -> CaseFolder:
         """List a folder and read its ``meta.json``, if there is one; no map is read yet.
 
         Raises
@@ -156,7 +179,7 @@ class CaseFolder:
         FileNotFoundError
             If there is no such folder, or no npz file in it.
         ValueError
-            If ``meta.json`` is not what it should be.
+            If ``meta.json`` is not what it should be, or does not say what is needed.
         """
         path = Path(path)
         if not path.is_dir():
@@ -164,8 +187,8 @@ class CaseFolder:
         names = sorted(file.stem for file in path.glob("*.npz") if not file.name.startswith("."))
         if not names:
             raise FileNotFoundError(f"{path} holds no npz file")
-        classes, ignore_index = _read_meta(path / "meta.json")
-        return cls(path, tuple(names), classes, ignore_index)
+        meta = _read_meta(path / META)
+        return cls(path, tuple(names), *meta, prior_correction=prior_correction)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -178,14 +201,23 @@ class CaseFolder:
                 yield Failure(name, str(error))
 
     def read(self, name: str) -> Case:
-        """Read the case of one ID; errors are those of `read_case`."""
-        return read_case(self.path / f"{name}.npz")
+        """Read the case of one ID.
+
+        Errors are those of `read_case` and of `rankseg.calibration.prior_correction`; maps that
+        are corrected are float32 or wider.
+        """
+        case = read_case(self.path / f"{name}.npz")
+        if self.class_weights is None or not self.prior_correction:
+            return case
+        # Half precision would lose what division by a large weight makes small.
+        probs = case.probs.to(torch.promote_types(case.probs.dtype, torch.float32))
+        return replace(case, probs=calibration.prior_correction(probs[None], self.class_weights)[0])
 
 
-def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None]:
-    """Return the class names, if any, and the index to be ignored."""
+def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[float, ...] | None]:
+    """Return the class names, if any, the index to be ignored, and the class weights, if any."""
     if not path.is_file():
-        return None, IGNORE_INDEX
+        return None, IGNORE_INDEX, None
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -198,4 +230,19 @@ def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None]:
         raise ValueError(f"'classes' in {path} must be a list of names, got {classes!r}")
     if ignore_index is not None and type(ignore_index) is not int:
         raise ValueError(f"'ignore_index' in {path} must be an integer or null")
-    return None if classes is None else tuple(classes), ignore_index
+    weights = meta.get("class_weights")
+    return (
+        None if classes is None else tuple(classes),
+        ignore_index,
+        None if weights is None else _check_weights(weights, classes, path),
+    )
+
+
+def _check_weights(weights: object, classes: Sequence[str] | None, path: Path) -> tuple[float, ...]:
+    if not isinstance(weights, list) or len(weights) != len(classes or weights):
+        raise ValueError(f"'class_weights' in {path} must be a list with one weight for each class")
+    name = f"every entry of 'class_weights' in {path}"
+    try:
+        return tuple(number(name, weight, 0.0, math.inf) for weight in weights)
+    except TypeError as error:
+        raise ValueError(str(error)) from error

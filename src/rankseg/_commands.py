@@ -137,7 +137,8 @@ def compare_folder(
         Path,
         typer.Argument(
             help="Holds ID.npz files with the arrays probs (classes, *spatial) and label "
-            "(*spatial), and perhaps meta.json with classes and ignore_index (255 by default)."
+            "(*spatial), and perhaps meta.json with classes, ignore_index (255 by default) and "
+            "class_weights."
         ),
     ],
     pruning_prob: Annotated[
@@ -155,6 +156,13 @@ def compare_folder(
     solver: Annotated[
         SolverChoice, typer.Option(case_sensitive=False, help="How RankSEG does it.")
     ] = SolverChoice.RMA,
+    prior_correction: Annotated[
+        bool,
+        typer.Option(
+            "--prior-correction",
+            help="Undo the class_weights of meta.json first, for argmax and RankSEG alike.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -173,8 +181,10 @@ def compare_folder(
         ("dice", "iou") if metric is MetricChoice.BOTH else (metric.value,)
     )
     methods = standard_methods(pruning_prob, metrics, [solver.value])
-    comparison, maps = _compare_folder(folder, methods)
+    comparison, maps = _compare_folder(folder, methods, prior_correction)
     console = _console()
+    if prior_correction:
+        console.print("Class weights undone: p / w, renormalised over the classes.\n")
     _print_comparison(console, comparison, pruning_prob)
     _tables.print_table(_tables.decision_table(comparison))
     if output is not None:
@@ -227,11 +237,13 @@ def _warm_up() -> float:
     return time.perf_counter() - start
 
 
-def _compare_folder(folder: Path, methods: Sequence[Method]) -> tuple[Comparison, CaseFolder]:
+def _compare_folder(
+    folder: Path, methods: Sequence[Method], prior_correction: bool
+) -> tuple[Comparison, CaseFolder]:
     """Compare with a progress bar, or exit with the reason why nothing can be compared."""
     errors = Console(stderr=True)
     try:
-        maps = CaseFolder.open(folder)
+        maps = CaseFolder.open(folder, prior_correction=prior_correction)
         cases: Iterable[Case | Failure] = maps
         if errors.is_terminal:
             cases = track(maps, description="Comparing", console=errors, transient=True)
