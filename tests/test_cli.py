@@ -49,10 +49,10 @@ def folder(tmp_path):
     return maps
 
 
-def library(folder, prior_correction=False, **options):
+def library(folder, prior_correction=False, correlations=(0, 0.5), **options):
     """What the library says about a folder."""
     cases = CaseFolder.open(folder, prior_correction=prior_correction)
-    methods = standard_methods(**options)
+    methods = standard_methods(correlations=correlations, **options)
     return compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
 
 
@@ -134,6 +134,7 @@ class TestCompare:
         # Else the test could not tell a row from another.
         assert comparison.predicts_absent_class
         assert comparison.difference("RankSEG dice").losses > 0
+        assert comparison.difference("RankSEG dice r=0.5", baseline="RankSEG dice").mean != 0
         assert_prints(result.stdout, comparison)
 
     @pytest.mark.parametrize(
@@ -142,6 +143,11 @@ class TestCompare:
             (["--metric", "dice"], {"metrics": ["dice"]}),
             (["--metric", "IOU", "--solver", "JOINT"], {"metrics": ["iou"], "solvers": ["joint"]}),
             (["--pruning-prob", "0.99"], {"pruning_prob": 0.99}),
+            (["--correlation", "0"], {"correlations": [0]}),
+            (
+                ["--correlation", "0.8", "--metric", "dice"],
+                {"correlations": [0, 0.8], "metrics": ["dice"]},
+            ),
         ],
     )
     def test_options_reach_the_library(self, folder, arguments, options):
@@ -223,8 +229,17 @@ class TestCompare:
             assert reason in result.stderr
 
     def test_options_that_make_no_sense(self, folder):
-        for arguments in (["--pruning-prob", "1.5"], ["--metric", "acc"], ["--solver", "best"]):
-            assert run("compare", folder, *arguments).exit_code == 2
+        for arguments in (
+            ["--pruning-prob", "1.5"],
+            ["--metric", "acc"],
+            ["--solver", "best"],
+            ["--correlation", "-0.1"],
+            ["--correlation", "1"],
+            ["--correlation", "nan"],
+        ):
+            result = run("compare", folder, *arguments)
+            assert result.exit_code == 2
+            assert_no_traceback(result)
 
     def test_no_progress_bar_where_nobody_looks(self, folder):
         assert run("compare", folder).stderr == ""

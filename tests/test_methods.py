@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -60,14 +62,30 @@ class TestStandardMethods:
         assert names[2:4] == ["RankSEG dice", "RankSEG iou"]
         assert names[4:] == ["RankSEG dice joint", "RankSEG iou joint"]
 
+    def test_names_say_the_correlation_unless_it_is_the_published_rule(self):
+        methods = standard_methods(
+            metrics=["iou"], solvers=["RMA", "joint"], correlations=[0, 0.5, 0.25]
+        )
+        names = ["", " joint", " r=0.5", " joint r=0.5", " r=0.25", " joint r=0.25"]
+        assert [method.name for method in methods[2:]] == ["RankSEG iou" + name for name in names]
+
     @pytest.mark.parametrize("pruning_prob", [0.0, 0.9])
     def test_options_arrive(self, pruning_prob):
         probs = torch.tensor(np.stack([labelled(seed)[0] for seed in range(3)])).float()
-        methods = {m.name: m for m in standard_methods(pruning_prob, solvers=["RMA", "joint"])}
-        for metric in ("dice", "iou"):
-            for solver, suffix in (("RMA", ""), ("joint", " joint")):
-                expected = RankSEG(metric, solver=solver, pruning_prob=pruning_prob)(probs)
-                assert torch.equal(methods[f"RankSEG {metric}{suffix}"].decide(probs), expected)
+        solvers, correlations = ["RMA", "joint"], [0.0, 0.5]
+        standard = standard_methods(pruning_prob, solvers=solvers, correlations=correlations)
+        methods = {method.name: method for method in standard}
+        for metric, solver, correlation in product(("dice", "iou"), solvers, correlations):
+            name = f"RankSEG {metric}"
+            name += " joint" if solver == "joint" else ""
+            name += " r=0.5" if correlation else ""
+            options = {"solver": solver, "pruning_prob": pruning_prob, "correlation": correlation}
+            expected = RankSEG(metric, **options)(probs)
+            assert torch.equal(methods[name].decide(probs), expected)
+            if correlation:  # or a name could stand for another's decision
+                assert not torch.equal(
+                    expected, RankSEG(metric, **options | {"correlation": 0})(probs)
+                )
         pruned = methods["pruned argmax"].decide(probs)
         assert torch.equal(pruned, pruned_argmax(probs, pruning_prob))
 
@@ -76,6 +94,8 @@ class TestStandardMethods:
             standard_methods(pruning_prob=1.5)
         with pytest.raises(ValueError, match="metric"):
             standard_methods(metrics=["dise"])
+        with pytest.raises(ValueError, match="correlation"):
+            standard_methods(correlations=[1.0])
 
 
 class TestTimeMethods:

@@ -42,7 +42,8 @@ EXAMPLE_PICTURE = "example.png"
 
 LEGEND = (
     "A point is 0.01. pruned argmax: argmax over the classes whose largest probability in the "
-    "image exceeds {pruning_prob:g}, as RankSEG prunes them. change: from argmax, paired by image; "
+    "image exceeds {pruning_prob:g}, as RankSEG prunes them. r: the correlation of the labels that "
+    "RankSEG assumes, 0 if none is named. change: from argmax, paired by image; "
     f"interval: percentile bootstrap over images, {RESAMPLES:,} resamples. mean: over the classes "
     "of an image, then images; C: over the images of a class, then classes; D: counts summed over "
     "the data set first."
@@ -156,6 +157,14 @@ def compare_folder(
     solver: Annotated[
         SolverChoice, typer.Option(case_sensitive=False, help="How RankSEG does it.")
     ] = SolverChoice.RMA,
+    correlation: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="In [0, 1): RankSEG is shown for labels that vary together so strongly, beside "
+            "the published rule, which takes them for independent. 0 leaves it alone.",
+        ),
+    ] = 0.5,
     prior_correction: Annotated[
         bool,
         typer.Option(
@@ -180,7 +189,12 @@ def compare_folder(
     metrics: tuple[Metric, ...] = (
         ("dice", "iou") if metric is MetricChoice.BOTH else (metric.value,)
     )
-    methods = standard_methods(pruning_prob, metrics, [solver.value])
+    try:
+        methods = standard_methods(
+            pruning_prob, metrics, [solver.value], sorted({0.0, correlation})
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     comparison, maps = _compare_folder(folder, methods, prior_correction)
     console = _console()
     if prior_correction:

@@ -96,8 +96,9 @@ def standard_methods(
     pruning_prob: float = 0.5,
     metrics: Sequence[Metric] = ("dice", "iou"),
     solvers: Sequence[str] = ("RMA",),
+    correlations: Sequence[float] = (0.0,),
 ) -> tuple[Method, ...]:
-    """Return the two baselines and RankSEG for every solver and metric.
+    """Return the two baselines and RankSEG for every correlation, solver and metric.
 
     Parameters
     ----------
@@ -107,11 +108,15 @@ def standard_methods(
         What RankSEG is to maximise.
     solvers : sequence of {'RMA', 'joint'}
         How.
+    correlations : sequence of float
+        In [0, 1): how strongly the labels of an image are taken to vary together. 0 is the
+        published rule.
 
     Returns
     -------
     tuple of Method
-        ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on.
+        ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on; ``RankSEG dice joint
+        r=0.5`` names a solver that is not RMA and a correlation that is not 0.
 
     Raises
     ------
@@ -125,10 +130,8 @@ def standard_methods(
     ['argmax', 'pruned argmax', 'RankSEG dice', 'RankSEG dice joint']
     """
     ours = [
-        Method(
-            f"RankSEG {metric}" + ("" if solver == "RMA" else f" {solver}"),
-            RankSEG(metric=metric, solver=solver, pruning_prob=pruning_prob),
-        )
+        _ours(metric, solver, pruning_prob, correlation)
+        for correlation in correlations
         for solver in solvers
         for metric in metrics
     ]
@@ -137,6 +140,18 @@ def standard_methods(
         Method("pruned argmax", _PrunedArgmax(pruning_prob)),
         *ours,
     )
+
+
+def _ours(metric: Metric, solver: str, pruning_prob: float, correlation: float) -> Method:
+    parts = ["RankSEG", metric]
+    if solver != "RMA":
+        parts.append(solver)
+    if correlation:
+        parts.append(f"r={correlation:g}")
+    decide = RankSEG(
+        metric=metric, solver=solver, pruning_prob=pruning_prob, correlation=correlation
+    )
+    return Method(" ".join(parts), decide)
 
 
 @dataclass(frozen=True)

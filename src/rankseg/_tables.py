@@ -50,9 +50,9 @@ def class_table(comparison: Comparison) -> Table:
 
 
 def ours(comparison: Comparison, metric: Metric) -> str:
-    """Return the RankSEG method that maximises the metric, or else the only one there is."""
+    """Return the first RankSEG method that maximises the metric, or else the first there is."""
     fitting = [name for name in comparison.methods[2:] if metric in name.split()]
-    return fitting[0] if fitting else comparison.methods[-1]
+    return (fitting or comparison.methods[2:])[0]
 
 
 def image_table(comparison: Comparison, counted: Counted) -> Table:
@@ -112,7 +112,7 @@ def decision_table(comparison: Comparison) -> Table:
     """Show the median time of a decision."""
     table = _table("Time: milliseconds of one decision, median over the images")
     for method in comparison.methods:
-        table.add_column(method, justify="right", no_wrap=True)
+        table.add_column(_two_lines(method), justify="right", no_wrap=True)
     medians = (float(np.median(seconds)) for seconds in comparison.seconds.values())
     table.add_row(*(f"{1000 * median:.1f}" for median in medians))
     return table
