@@ -10,8 +10,10 @@ import argparse
 import math
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+
+from _pages import FEWEST_FOR_CERTAINTY, METRIC_NAMES, table
 
 import rankseg
 from rankseg._differences import TIE
@@ -28,7 +30,6 @@ from rankseg.metrics import Metric
 DEFAULT_PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-maps.md"
 PRUNING_PROB = 0.5
 METHODS = standard_methods(PRUNING_PROB, solvers=("RMA", "joint"))
-METRIC_NAMES: dict[Metric, str] = {"dice": "Dice", "iou": "IoU"}
 RULES: dict[Counted, str] = {
     "label": "a class counts where the label holds it",
     "either": "a class predicted where it is absent scores 0",
@@ -49,9 +50,6 @@ ORIGINS = {
     "nuclei-unet2d": "Small 2-D U-Net trained for this purpose on other images of the 2018 Data "
     "Science Bowl, by binary cross-entropy.",
 }
-
-# Of fewer images a bootstrap interval is little more than the range of their differences.
-FEWEST_FOR_CERTAINTY = 5
 
 INTRODUCTION = """\
 # Argmax and RankSEG on real probability maps
@@ -216,12 +214,6 @@ def details(comparison: Comparison, counted: Counted) -> str:
             row += [change(difference), interval(difference), record(difference)]
         rows.append(row)
     return table(header, rows)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Write a markdown table: the first columns to the left, numbers to the right."""
-    lines = [header, ["---"] * left + ["---:"] * (len(header) - left), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def points(score: float) -> str:
