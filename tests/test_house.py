@@ -21,8 +21,11 @@ SOURCE = REPOSITORY / "src" / "rankseg"
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
 
 LAYERS = [
-    {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"},
+    {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
+    | {"rankseg._refined_normal", "rankseg._poisson_binomial"},
     {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"},
+    {"rankseg._scipy_refined_normal"},
+    {"rankseg.distribution"},
     {"rankseg._problem", "rankseg._objectives", "rankseg._backends.numba_kernels"},
     {"rankseg._backends.numba_profile"},
     {"rankseg._backends.numba_labels"},

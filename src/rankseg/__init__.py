@@ -1,17 +1,33 @@
 """rankseg: segmentation masks that maximise expected Dice or IoU; the line that replaces argmax."""
 
-from rankseg import calibration, functional, metrics
+from typing import TYPE_CHECKING
+
+from rankseg import calibration, distribution, functional, metrics
 from rankseg._api import RankSEG
 from rankseg._class_profile import ClassProfile
 from rankseg._version import __version__
+from rankseg.distribution import RefinedNormalPB
 from rankseg.functional import rankseg_rma
 
 __all__ = [
     "ClassProfile",
     "RankSEG",
+    "RefinedNormalPB",
     "__version__",
     "calibration",
+    "distribution",
     "functional",
     "metrics",
     "rankseg_rma",
 ]
+
+
+if TYPE_CHECKING:
+    from rankseg.distribution import RefinedNormal as RefinedNormal
+else:
+
+    def __getattr__(name: str) -> type:
+        # Not in __all__: a star import would load scipy, and fail without it.
+        if name == "RefinedNormal":
+            return distribution.RefinedNormal
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
