@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import ndtr, ndtri
 
@@ -141,3 +143,82 @@ def correlated_labelling_score(metric, probs, labels, smooth, correlation):
         correlated_mask_score(metric, probs[c], flat == c, smooth, correlation)
         for c in range(len(probs))
     )
+
+
+def dice_scores(values, solver, smooth, eps):
+    """Return the scores of BA (13) or TRNA (12) for the n largest values, n = 0, 1, ...
+
+    RankSEG, JMLR 24(224), 2023, up to the first n with C_n >= (n + smooth + N) p_(n+1).
+    """
+    ranked = np.sort(np.minimum(np.asarray(values, np.float64).ravel(), 1.0))[::-1]
+    masses = np.concatenate([[0.0], np.cumsum(ranked)])
+    counts = range(ranked.size)
+    enough = [n for n in counts if masses[n] >= (n + smooth + ranked.size) * ranked[n]]
+    most = min(enough, default=ranked.size)
+    volumes = volume_range(*volume_moments(ranked), ranked.size, eps)
+    phi = volume_pmf(volumes, *volume_moments(ranked))
+    others = [
+        phi if solver == "BA" else volume_pmf(volumes, *volume_moments(np.delete(ranked, j)))
+        for j in range(most)
+    ]
+    scores = []
+    for n in range(most + 1):
+        hit = sum(ranked[j] * (others[j] / (n + volumes + smooth + 1)).sum() for j in range(n))
+        none = sum(
+            probability * smooth / (n + volume + smooth)
+            for probability, volume in zip(phi, volumes, strict=True)
+            if smooth
+        )
+        scores.append(2 * hit + none)
+    return np.array(scores)
+
+
+def volume_moments(values):
+    """Return mean, variance and third central moment of a sum of independent labels."""
+    return tuple(
+        math.fsum(terms)
+        for terms in (values, values * (1 - values), values * (1 - values) * (1 - 2 * values))
+    )
+
+
+def refined_normal(x, skew):
+    """Return F(x) = Phi(x) + skew (1 - x^2) phi(x) / 6 (Volkova 1996)."""
+    normal = math.erfc(-x / math.sqrt(2)) / 2
+    if abs(x) > 40:  # phi(x) is 0, and x^2 might be infinite
+        return normal
+    return normal + skew * (1 - x * x) * math.exp(-x * x / 2) / math.sqrt(2 * math.pi) / 6
+
+
+def volume_range(mean, variance, third, size, eps):
+    """Return the integers of the central 1 - eps interval: floor - 1 to ceil, in [0, size]."""
+    if variance == 0:
+        return np.arange(max(0, round(mean) - 1), round(mean) + 1)
+    sd = math.sqrt(variance)
+    skew = third / variance / sd
+    low = mean + sd * quantile(skew, eps / 2)
+    high = mean - sd * quantile(-skew, eps / 2)  # the same from above, where nothing rounds to 1
+    return np.arange(max(0, math.floor(low) - 1), min(size, math.ceil(high)) + 1)
+
+
+def quantile(skew, probability):
+    """Return where F first exceeds a probability below 1/2, by small steps and bisection."""
+    above = next(x for x in np.arange(-45, 45, 1 / 16) if refined_normal(x, skew) > probability)
+    below = above - 1 / 16
+    for _ in range(60):
+        middle = (below + above) / 2
+        if refined_normal(middle, skew) > probability:
+            above = middle
+        else:
+            below = middle
+    return above
+
+
+def volume_pmf(volumes, mean, variance, third):
+    """Return F(k) - F(k - 1) on some integers k, renormalised; F(k) at (k + 1/2 - mean) / sd."""
+    if variance == 0:
+        return (volumes == round(mean)).astype(float)
+    sd = math.sqrt(variance)
+    skew = third / variance / sd
+    at = {k: refined_normal((k + 0.5 - mean) / sd, skew) for k in (volumes[0] - 1, *volumes)}
+    pmf = np.array([at[k] - at[k - 1] for k in volumes])
+    return pmf / pmf.sum()

@@ -77,6 +77,24 @@ def test_between(opened):
     assert (results[0] > 0).any()
 
 
+def test_sizes(opened):
+    results = [[backend.sizes(m)] for backend, m, _ in opened]
+    assert_same(results)
+    valid = opened[1][1].valid
+    expected = [200 * 205] * 2 if valid is None else valid.sum((1, 2)).tolist()
+    assert results[0][0].tolist() == expected
+
+
+def test_moments(opened):
+    results = [backend.moments(m, survey, ACTIVE) for backend, m, survey in opened]
+    assert_same(results)
+    probs = opened[1][1].probs.double().flatten(2)
+    mean, variance, third = results[0]
+    assert torch.equal(mean, probs.sum(2) * ACTIVE)
+    assert torch.equal(variance, (probs * (1 - probs)).sum(2) * ACTIVE)
+    assert torch.equal(third, (probs * (1 - probs) * (1 - 2 * probs)).sum(2) * ACTIVE)
+
+
 def test_claim(opened):
     results = [backend.claim(m, survey, CUTS) for backend, m, survey in opened]
     assert_same(results)

@@ -52,6 +52,23 @@ def test_export(options):
     assert torch.equal(exported(other), decide(other))
 
 
+@pytest.mark.parametrize("solver", ["BA", "TRNA", "BA+TRNA"])
+def test_a_solver_that_sorts_cannot_be_in_a_graph(solver):
+    decide = RankSEG(output_mode="multilabel", solver=solver)
+    probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
+    compiled = torch.compile(decide, fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="it outside of a graph, or take solver='RMA'"):
+        compiled(probs)
+    with pytest.raises(RuntimeError, match="it outside of a graph, or take solver='RMA'"):
+        torch.export.export(decide, (probs,))
+
+
+def test_a_solver_that_sorts_is_left_out_of_a_graph_that_need_not_be_full():
+    model = torch.nn.Sequential(torch.nn.Softmax(1), RankSEG(output_mode="multilabel", solver="BA"))
+    logits = torch.from_numpy(maps.dyadic(2, 5, 24, 31)) * 9
+    assert torch.equal(torch.compile(model, backend="aot_eager")(logits), model(logits))
+
+
 def test_full_graph_with_valid_pixels():
     decide = RankSEG()
     compiled = torch.compile(decide, fullgraph=True, backend="aot_eager")

@@ -38,7 +38,15 @@ def waits(decide, probs):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"metric": "iou"}, {"smooth": 1.0}, {"solver": "joint"}, {"output_mode": "multilabel"}],
+    [
+        {},
+        {"metric": "iou"},
+        {"smooth": 1.0},
+        {"solver": "joint"},
+        {"output_mode": "multilabel"},
+        {"output_mode": "multilabel", "solver": "BA"},
+        {"output_mode": "multilabel", "solver": "TRNA"},
+    ],
     ids=str,
 )
 def test_waits_for_the_device_do_not_grow_with_images_or_classes(monkeypatch, options):

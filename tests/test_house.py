@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
+import itertools
 import pkgutil
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import rankseg
 from conftest import REPOSITORY
-from rankseg._settings import SUPPORT
+from rankseg._settings import SUPPORT, Settings, SolverOptions
 from rankseg._solvers import BINARY, SOLVERS
 
 SOURCE = REPOSITORY / "src" / "rankseg"
@@ -31,10 +34,11 @@ LAYERS = [
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends"},
-    {"rankseg._solvers._loop"},
-    {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"},
+    {"rankseg._solvers._loop", "rankseg._solvers._interpolation", "rankseg._solvers._volume"},
+    {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
+    | {"rankseg._solvers._reciprocals"},
     {"rankseg._solvers._models", "rankseg._solvers._correlated"},
-    {"rankseg._solvers.rma"},
+    {"rankseg._solvers.rma", "rankseg._solvers.ba"},
     {"rankseg._solvers.joint"},
     {"rankseg._solvers"},
     {"rankseg._api", "rankseg._class_profile"},
@@ -146,9 +150,36 @@ def test_all_exists():
 
 
 def test_every_solver_has_a_function_for_every_output_it_supports():
-    supported = {(name, mode) for name, support in SUPPORT.items() for mode in support.options}
+    supported = {
+        (name, mode)
+        for name, support in SUPPORT.items()
+        for mode in support.options
+        if mode not in support.binary
+    }
     assert supported == set(SOLVERS)
     assert set(SUPPORT) == set(BINARY)
+
+
+@pytest.mark.parametrize("solver", SUPPORT)
+def test_every_solver_takes_the_options_and_decides_the_classes_it_says(solver):
+    support = SUPPORT[solver]
+    options = {field.name for field in dataclasses.fields(Settings)} | {"safe_screening"}
+    for mode, allowed in support.options.items():
+        assert set(allowed) <= options & set(SolverOptions.__annotations__)
+        decide = rankseg.RankSEG(support.metrics[0], 0.0, mode, solver)
+        assert decide(np.ones((1, 1, 4))).all()
+        if mode in support.binary:
+            with pytest.raises(ValueError, match="decides one channel, got probs of 2 classes"):
+                decide(np.ones((1, 2, 4)))
+        else:
+            assert len(decide(np.ones((1, 2, 4)))) == 1
+
+
+def test_auto_is_never_a_solver_of_one_channel_only():
+    for support in SUPPORT.values():
+        for metric, mode in itertools.product(support.metrics, support.options):
+            solver = rankseg.RankSEG(metric, 0.0, mode).solver
+            assert mode not in SUPPORT[solver].binary
 
 
 def test_deciding_while_the_interpreter_ends():
@@ -175,6 +206,7 @@ def test_backends_offer_the_same_operations():
 
     cuts = {"open_maps", "survey", "above", "between", "masks"}
     operations = cuts | {"claim", "resolve", "tally", "profile"}
+    operations |= {"sizes", "moments"}
     for backend in (numba_cpu, torch_reference):
         public = {
             name

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 import maps
-from rankseg import RankSEG, rankseg_rma
+from rankseg import RankSEG, rankdice_ba, rankseg_rma
 from rankseg.functional import rankseg
 
 GOOD = torch.from_numpy(maps.softmax(2, 3, 8, 9))
+
+BA = {"solver": "BA", "output_mode": "multilabel"}
 
 WRONG_OPTIONS = [
     ({"metric": "dicee"}, ValueError, r"metric must be one of \['dice', 'iou', .*got 'dicee'"),
@@ -38,12 +42,23 @@ WRONG_OPTIONS = [
     ({"void_index": 1.5}, TypeError, "void_index must be an integer, got 1.5"),
     ({"void_index": True}, TypeError, "void_index must be an integer, got True"),
     ({"void_index": 2**63}, ValueError, "void_index must fit into int64"),
+    ({**BA, "eps": 0}, ValueError, "eps must be in \\(0, 1\\), got 0"),
+    ({**BA, "eps": 1.0}, ValueError, "eps must be in \\(0, 1\\), got 1.0"),
+    ({**BA, "eps": -0.1}, ValueError, "eps must be in \\(0, 1\\), got -0.1"),
+    ({**BA, "eps": float("nan")}, ValueError, "eps must be in \\(0, 1\\), got nan"),
+    ({**BA, "eps": "1e-4"}, TypeError, "eps must be a real number, got '1e-4'"),
+    ({**BA, "eps": True}, TypeError, "eps must be a real number, got True"),
     ({"safe_screening": "yes"}, TypeError, "safe_screening must be a bool or 'auto', got 'yes'"),
 ]
 
 WRONG_COMBINATIONS = [
-    ({"solver": "joint", "output_mode": "multilabel"}, ValueError, r"are \['auto', 'RMA'\]"),
-    ({"solver": "argmax"}, ValueError, r"are \['auto', 'RMA', 'joint'\]"),
+    ({"solver": "joint", "output_mode": "multilabel"}, ValueError, r"'auto', 'RMA', 'BA'"),
+    ({"solver": "argmax"}, ValueError, r"are \['auto', 'RMA', 'joint', 'BA', 'TRNA', 'BA\+TRNA'\]"),
+    ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA'\]"),
+    ({"metric": "iou", "solver": "trna"}, ValueError, r"are \['auto', 'RMA', 'joint'\]"),
+    ({**BA, "safe_screening": True}, TypeError, r"takes the options \['eps'\], got"),
+    ({"solver": "BA", "unassigned_policy": "void"}, TypeError, r"options \['eps', 'void_index'\]"),
+    ({"eps": 0.1}, TypeError, r"solver='RMA' .* takes the options .*got \['eps'\]"),
     ({"metric": "acc", "solver": "RMA"}, ValueError, r"are \['auto', 'argmax'\]"),
     ({"metric": "acc", "solver": "TR"}, ValueError, r"are \['auto', 'argmax'\]"),
     (
@@ -119,13 +134,40 @@ def test_rankseg_rma_is_not_for_accuracy():
         rankseg_rma(GOOD, "acc")
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"solver": "RMA"}, ValueError, r"solver must be one of \['BA', 'TRNA', 'BA\+TRNA'\], got"),
+        ({"solver": None}, TypeError, "solver must be a string"),
+        ({"eps": 2}, ValueError, "eps must be in \\(0, 1\\), got 2"),
+        ({"smooth": -1}, ValueError, "smooth must be finite and at least 0, got -1"),
+        ({"pruning_prob": 7}, ValueError, r"pruning_prob must be in \[0, 1\], got 7"),
+    ],
+)
+def test_wrong_option_of_rankdice_ba(options, error, message):
+    with pytest.raises(error, match=message):
+        rankdice_ba(GOOD, **options)
+
+
+@pytest.mark.parametrize("solver", ["BA", "TRNA", "BA+TRNA"])
+def test_solver_of_one_channel_with_several(solver):
+    decide = RankSEG(solver=solver)
+    with pytest.raises(
+        ValueError,
+        match=rf"solver='{re.escape(solver)}' with output_mode='multiclass' decides one channel, "
+        r"got probs of 3 classes; .* or a solver in \['auto', 'RMA', 'joint'\]",
+    ):
+        decide(GOOD)
+    decide(GOOD[:, :1])
+
+
 @pytest.mark.parametrize(("probs", "error", "message"), WRONG_PROBS)
 def test_wrong_probs(probs, error, message):
     with pytest.raises(error, match=message):
         RankSEG()(probs)
 
 
-@pytest.mark.parametrize("options", [{}, {"output_mode": "multilabel"}, {"metric": "acc"}])
+@pytest.mark.parametrize("options", [{}, {"output_mode": "multilabel"}, {"metric": "acc"}, BA])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize(("value", "message"), WRONG_VALUES)
 def test_wrong_value(backend, value, message, dtype, options):

@@ -7,7 +7,7 @@ from rankseg._api import RankSEG
 from rankseg._class_profile import ClassProfile
 from rankseg._version import __version__
 from rankseg.distribution import RefinedNormalPB
-from rankseg.functional import rankseg_rma
+from rankseg.functional import rankdice_ba, rankseg_rma
 
 __all__ = [
     "ClassProfile",
@@ -18,6 +18,7 @@ __all__ = [
     "distribution",
     "functional",
     "metrics",
+    "rankdice_ba",
     "rankseg_rma",
 ]
 

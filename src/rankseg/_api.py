@@ -46,10 +46,14 @@ class RankSEG(nn.Module):
     output_mode : {'multiclass', 'multilabel'}
         One label per pixel, or one mask per class. One channel is binary in both: a mask, or
         the same as labels 0 and 1.
-    solver : {'auto', 'RMA', 'joint', 'TR', 'argmax'}
+    solver : {'auto', 'RMA', 'joint', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax'}
         ``'RMA'`` maximises the reciprocal moment approximation of the expected metric for each
         class, then resolves pixels claimed by several classes or by none as published.
         ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
+        ``'BA'`` and ``'TRNA'`` (Dice; multilabel, or one channel) approximate the distribution of
+        a class's volume instead, by a refined normal [1]_: the same for every pixel, or without
+        the pixel looked at, which is closer for small regions. ``'BA+TRNA'`` takes the first for
+        classes whose volume has a standard deviation above 5, else the second.
         ``'TR'`` (a threshold of 1/2, multilabel) and ``'argmax'`` are optimal for ``'acc'``.
         ``'auto'`` is ``'RMA'`` for Dice and IoU, ``'argmax'`` or ``'TR'`` for accuracy.
     pruning_prob : float
@@ -68,6 +72,9 @@ class RankSEG(nn.Module):
         0 (the published rule) by default. The published model takes pixels to be independent,
         and so includes too many doubtful ones; towards 1 a mask tends to the pixels above 1/2.
         See the notes.
+    eps : float
+        For BA, TRNA and BA+TRNA: the probability that the volumes left out of the sums have, half
+        of it at either end; between 0 and 1, 1e-4 by default.
     safe_screening : bool or 'auto'
         Taken for programs written for rankseg 0.0.8 and without effect: no class is screened
         by approximate means here, and nothing needs to be.
@@ -100,8 +107,9 @@ class RankSEG(nn.Module):
     the sums being those of :math:`p_i(z)`, to about 1e-7. Multiclass labels never score less by
     it than the published ones.
 
-    Linear time in pixels and classes. On the CPU kernels, labels do not depend on the
-    number of threads, on how images are batched, or on the layout in memory.
+    Linear time in pixels and classes. BA and TRNA are equations (13) and (12) of [1]_ with every
+    term of their sums, in the time of a sort of the likelier pixels. On the CPU kernels, labels do
+    not depend on the number of threads, on how images are batched, or on the layout in memory.
 
     References
     ----------
@@ -174,9 +182,11 @@ class RankSEG(nn.Module):
         TypeError
             If ``probs`` is not a dense floating tensor or array, or ``valid`` not boolean.
         ValueError
-            If a shape does not fit, if ``void_index`` is a class, or if a probability is NaN,
-            infinite or outside [0, 1]. A traced graph (``torch.compile``, ``torch.export``)
-            cannot look at values, and does not.
+            If a shape does not fit, if the solver decides one channel only and there are more, if
+            ``void_index`` is a class, or if a probability is NaN, infinite or outside [0, 1]. A
+            traced graph (``torch.compile``, ``torch.export``) cannot look at values, and does not.
+        RuntimeError
+            If a graph is to hold BA, TRNA or BA+TRNA, which cannot be traced.
         """
         decision: Maps = solve(Problem.parse(probs, valid, self.settings))
         return decision

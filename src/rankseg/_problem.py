@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg._arguments import describe, viewable
-from rankseg._settings import VOID_INDEX, Settings
+from rankseg._settings import SUPPORT, VOID_INDEX, Settings
 
 __all__ = ["Problem"]
 
@@ -50,13 +50,15 @@ class Problem:
         TypeError
             If ``probs`` is not a dense floating tensor or array, or ``valid`` not a boolean one.
         ValueError
-            If a shape, a device or ``void_index`` does not fit.
+            If a shape, a device or ``void_index`` does not fit, or the solver does not decide
+            so many classes.
         """
         tensor = _tensor("probs", probs)
         if tensor.dtype not in DTYPES:
             names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
             raise TypeError(f"probs must be of a dtype in {names}, got {tensor.dtype}")
         _check_shape(tensor)
+        _check_classes(settings, tensor.shape[1])
         mask = None if valid is None else _mask(valid, tensor)
         _check_void_index(settings, tensor.shape[1], mask is not None)
         return cls(tensor, mask, settings, isinstance(probs, np.ndarray))
@@ -123,6 +125,24 @@ def _check_shape(probs: Tensor) -> None:
             "probs may have an empty batch, but its classes and spatial axes must not be empty, "
             f"got shape {tuple(probs.shape)}"
         )
+
+
+def _check_classes(settings: Settings, classes: int) -> None:
+    """Refuse several classes where the solver decides one channel only."""
+    mode = settings.output_mode
+    if classes == 1 or mode not in SUPPORT[settings.solver].binary:
+        return
+    others = [
+        name
+        for name, support in SUPPORT.items()
+        if settings.metric in support.metrics
+        and mode in support.options
+        and mode not in support.binary
+    ]
+    raise ValueError(
+        f"solver={settings.solver!r} with output_mode={mode!r} decides one channel, got probs of "
+        f"{classes} classes; take output_mode='multilabel' or a solver in {['auto', *others]}"
+    )
 
 
 def _mask(valid: object, probs: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ METRICS = {"dice": "dice", "iou": "iou", "acc": "acc", "accuracy": "acc"}
 OUTPUT_MODES = ("multiclass", "multilabel")
 POLICIES = ("max_score", "void")
 VOID_INDEX = 255
+EPS = 1e-4
 
 
 class SolverOptions(TypedDict, total=False):
@@ -24,14 +25,25 @@ class SolverOptions(TypedDict, total=False):
     void_index: int
     correlation: float
     safe_screening: bool | Literal["auto"]
+    eps: float
 
 
 @dataclass(frozen=True)
 class Support:
-    """The metrics and outputs a solver decides for, and the options it takes with each output."""
+    """The metrics and outputs a solver decides for, and the options it takes with each output.
+
+    For the outputs in ``binary`` it decides a single channel only.
+    """
 
     metrics: tuple[str, ...]
     options: Mapping[str, tuple[str, ...]]
+    binary: tuple[str, ...] = ()
+
+
+MASKS_BY_VOLUME = Support(
+    ("dice",), {"multiclass": ("eps", "void_index"), "multilabel": ("eps",)}, binary=("multiclass",)
+)
+"""BA and TRNA: the paper says how to decide a mask, and not how to share pixels among classes."""
 
 
 SUPPORT = {
@@ -45,6 +57,9 @@ SUPPORT = {
     "joint": Support(
         ("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index", "correlation")}
     ),
+    "BA": MASKS_BY_VOLUME,
+    "TRNA": MASKS_BY_VOLUME,
+    "BA+TRNA": MASKS_BY_VOLUME,
     "TR": Support(("acc",), {"multilabel": ()}),
     "argmax": Support(("acc",), {"multiclass": ("void_index",), "multilabel": ()}),
 }
@@ -63,6 +78,7 @@ class Settings:
     unassigned_policy: str = "max_score"
     void_index: int = VOID_INDEX
     correlation: float = 0.0
+    eps: float = EPS
 
     @classmethod
     def parse(
@@ -102,6 +118,7 @@ class Settings:
             correlation=number(
                 "correlation", options.get("correlation", 0.0), 0.0, 1.0, excluded=(1.0,)
             ),
+            eps=number("eps", options.get("eps", EPS), 0.0, 1.0, excluded=(0.0, 1.0)),
         )
 
 

@@ -7,9 +7,10 @@ from typing import Literal
 from typing_extensions import Unpack
 
 from rankseg._api import Maps, RankSEG
+from rankseg._arguments import choice
 from rankseg._settings import SolverOptions
 
-__all__ = ["rankseg", "rankseg_rma"]
+__all__ = ["rankdice_ba", "rankseg", "rankseg_rma"]
 
 
 def rankseg(
@@ -77,5 +78,32 @@ def rankseg_rma(
     labels = RankSEG(metric, smooth, "multiclass", "RMA", pruning_prob, **options)
     masks = RankSEG(metric, smooth, output_mode, "RMA", pruning_prob, correlation=correlation)
     decide = labels if masks.settings.output_mode == "multiclass" else masks
+    decision: Maps = decide(probs, valid)
+    return decision
+
+
+def rankdice_ba(
+    probs: Maps,
+    solver: Literal["BA", "TRNA", "BA+TRNA"] = "BA",
+    smooth: float = 0.0,
+    eps: float = 1e-4,
+    pruning_prob: float = 0.5,
+    *,
+    valid: Maps | None = None,
+) -> Maps:
+    """Decide masks that maximise the expected Dice by the approximations of the JMLR paper.
+
+    The same as :func:`rankseg` with this solver, ``metric='dice'`` and
+    ``output_mode='multilabel'``, under the published package's name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankseg import rankdice_ba
+    >>> rankdice_ba(torch.tensor([[[0.9, 0.45, 0.4, 0.1]]]), solver="TRNA")
+    tensor([[[ True,  True,  True, False]]])
+    """
+    chosen = choice("solver", solver, ("BA", "TRNA", "BA+TRNA"))
+    decide = RankSEG("dice", smooth, "multilabel", chosen, pruning_prob, eps=eps)
     decision: Maps = decide(probs, valid)
     return decision

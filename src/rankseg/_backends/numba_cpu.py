@@ -116,6 +116,25 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
     return _reduce(counts, masses)
 
 
+def sizes(maps: Maps) -> Tensor:
+    """Count the pixels of every image that count: float64 ``(batch,)``."""
+    if maps.source.masked:
+        return torch.from_numpy(maps.source.valid.sum(1).astype(np.float64))
+    return torch.full((maps.batch,), maps.pixels, dtype=torch.float64)
+
+
+def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum ``p``, ``p (1 - p)`` and ``p (1 - p) (1 - 2 p)`` where ``active``; 0 elsewhere.
+
+    Mean, variance and third central moment of the volume, if labels are independent. What
+    exceeds 1 by rounding counts as 1.
+    """
+    tables = [_class_tables(maps)[1] for _ in range(3)]
+    _run(kernels.moments, tables[0].size, maps, survey.detail, active.numpy(), *tables)
+    mean, variance, third = (torch.from_numpy(table.sum(2)) for table in tables)
+    return mean, variance, third
+
+
 def between(
     maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
 ) -> Tensor:

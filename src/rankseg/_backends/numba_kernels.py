@@ -250,6 +250,44 @@ def above(source, tables, cuts, active, counts, masses, first, last):
 
 
 @_jit
+def _moments(row):
+    mean, variance, third = 0.0, 0.0, 0.0
+    for i in range(row.size):
+        value = min(np.float64(row[i]), 1.0)
+        spread = value * (1.0 - value)
+        mean += value
+        variance += spread
+        third += spread * (1.0 - 2.0 * value)
+    return mean, variance, third
+
+
+@_jit
+def moments(source, tables, active, means, variances, thirds, first, last):
+    """Sum p, p (1 - p) and p (1 - p) (1 - 2 p) of every class, per group of blocks."""
+    classes, blocks = tables.mass.shape[1:]
+    groups = means.shape[2]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    for unit in range(first, last):
+        image, label = divmod(unit // groups, classes)
+        group = unit % groups
+        if not active[image, label]:
+            continue
+        mean, variance, third = 0.0, 0.0, 0.0
+        for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
+            if tables.peak[image, label, block] == 0.0:
+                continue
+            pixel = block * BLOCK
+            row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
+            sums = _moments(row)
+            mean += sums[0]
+            variance += sums[1]
+            third += sums[2]
+        means[image, label, group] = mean
+        variances[image, label, group] = variance
+        thirds[image, label, group] = third
+
+
+@_jit
 def between(source, tables, low, high, images, labels, found, first, last):
     """Gather, for each row asked for, the values in (low, high]. A unit is a row."""
     blocks = tables.mass.shape[2]

@@ -57,6 +57,25 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
     return _above(maps, torch.where(active, cuts, torch.inf))
 
 
+def sizes(maps: Maps) -> Tensor:
+    if maps.valid is not None:
+        return maps.valid.flatten(1).sum(1).double()
+    return torch.full(
+        maps.probs.shape[:1], maps.pixels, dtype=torch.float64, device=maps.probs.device
+    )
+
+
+def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mean, variance, third = (torch.zeros_like(survey.mass) for _ in range(3))
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab].double().clamp(max=1)
+        spread = probs * (1 - probs)
+        mean = mean + _sum(probs)
+        variance = variance + _sum(spread)
+        third = third + _sum(spread * (1 - 2 * probs))
+    return mean.where(active, 0), variance.where(active, 0), third.where(active, 0)
+
+
 def between(
     maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
 ) -> Tensor:

@@ -12,6 +12,7 @@ from rankseg import _backends
 from rankseg._backends._records import Survey
 from rankseg._problem import Problem
 from rankseg._settings import Settings
+from rankseg._solvers.ba import ba_masks
 from rankseg._solvers.baselines import argmax_labels, argmax_masks, threshold_masks
 from rankseg._solvers.joint import joint_labels
 from rankseg._solvers.rma import rma_labels, rma_masks
@@ -22,6 +23,9 @@ SOLVERS: dict[tuple[str, str], Solve] = {
     ("RMA", "multiclass"): rma_labels,
     ("RMA", "multilabel"): rma_masks,
     ("joint", "multiclass"): joint_labels,
+    ("BA", "multilabel"): ba_masks,
+    ("TRNA", "multilabel"): ba_masks,
+    ("BA+TRNA", "multilabel"): ba_masks,
     ("TR", "multilabel"): threshold_masks,
     ("argmax", "multiclass"): argmax_labels,
     ("argmax", "multilabel"): argmax_masks,
@@ -30,6 +34,9 @@ SOLVERS: dict[tuple[str, str], Solve] = {
 BINARY: dict[str, Solve] = {
     "RMA": rma_masks,
     "joint": rma_masks,  # one class shares its pixels with no other
+    "BA": ba_masks,
+    "TRNA": ba_masks,
+    "BA+TRNA": ba_masks,
     "TR": threshold_masks,
     "argmax": threshold_masks,
 }

@@ -39,6 +39,20 @@ def optimal_cuts(
     return torch.where(active, cut, torch.inf)
 
 
+def stopping_cuts(
+    backend: ModuleType, maps: Any, survey: Survey, offset: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return cut and count of the smallest mask that maximises ``mass / (count + offset)``.
+
+    ``(batch, classes)`` float64 each, count 0 for classes that are not ``active``. Counting up
+    the ranked values, this is where one no longer exceeds the fraction of those before it.
+    """
+    none = torch.zeros_like(survey.mass)
+    fraction = _Fraction(backend, maps, survey, active, none, none + offset)
+    cut = fraction.best_cut(fraction.first_cut())
+    return cut, fraction.above(cut, active)[0]
+
+
 @dataclass(frozen=True)
 class _Fraction:
     """``(mass + bonus) / (count + offset)`` of a mask, to be made as large as it can be."""
