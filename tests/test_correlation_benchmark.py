@@ -38,6 +38,8 @@ def some_counts(images, classes, seed=0):
     rng = np.random.default_rng(seed)
     table = rng.integers(0, 50, (3, images, classes)) * (rng.random((3, images, classes)) < 0.6)
     table[:2, 0, 0], table[2, 0, 0] = 0, 7
+    if classes > 1:
+        table[[0, 2], :, 1] = 0  # a class that no label holds, predicted here and there
     table[:, -1] = 0
     return Counts(*torch.tensor(table))
 
