@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import maps
 from rankseg._backends import numba_cpu, torch_reference
 from rankseg._backends._bins import BINS, bin_edges, bin_of
-from rankseg._backends._records import CONTESTED, UNASSIGNED, Gains
+from rankseg._backends._records import CONTESTED, POWERS, UNASSIGNED, Gains, Integrals
 from rankseg._objectives import Dice, IoU
 
 
@@ -93,6 +94,87 @@ def test_moments(opened):
     assert torch.equal(mean, probs.sum(2) * ACTIVE)
     assert torch.equal(variance, (probs * (1 - probs)).sum(2) * ACTIVE)
     assert torch.equal(third, (probs * (1 - probs) * (1 - 2 * probs)).sum(2) * ACTIVE)
+
+
+def test_split(opened):
+    low = torch.where(ACTIVE, 0.2, 0.5).double()
+    high = CUTS.clamp(min=0.25)
+    degree = torch.tensor([[4, 1, 12, 0, 2], [3, 12, 2, 0, 12]])
+    rate = torch.full_like(low, 1e4)
+    ours, reference = (b.split(m, s, low, high, degree, rate) for b, m, s in opened)
+    asked = degree > 0
+    for counts, expected in zip(ours[:2], reference[:2], strict=True):
+        assert torch.equal(counts[asked], expected[asked])
+    asked = (torch.arange(POWERS) < degree[..., None, None]).expand_as(ours[2])
+    torch.testing.assert_close(ours[2][asked], reference[2][asked], rtol=1e-11, atol=1e-11)
+    _, maps_, _ = opened[1]
+    probs = maps_.probs.double().flatten(2)
+    for side, inside in enumerate((probs > high[..., None], probs <= low[..., None])):
+        sums = torch.stack([(probs**j).where(inside, 0).sum(2) for j in range(1, POWERS + 1)], 2)
+        expected = sums[asked[:, :, side]]
+        torch.testing.assert_close(
+            ours[2][:, :, side][asked[:, :, side]], expected, rtol=1e-10, atol=1e-10
+        )
+
+
+def test_split_skips_no_block_that_matters():
+    # A block of nearly equal values is taken for one of equal values, but only as far as the
+    # product of all (1 - p s), with s about 1 / rate, does not notice.
+    values = torch.linspace(0, 1, 400 * 1024, dtype=torch.float64).view(1, 1, -1) ** 8
+    opened_maps = numba_cpu.open_maps(values, None)
+    survey = numba_cpu.survey(opened_maps)
+    everything = torch.full_like(survey.mass, torch.inf)
+    degree = torch.full_like(survey.mass, POWERS).long()
+    sums = numba_cpu.split(opened_maps, survey, everything, everything, degree, survey.mass)[2]
+    order = torch.arange(1, POWERS + 1).double()
+    direct = torch.stack([(values**power).sum() for power in order])
+    assert not torch.equal(sums[0, 0, 1], direct)  # blocks were skipped
+    s = 5 / survey.mass.item()
+    log = -(sums[0, 0, 1] * s**order / order).sum()
+    assert log.item() == pytest.approx(torch.log1p(-values * s).sum().item(), abs=3e-12)
+
+
+def integrals(rows, outside, less_one):
+    """Return integrals of rows with 3 to 8 nodes, as the exact solver might ask for them."""
+    generator = torch.Generator().manual_seed(rows)
+    label, part, amount = torch.rand(3, rows, 8, generator=generator).double()
+    needed = torch.arange(rows) % 6 + 3
+    part = part.where(torch.arange(8) < needed[:, None], 0)
+    hits, mass = (less_one, 1.0) if outside else (2.0, 0.0)
+    return Integrals(label, part, 3 + amount, needed, hits, mass, less_one, outside)
+
+
+@pytest.mark.parametrize("less_one", [0.0, 1.0])
+@pytest.mark.parametrize("outside", [True, False])
+def test_scan(threads, outside, less_one):
+    threads(2)
+    rows, width = 40, 700
+    rng = np.random.default_rng(6)
+    extra = rng.integers(0, width + 1, rows)
+    values = np.round(rng.random((rows, width)) ** rng.integers(1, 30, (rows, 1)), 2)
+    values = np.sort(values * (np.arange(width) < extra[:, None]), 1)[:, ::-1].copy()
+    terms = integrals(rows, outside, less_one)
+    arguments = torch.from_numpy(values), torch.from_numpy(extra), terms
+    taken = numba_cpu.scan(*arguments)
+    assert torch.equal(taken, torch_reference.scan(*arguments))
+    assert len(taken.unique()) > 5
+    for row in range(0, rows, 7):
+        assert taken[row] == best_prefix(values[row, : extra[row]], terms, row)
+
+
+def best_prefix(values, terms, row):
+    """Return how many of the values are best to take, straight from the definition."""
+    label, part, amount = (term[row, : terms.nodes[row]].numpy() for term in terms[:3])
+    scores = []
+    for taken in range(len(values) + 1):
+        left = 1 - values[:, None] + values[:, None] * label
+        hits = values[:, None] * label / left
+        product = label**taken * (left[taken:] if terms.outside else left).prod(0)
+        rise = terms.per_hit * hits[:taken].sum(0) - terms.per_count * (hits.sum(0) + taken)
+        score = part @ (product * (amount + rise + terms.per_mass * values[:taken].sum()))
+        inside_run = 0 < taken < len(values) and values[taken - 1] == values[taken]
+        scores.append(-np.inf if inside_run else score)
+    return int(np.argmax(scores))
 
 
 def test_claim(opened):

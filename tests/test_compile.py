@@ -17,6 +17,8 @@ OPTIONS = [
     {"correlation": 0.5},
     {"correlation": 0.5, "metric": "iou", "output_mode": "multilabel"},
     {"solver": "joint", "metric": "iou", "unassigned_policy": "void"},
+    {"output_mode": "multilabel", "solver": "exact"},
+    {"metric": "iou", "output_mode": "multilabel", "solver": "exact", "smooth": 0.5},
     {"metric": "acc"},
 ]
 

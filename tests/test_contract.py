@@ -29,6 +29,8 @@ CASES = [
     {"metric": "acc"},
     {"metric": "dice", "output_mode": "multilabel"},
     {"metric": "iou", "output_mode": "multilabel"},
+    {"metric": "dice", "output_mode": "multilabel", "solver": "exact"},
+    {"metric": "iou", "output_mode": "multilabel", "solver": "exact", "smooth": 0.5},
     {"metric": "dice", "output_mode": "multilabel", "solver": "BA"},
     {"metric": "dice", "output_mode": "multilabel", "solver": "TRNA", "smooth": 0.5},
     {"metric": "dice", "output_mode": "multilabel", "solver": "BA+TRNA"},

@@ -29,19 +29,23 @@ LAYERS = [
     {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"},
     {"rankseg._scipy_refined_normal"},
     {"rankseg.distribution"},
-    {"rankseg._problem", "rankseg._objectives", "rankseg._backends.numba_kernels"},
-    {"rankseg._backends.numba_profile"},
+    {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
+    | {"rankseg._backends.numba_kernels"},
+    {"rankseg._backends.numba_profile", "rankseg._backends.numba_moments"},
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends"},
     {"rankseg._solvers._loop", "rankseg._solvers._interpolation", "rankseg._solvers._volume"},
     {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
     | {"rankseg._solvers._reciprocals"},
-    {"rankseg._solvers._models", "rankseg._solvers._correlated"},
+    {"rankseg._solvers.exact", "rankseg._solvers._correlated"},
+    {"rankseg._solvers._models"},
     {"rankseg._solvers.rma", "rankseg._solvers.ba"},
     {"rankseg._solvers.joint"},
     {"rankseg._solvers"},
-    {"rankseg._api", "rankseg._class_profile"},
+    {"rankseg._score", "rankseg._class_profile"},
+    {"rankseg._decision"},
+    {"rankseg._api"},
     {"rankseg.functional", "rankseg.calibration", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
@@ -207,6 +211,7 @@ def test_backends_offer_the_same_operations():
     cuts = {"open_maps", "survey", "above", "between", "masks"}
     operations = cuts | {"claim", "resolve", "tally", "profile"}
     operations |= {"sizes", "moments"}
+    operations |= {"split", "scan"}
     for backend in (numba_cpu, torch_reference):
         public = {
             name

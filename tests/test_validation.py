@@ -52,10 +52,14 @@ WRONG_OPTIONS = [
 ]
 
 WRONG_COMBINATIONS = [
-    ({"solver": "joint", "output_mode": "multilabel"}, ValueError, r"'auto', 'RMA', 'BA'"),
-    ({"solver": "argmax"}, ValueError, r"are \['auto', 'RMA', 'joint', 'BA', 'TRNA', 'BA\+TRNA'\]"),
-    ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA'\]"),
-    ({"metric": "iou", "solver": "trna"}, ValueError, r"are \['auto', 'RMA', 'joint'\]"),
+    ({"solver": "joint", "output_mode": "multilabel"}, ValueError, r"'auto', 'RMA', 'exact', 'BA'"),
+    (
+        {"solver": "argmax"},
+        ValueError,
+        r"are \['auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA\+TRNA'\]",
+    ),
+    ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA', 'exact'\]"),
+    ({"metric": "iou", "solver": "trna"}, ValueError, r"are \['auto', 'RMA', 'joint', 'exact'\]"),
     ({**BA, "safe_screening": True}, TypeError, r"takes the options \['eps'\], got"),
     ({"solver": "BA", "unassigned_policy": "void"}, TypeError, r"options \['eps', 'void_index'\]"),
     ({"eps": 0.1}, TypeError, r"solver='RMA' .* takes the options .*got \['eps'\]"),
@@ -155,7 +159,7 @@ def test_solver_of_one_channel_with_several(solver):
     with pytest.raises(
         ValueError,
         match=rf"solver='{re.escape(solver)}' with output_mode='multiclass' decides one channel, "
-        r"got probs of 3 classes; .* or a solver in \['auto', 'RMA', 'joint'\]",
+        r"got probs of 3 classes; .* or a solver in \['auto', 'RMA', 'joint', 'exact'\]",
     ):
         decide(GOOD)
     decide(GOOD[:, :1])

@@ -5,17 +5,21 @@ from typing import TYPE_CHECKING
 from rankseg import calibration, distribution, functional, metrics
 from rankseg._api import RankSEG
 from rankseg._class_profile import ClassProfile
+from rankseg._decision import Decision
+from rankseg._score import expected_score
 from rankseg._version import __version__
 from rankseg.distribution import RefinedNormalPB
 from rankseg.functional import rankdice_ba, rankseg_rma
 
 __all__ = [
     "ClassProfile",
+    "Decision",
     "RankSEG",
     "RefinedNormalPB",
     "__version__",
     "calibration",
     "distribution",
+    "expected_score",
     "functional",
     "metrics",
     "rankdice_ba",

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Unpack
 
-from rankseg._problem import Problem
+from rankseg._decision import Decision, decide
+from rankseg._problem import Maps, Problem
 from rankseg._settings import Settings, SolverOptions
 from rankseg._solvers import solve
 
 __all__ = ["RankSEG"]
-
-Maps = TypeVar("Maps", Tensor, np.ndarray)
-
 
 OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob")
 
@@ -46,10 +43,13 @@ class RankSEG(nn.Module):
     output_mode : {'multiclass', 'multilabel'}
         One label per pixel, or one mask per class. One channel is binary in both: a mask, or
         the same as labels 0 and 1.
-    solver : {'auto', 'RMA', 'joint', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax'}
+    solver : {'auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax'}
         ``'RMA'`` maximises the reciprocal moment approximation of the expected metric for each
         class, then resolves pixels claimed by several classes or by none as published.
         ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
+        ``'exact'`` maximises the expected metric itself for each class, and shares pixels out as
+        ``'RMA'`` does: it differs where few pixels are expected in a class, in some 1.5 to 3
+        times the time of RMA.
         ``'BA'`` and ``'TRNA'`` (Dice; multilabel, or one channel) approximate the distribution of
         a class's volume instead, by a refined normal [1]_: the same for every pixel, or without
         the pixel looked at, which is closer for small regions. ``'BA+TRNA'`` takes the first for
@@ -107,7 +107,8 @@ class RankSEG(nn.Module):
     the sums being those of :math:`p_i(z)`, to about 1e-7. Multiclass labels never score less by
     it than the published ones.
 
-    Linear time in pixels and classes. BA and TRNA are equations (13) and (12) of [1]_ with every
+    See :func:`rankseg.expected_score` for what ``'exact'`` maximises. Linear time in pixels and
+    classes. BA and TRNA are equations (13) and (12) of [1]_ with every
     term of their sums, in the time of a sort of the likelier pixels. On the CPU kernels, labels do
     not depend on the number of threads, on how images are batched, or on the layout in memory.
 
@@ -195,6 +196,26 @@ class RankSEG(nn.Module):
         """Decide a batch of probability maps: the same as calling the module."""
         decision: Maps = self(probs, valid)
         return decision
+
+    @torch.no_grad()
+    def decide(self, probs: Maps, valid: Maps | None = None) -> Decision:
+        """Decide, and tell what the decision is expected to score, without any labels.
+
+        Takes some hundred times as long as a call: every probability is looked at more than once,
+        in float64. Arguments and errors are those of a call; the metric must not be ``'acc'``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from rankseg import RankSEG
+        >>> probs = torch.tensor([[[0.9, 0.45, 0.4, 0.1]]])
+        >>> told = RankSEG("dice", output_mode="multilabel").decide(probs)
+        >>> told.prediction.int(), told.volume, told.cut
+        (tensor([[[1, 1, 1, 0]]], dtype=torch.int32), tensor([[3]]), tensor([[0.1000]]...))
+        >>> f"{told.expected.item():.3f} instead of {told.expected_argmax.item():.3f}"
+        '0.690 instead of 0.653'
+        """
+        return decide(probs, valid, self.settings)
 
     def extra_repr(self) -> str:
         """Show the options in ``repr``, ``'auto'`` replaced by the solver it stands for."""

@@ -34,7 +34,8 @@ def factor_nodes(count: int = NODES, device: torch.device | str = "cpu") -> tupl
 
 def given_factor(probs: Tensor, factor: Tensor, correlation: float) -> Tensor:
     """Return the probabilities given the factor, in float64; 0 and 1 stay what they are."""
-    spread = math.sqrt(1 - correlation)
+    if correlation == 0:
+        return probs.double() + torch.zeros_like(factor)
     score = torch.special.ndtri(probs.double()) + math.sqrt(correlation) * factor
-    given: Tensor = torch.special.ndtr(score / spread)
+    given: Tensor = torch.special.ndtr(score / math.sqrt(1 - correlation))
     return given

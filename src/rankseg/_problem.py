@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor
 from rankseg._arguments import describe, viewable
 from rankseg._settings import SUPPORT, VOID_INDEX, Settings
 
-__all__ = ["Problem"]
+__all__ = ["Maps", "Problem", "as_tensor"]
+
+Maps = TypeVar("Maps", Tensor, np.ndarray)
+"""What a caller gives, and gets back."""
 
 OVERSHOOT = 0.01
 """How far outside [0, 1] values may lie to be taken, in an error, for inexact probabilities."""
@@ -53,7 +56,7 @@ class Problem:
             If a shape, a device or ``void_index`` does not fit, or the solver does not decide
             so many classes.
         """
-        tensor = _tensor("probs", probs)
+        tensor = as_tensor("probs", probs)
         if tensor.dtype not in DTYPES:
             names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
             raise TypeError(f"probs must be of a dtype in {names}, got {tensor.dtype}")
@@ -96,7 +99,7 @@ class Problem:
         return decision.numpy() if self.numpy else decision
 
 
-def _tensor(name: str, value: object) -> Tensor:
+def as_tensor(name: str, value: object) -> Tensor:
     """View an array or tensor as a plain tensor without gradient."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array; say which pixels count with valid=")
@@ -146,7 +149,7 @@ def _check_classes(settings: Settings, classes: int) -> None:
 
 
 def _mask(valid: object, probs: Tensor) -> Tensor:
-    mask = _tensor("valid", valid)
+    mask = as_tensor("valid", valid)
     expected = (probs.shape[0], *probs.shape[2:])
     if mask.dtype != torch.bool:
         raise TypeError(f"valid must be boolean, got {mask.dtype}")

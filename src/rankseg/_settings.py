@@ -57,6 +57,9 @@ SUPPORT = {
     "joint": Support(
         ("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index", "correlation")}
     ),
+    "exact": Support(
+        ("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index"), "multilabel": ()}
+    ),
     "BA": MASKS_BY_VOLUME,
     "TRNA": MASKS_BY_VOLUME,
     "BA+TRNA": MASKS_BY_VOLUME,

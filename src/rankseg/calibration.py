@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._api import Maps
 from rankseg._arguments import describe, number
 from rankseg._backends._records import ULPS_ABOVE_ONE
-from rankseg._problem import Problem
+from rankseg._problem import Maps, Problem
 from rankseg._settings import Settings
 
 __all__ = ["prior_correction"]

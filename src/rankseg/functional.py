@@ -6,8 +6,9 @@ from typing import Literal
 
 from typing_extensions import Unpack
 
-from rankseg._api import Maps, RankSEG
+from rankseg._api import RankSEG
 from rankseg._arguments import choice
+from rankseg._problem import Maps
 from rankseg._settings import SolverOptions
 
 __all__ = ["rankdice_ba", "rankseg", "rankseg_rma"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,12 @@ CONTESTED = -2
 
 ULPS_ABOVE_ONE = 4
 """Units in the last place by which a probability may exceed 1: averaging and resampling round."""
+
+DUST = 1e-16
+"""Powers of a probability below this are left out: they would be subnormal, and very slow."""
+
+POWERS = 12
+"""How many power sums ``split`` gives."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,32 @@ class Gains:
         one, zero = (torch.full_like(slope[:1, :1, :1], end).expand_as(slope) for end in (1, 0))
         toll = slope * edges[:-1] - knots[..., :-1]
         return cls(slope=slope, toll=toll, size=one, shrink=zero)
+
+
+class Integrals(NamedTuple):
+    """The expected metric of a mask, less a constant, as pixels join it: per row, a sum over nodes.
+
+    The score is ``sum_k part_k amount_k``. A pixel of probability ``p`` outside the mask
+    multiplies ``part`` by ``left = 1 - p + p label`` and adds ``-per_count p label / left`` to
+    ``amount``. As it joins, ``part`` is multiplied by ``label``, and divided by ``left`` if only
+    pixels ``outside`` belong there; ``amount`` rises by ``per_hit p label / left + per_mass p -
+    per_count``.
+
+    Attributes
+    ----------
+    label, part, amount
+        ``(rows, nodes)`` float64, for the mask and the pixels known before.
+    nodes
+        ``(rows,)`` int64: how many of them the row has.
+    per_hit, per_mass, per_count, outside
+        Which metric it is.
+    """
+
+    label: Any
+    part: Any
+    amount: Any
+    nodes: Any
+    per_hit: float
+    per_mass: float
+    per_count: float
+    outside: bool

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from rankseg._backends import numba_kernels as kernels
-from rankseg._backends import numba_labels, numba_profile
+from rankseg._backends import numba_labels, numba_moments, numba_profile
 from rankseg._backends._bins import BINS
-from rankseg._backends._records import ULPS_ABOVE_ONE, Gains, Survey
+from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, Gains, Integrals, Survey
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
@@ -26,6 +26,12 @@ FAULT_IS_KNOWN = True
 VALUES_PER_TASK = 1 << 21
 """Fewest probabilities to a task, about half a millisecond of work: waking a thread for less
 costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
+
+VALUES_PER_NODE = 4
+"""Probabilities that are surveyed in the time that one node of an integral takes per pixel."""
+
+NEGLIGIBLE = 1e-12
+"""Relative error of an integral that taking blocks for ones of equal values may cause."""
 
 
 class Maps(NamedTuple):
@@ -256,14 +262,69 @@ def profile(maps: Maps, survey: Survey, active: Tensor, labels: Tensor | None = 
     return torch.from_numpy(out[0] if chunks == 1 else out.sum(0))
 
 
+def split(
+    maps: Maps, survey: Survey, low: Tensor, high: Tensor, degree: Tensor, rate: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count the values above ``high`` and those in ``(low, high]``; sum the powers of the others.
+
+    All of ``(batch, classes)``. Of a class, powers 1 to ``degree`` are needed, at most ``POWERS``;
+    a degree of 0 leaves the class out. The sums stand for series in which powers come with those
+    of ``1 / rate``, and need be no more precise than that: here, blocks of nearly equal values
+    are not read.
+
+    Returns the two counts and ``(batch, classes, 2, POWERS)`` sums, of the values above ``high``
+    and of those not above ``low``, all float64; sums beyond the degree are of no meaning.
+    """
+    groups = _groups(maps)
+    counts = np.zeros((maps.batch, maps.classes, 2, groups), np.int64)
+    sums = np.zeros((maps.batch, maps.classes, 2, groups, POWERS))
+    _run(
+        numba_moments.split,
+        maps.batch * maps.classes * groups,
+        maps,
+        survey.detail,
+        _round_down(low, maps),
+        _round_down(high, maps),
+        degree.numpy(),
+        NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels,
+        counts,
+        sums,
+    )
+    above, between = torch.from_numpy(counts.sum(3).astype(np.float64)).unbind(2)
+    return above, between, torch.from_numpy(np.ascontiguousarray(sums.swapaxes(3, 4)).sum(-1))
+
+
+def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
+    """Find the best mask of each row among those that take its ``j`` largest values.
+
+    ``values`` is ``(rows, width)``, largest first, of which the first ``extra`` count. Only where
+    the value falls is there a cut; the smallest of several best masks wins. Returns ``j``, int64
+    ``(rows,)``.
+    """
+    taken = np.zeros(len(values), np.int64)
+    arrays = integrals._replace(
+        label=integrals.label.numpy(),
+        part=integrals.part.numpy(),
+        amount=integrals.amount.numpy(),
+        nodes=integrals.nodes.numpy(),
+    )
+    job = functools.partial(numba_moments.scan, values.numpy(), extra.numpy(), arrays, taken)
+    _spread(job, len(values), VALUES_PER_NODE * values.numel() * integrals.label.shape[1])
+    return torch.from_numpy(taken)
+
+
 def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -> None:
-    """Run a kernel over all units, on as many threads as torch may use, this one among them."""
-    threads = torch.get_num_threads()
+    """Run a kernel over all units of some maps."""
     values = maps.batch * maps.classes * maps.pixels
+    _spread(functools.partial(kernel, maps.source, *arguments), units, values)
+
+
+def _spread(job: Callable[[int, int], None], units: int, values: int) -> None:
+    """Run a job over all units, on as many threads as torch may use, this one among them."""
+    threads = torch.get_num_threads()
     tasks = max(1, min(4 * threads, units, values // VALUES_PER_TASK))
     bounds = [units * task // tasks for task in range(tasks + 1)]
     ranges = deque(itertools.pairwise(bounds))
-    job = functools.partial(kernel, maps.source, *arguments)
     helpers = []
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: this thread does it all
         for _ in range(min(threads, tasks) - 1):

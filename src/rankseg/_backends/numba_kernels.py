@@ -24,6 +24,9 @@ BLOCK = 1024
 GROUP = 16
 """Blocks per unit of work: large against the cost of starting one, small against an image."""
 
+PIECE = 64
+"""Pixels that are looked at together where few are wanted."""
+
 DIRECT, STRIDED, FLOAT16, BFLOAT16 = range(4)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -288,6 +291,14 @@ def moments(source, tables, active, means, variances, thirds, first, last):
 
 
 @_jit
+def _any_between(row, low, high):
+    number = np.int32(0)
+    for i in range(row.size):
+        number += np.int32((row[i] > low) & (row[i] <= high))
+    return number > 0
+
+
+@_jit
 def between(source, tables, low, high, images, labels, found, first, last):
     """Gather, for each row asked for, the values in (low, high]. A unit is a row."""
     blocks = tables.mass.shape[2]
@@ -302,10 +313,14 @@ def between(source, tables, low, high, images, labels, found, first, last):
                 continue
             pixel = block * BLOCK
             row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
-            for i in range(row.size):
-                if low[unit] < row[i] <= high[unit]:
-                    found[unit, size] = row[i]
-                    size += 1
+            for piece in range(0, row.size, PIECE):
+                here = row[piece : piece + PIECE]
+                if not _any_between(here, low[unit], high[unit]):
+                    continue
+                for i in range(here.size):
+                    if low[unit] < here[i] <= high[unit]:
+                        found[unit, size] = here[i]
+                        size += 1
 
 
 @_jit

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._bins import BINS, bin_of
-from rankseg._backends._records import CONTESTED, ULPS_ABOVE_ONE, UNASSIGNED, Gains, Survey
+from rankseg._backends._records import (
+    CONTESTED,
+    DUST,
+    POWERS,
+    ULPS_ABOVE_ONE,
+    UNASSIGNED,
+    Gains,
+    Integrals,
+    Survey,
+)
 
 FAULT_IS_KNOWN = False
 """The survey's fault is on the device: looking at it is waiting for it."""
@@ -155,6 +164,46 @@ def profile(maps: Maps, survey: Survey, active: Tensor, labels: Tensor | None = 
         count = count.scatter_add(2, bins, chosen.flatten(2).double())
         mass = mass.scatter_add(2, bins, probs.where(chosen, 0).flatten(2).double())
     return torch.stack((count, mass), -1)
+
+
+def split(
+    maps: Maps, survey: Survey, low: Tensor, high: Tensor, degree: Tensor, rate: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    above, between = torch.zeros_like(low), torch.zeros_like(low)
+    sums = torch.zeros(*low.shape, 2, POWERS, dtype=torch.float64, device=low.device)
+    for slab in _slabs(maps):
+        probs = maps.probs[:, :, slab]
+        over = _exceeds(probs, high)
+        under = ~_exceeds(probs, low)
+        above += over.sum(_spatial(probs))
+        between += (~over & ~under).sum(_spatial(probs))
+        for side, inside in enumerate((over, under)):
+            values = probs.where(inside & (_widen(degree, probs) > 0), 0).double()
+            sums[:, :, side, 0] += _sum(values)
+            values = values.where(values > DUST, 0)
+            terms = values
+            for power in range(1, POWERS):
+                terms = terms * values
+                sums[:, :, side, power] += _sum(terms)
+    return above, between, sums
+
+
+def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
+    taken = torch.arange(values.shape[1] + 1, device=values.device)
+    ranked = torch.nn.functional.pad(values.clamp(max=1), (1, 0))
+    gained = integrals.per_mass * ranked.cumsum(1) - integrals.per_count * taken
+    score = torch.zeros_like(ranked)
+    for k in range(integrals.label.shape[1]):
+        label, part, amount = (term[:, k : k + 1] for term in integrals[:3])
+        left = 1 - ranked + ranked * label
+        hits = (ranked * label / left).cumsum(1)
+        step = (label / left if integrals.outside else label).expand_as(left).clone()
+        step[:, :1] = part * left.cumprod(1)[:, -1:]
+        amount = amount - integrals.per_count * hits[:, -1:] + integrals.per_hit * hits + gained
+        score = score + step.cumprod(1) * amount
+    ends = torch.nn.functional.pad(values[:, 1:] < values[:, :-1], (1, 1), value=True)
+    ends = ends | (taken == extra.unsqueeze(1))
+    return score.masked_fill(~ends | (taken > extra.unsqueeze(1)), -torch.inf).argmax(1)
 
 
 def _above(maps: Maps, cuts: Tensor) -> tuple[Tensor, Tensor]:

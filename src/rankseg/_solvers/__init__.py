@@ -14,8 +14,9 @@ from rankseg._problem import Problem
 from rankseg._settings import Settings
 from rankseg._solvers.ba import ba_masks
 from rankseg._solvers.baselines import argmax_labels, argmax_masks, threshold_masks
+from rankseg._solvers.exact import exact_masks
 from rankseg._solvers.joint import joint_labels
-from rankseg._solvers.rma import rma_labels, rma_masks
+from rankseg._solvers.rma import exact_labels, rma_labels, rma_masks
 
 Solve = Callable[[ModuleType, Any, Survey, Settings], Tensor]
 
@@ -23,6 +24,8 @@ SOLVERS: dict[tuple[str, str], Solve] = {
     ("RMA", "multiclass"): rma_labels,
     ("RMA", "multilabel"): rma_masks,
     ("joint", "multiclass"): joint_labels,
+    ("exact", "multiclass"): exact_labels,
+    ("exact", "multilabel"): exact_masks,
     ("BA", "multilabel"): ba_masks,
     ("TRNA", "multilabel"): ba_masks,
     ("BA+TRNA", "multilabel"): ba_masks,
@@ -34,6 +37,7 @@ SOLVERS: dict[tuple[str, str], Solve] = {
 BINARY: dict[str, Solve] = {
     "RMA": rma_masks,
     "joint": rma_masks,  # one class shares its pixels with no other
+    "exact": exact_masks,
     "BA": ba_masks,
     "TRNA": ba_masks,
     "BA+TRNA": ba_masks,

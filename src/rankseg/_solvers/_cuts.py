@@ -27,9 +27,7 @@ def optimal_cuts(
     ``(batch, classes)`` float64, infinite for classes that are not ``active``. The mask holds the
     pixels with ``p > cut``; pixels that equal the cut would not change the objective.
     """
-    volume = survey.mass
-    fewest = objective.bonus(torch.full_like(volume, torch.inf), volume)
-    fraction = _Fraction(backend, maps, survey, active, fewest, objective.offset(volume))
+    fraction = _Fraction.with_fewest_bonus(backend, maps, survey, objective, active)
     cut = fraction.best_cut(fraction.first_cut())
     if not objective.fractional:
         cut = _search_bracket(fraction, objective, cut)
@@ -53,6 +51,18 @@ def stopping_cuts(
     return cut, fraction.above(cut, active)[0]
 
 
+def fraction_cuts(
+    backend: ModuleType, maps: Any, survey: Survey, objective: Objective, active: Tensor
+) -> Tensor:
+    """Return, per image and class, the largest fraction that is not above the optimal cut.
+
+    A fraction ``(mass + bonus) / (count + offset)`` of some mask, with the ``bonus`` of endless
+    ones; of a linear-fractional objective it is the optimal cut.
+    """
+    fraction = _Fraction.with_fewest_bonus(backend, maps, survey, objective, active)
+    return fraction.best_cut(fraction.first_cut())
+
+
 @dataclass(frozen=True)
 class _Fraction:
     """``(mass + bonus) / (count + offset)`` of a mask, to be made as large as it can be."""
@@ -63,6 +73,15 @@ class _Fraction:
     active: Tensor
     bonus: Tensor
     offset: Tensor
+
+    @classmethod
+    def with_fewest_bonus(
+        cls, backend: ModuleType, maps: Any, survey: Survey, objective: Objective, active: Tensor
+    ) -> _Fraction:
+        """Return the fraction with the bonus of endless masks."""
+        volume = survey.mass
+        bonus = objective.bonus(torch.full_like(volume, torch.inf), volume)
+        return cls(backend, maps, survey, active, bonus, objective.offset(volume))
 
     def of(self, count: Tensor | float, mass: Tensor | float) -> Tensor:
         """Return the fraction of a mask."""

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from rankseg._backends._records import Gains, Survey
 from rankseg._objectives import Objective
+from rankseg._settings import Settings
 from rankseg._solvers._cuts import optimal_cuts
+from rankseg._solvers.exact import exact_cuts
 
 
 class Model(Protocol):
@@ -62,7 +64,10 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Independent:
-    """Labels are independent given the image, as in both papers; a state is count and mass."""
+    """Labels are independent given the image, as in both papers; a state is count and mass.
+
+    A mask is worth its RMA objective.
+    """
 
     backend: ModuleType
     maps: Any
@@ -88,3 +93,17 @@ class Independent:
 
     def slope(self, state: tuple[Tensor, Tensor]) -> Gains:
         return self.objective.slope(*state, self.survey.mass)
+
+
+@dataclass(frozen=True)
+class Exact(Independent):
+    """The same, with the cuts of the masks that maximise the expected metric itself.
+
+    Pixels are shared out by RMA's gains. Exact ones would differ from them by the reciprocal of
+    the volume, relatively, and cost an integral for every one.
+    """
+
+    settings: Settings
+
+    def cuts(self, active: Tensor) -> Tensor:
+        return exact_cuts(self.backend, self.maps, self.survey, self.settings, active)

@@ -12,7 +12,7 @@ from rankseg._backends._records import Survey
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
 from rankseg._solvers._correlated import Correlated
-from rankseg._solvers._models import Independent, Model
+from rankseg._solvers._models import Exact, Independent, Model
 
 
 def rma_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
@@ -38,6 +38,12 @@ def rma_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setting
     own = _share_out(model, settings)
     better = model.score(model.tally(own)).sum(1) >= model.score(model.tally(labels)).sum(1)
     return torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, labels)
+
+
+def exact_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return non-overlapping labels, shared out by the published rule between exact masks."""
+    objective = OBJECTIVES[settings.metric](settings.smooth)
+    return _share_out(Exact(backend, maps, survey, objective, settings), settings)
 
 
 def model_of(
