@@ -7,6 +7,18 @@ import math
 import torch
 from torch import Tensor
 
+PRECISION = 1e-16
+"""Relative error aimed at: that of rounding."""
+
+
+def nodes_needed(rate: float) -> int:
+    """Return how many nodes leave an error of rounding, if each divides it by ``exp(rate)``.
+
+    The rate is that of the largest ellipse with foci -1 and 1 inside which the function has no
+    singularity: ``acosh(x)`` for one at ``x`` on the real axis, ``asinh(y)`` for one at ``i y``.
+    """
+    return 1 + math.ceil(-math.log(PRECISION) / rate)
+
 
 def chebyshev_nodes(number: int, like: Tensor) -> Tensor:
     """Return the nodes of the first kind in (-1, 1): ``(number,)``, on the device of ``like``."""
@@ -17,9 +29,7 @@ def interpolation(number: int, points: Tensor) -> Tensor:
     """Return what every node contributes at every point of [-1, 1]: ``(number, points)``.
 
     The barycentric formula: columns sum to 1, and ``values @ interpolation(number, points)`` is
-    the polynomial through the values at the nodes. Its error falls like ``rho ** -number``, with
-    ``rho`` the sum of the half axes of the largest ellipse around -1 and 1 (its foci) in which
-    the function has no singularity.
+    the polynomial through the values at the nodes.
     """
     angles = _angles(number, points)
     signs = 1 - 2 * (torch.arange(number, device=points.device) % 2)

@@ -10,19 +10,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from rankseg._solvers._interpolation import chebyshev_nodes, interpolation
+from rankseg._solvers._interpolation import chebyshev_nodes, interpolation, nodes_needed
 
 DIRECT = 24
-"""Counts, from 1, that are too close to the poles at ``n + l = 0`` to be worth interpolating."""
+"""Counts that are too few to be worth interpolating."""
 
-RATIO = 16
+RATIO = 4
 """Most that ``n + l`` grows from end to end of a block."""
 
-PRECISION = 1e-17
-"""Aimed at by the number of nodes, so that errors are those of rounding."""
-
-LENGTH = 1 << 14
-"""Most counts in a block, so that temporaries stay small."""
+VALUES = 1 << 15
+"""Most values of a temporary: torch wakes its threads for more, and that costs more than it saves
+where others keep the cores busy."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +44,46 @@ class Block:
         not below 0, ``(width,)``; the result ``(rows, stop - start)``.
         """
         nodes, matrix = self._nodes
-        moments = distributions @ (nodes + shifted.unsqueeze(1)).reciprocal()
-        return moments if matrix is None else moments @ matrix
+        moments = torch.stack([(distributions / (node + shifted)).sum(1) for node in nodes], 1)
+        return moments if matrix is None else _product(moments, matrix)
 
     @cached_property
     def _nodes(self) -> tuple[Tensor, Tensor | None]:
         """Counts to take the moments at, and how to have all from these (None: they are all).
 
-        The moments are interpolated in ``u = log(n + first + 1)``. Their poles there are numbers
-        not above 0, and others pi off the real axis; the errors fall like ``exp(-rate)`` per node.
+        As functions of ``y = n + first`` the moments have all their poles at numbers not above 0,
+        so as functions of ``(y - middle) / (y + middle)`` at those of modulus 1 or more. With the
+        geometric mean of the block's ends as ``middle`` it is symmetric about 0.
         """
         if self.stop - self.start <= DIRECT:
             return self.counts, None
-        beyond = self.first + 1
-        low, high = math.log(self.start + beyond), math.log(self.stop - 1 + beyond)
-        middle, half = (high + low) / 2, (high - low) / 2
-        rate = min(math.acosh(middle / half), math.asinh(math.pi / half))
-        number = 1 + math.ceil(-math.log(PRECISION) / rate)
-        nodes = torch.exp(middle + half * chebyshev_nodes(number, self.counts)) - beyond
-        points = ((self.counts + beyond).log() - middle) / half
-        return nodes, interpolation(number, points)
+        low, high = self.start + self.first, self.stop - 1 + self.first
+        middle = math.sqrt(low * high)
+        reach = (high - middle) / (high + middle)
+        number = nodes_needed(math.acosh(1 / reach))
+        at_nodes = reach * chebyshev_nodes(number, self.counts)
+        nodes = middle * (1 + at_nodes) / (1 - at_nodes) - self.first
+        total = self.counts + self.first
+        return nodes, interpolation(number, (total - middle) / (total + middle) / reach)
 
 
-def count_blocks(most: int, first: int, device: torch.device) -> Iterator[Block]:
-    """Yield the counts from 1 to ``most`` in blocks that interpolation does well on."""
+def count_blocks(most: int, rows: int, first: int, device: torch.device) -> Iterator[Block]:
+    """Yield the counts from 1 to ``most`` in blocks small enough for that many distributions."""
+    longest = VALUES // max(rows, 8)
     start = 1
     while start <= most:
-        length = DIRECT if start + first < DIRECT else min(LENGTH, (RATIO - 1) * (start + first))
+        length = max(DIRECT, min(longest, (RATIO - 1) * (start + first)))
         yield Block(start, min(start + length, most + 1), first, device)
         start += length
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply two matrices of few inner terms, one term at a time.
+
+    The library that torch calls for ``@`` wakes its threads for the smallest of matrices, which
+    can take a thousand times as long as the product.
+    """
+    total = left[:, :1] * right[:1]
+    for k in range(1, left.shape[1]):
+        total.addcmul_(left[:, k : k + 1], right[k])
+    return total

@@ -55,9 +55,10 @@ class Volume:
         highest = math.ceil(self.mean + reach * self.sd) + 2
         x = (torch.arange(lowest, highest + 1, dtype=torch.float64) - self.mean) / self.sd
         skew = self.third / self.sd**2 / self.sd
-        first = lowest + _number_before(x, skew, self.eps / 2) - 2
-        last = highest - _number_before(-x.flip(0), -skew, self.eps / 2) + 1
-        return max(0, first), min(self.size, last)
+        before, after = _numbers_before(
+            torch.stack((x, -x.flip(0))), x.new_tensor([[skew], [-skew]]), self.eps / 2
+        )
+        return max(0, lowest + before - 2), min(self.size, highest - after + 1)
 
     @property
     def integers(self) -> Tensor:
@@ -65,8 +66,9 @@ class Volume:
         first, last = self.range
         return torch.arange(first, last + 1, dtype=torch.float64, device=self.device)
 
+    @cached_property
     def probabilities(self) -> Tensor:
-        """Return the probability of each integer: ``(1, width)``."""
+        """The probability of each integer: ``(1, width)``."""
         return self.without(torch.zeros(1, dtype=torch.float64, device=self.device))
 
     def without(self, pixels: Tensor) -> Tensor:
@@ -88,19 +90,14 @@ class Volume:
         return probabilities / total.clamp(min=LEAST)
 
 
-def _number_before(x: Tensor, skew: float, probability: float) -> int:
-    """Count the ascending ``x`` before ``F`` first exceeds a probability below 1/2.
+def _numbers_before(x: Tensor, skew: Tensor, probability: float) -> list[int]:
+    """Count, in rows of ascending ``x``, those before ``F`` first exceeds a probability below 1/2.
 
     With a skewness beyond 3 ``F`` may fall again later. What is counted ends where it is known to
     have exceeded the probability: at 0, or if skewed to the left at one of its turns, +-sqrt 3.
     """
-    turn = -math.sqrt(3)
-    cumulative = refined_normal_cdf(torch.cat((x.new_tensor([turn]), x)), x.new_tensor(skew))
-    below = cumulative.numpy() <= probability
-    if skew >= 0:
-        end = 0.0
-    elif below[0]:
-        end = -turn
-    else:
-        end = turn
-    return int((below[1:] & (x.numpy() < end)).argmin())
+    turn = x.new_full((len(x), 1), -math.sqrt(3))
+    below = refined_normal_cdf(torch.cat((turn, x), 1), skew) <= probability
+    end = torch.where(skew >= 0, 0.0, torch.where(below[:, :1], -turn, turn))
+    before: list[int] = (below[:, 1:] & (x < end)).int().argmin(1).tolist()
+    return before

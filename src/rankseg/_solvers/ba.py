@@ -30,12 +30,9 @@ from torch import Tensor
 from rankseg._backends._records import Survey
 from rankseg._settings import Settings
 from rankseg._solvers._cuts import stopping_cuts
-from rankseg._solvers._interpolation import chebyshev_nodes, interpolation
+from rankseg._solvers._interpolation import chebyshev_nodes, interpolation, nodes_needed
 from rankseg._solvers._reciprocals import count_blocks
 from rankseg._solvers._volume import Volume
-
-PIXEL_NODES = 14
-"""Nodes in the probability of the pixel left out: with ``HEAVY`` below, errors of 1e-14."""
 
 HEAVY = 16
 """A pixel with more than 1/16 of the variance is taken by itself; there are fewer than 16."""
@@ -134,7 +131,7 @@ class Blind:
 
     @property
     def distributions(self) -> Tensor:
-        return self.volume.probabilities()
+        return self.volume.probabilities
 
     def shares(self, ranks: slice) -> Tensor:
         return self.values[ranks].unsqueeze(0)
@@ -165,9 +162,14 @@ class Truncated:
         sure = (self.values >= 1 - self.light).sum()
         return sure + torch.arange(number, device=sure.device)
 
+    @cached_property
+    def nodes(self) -> int:
+        """Nodes to interpolate at: what is singular first, a variance of 0, is sd off the axis."""
+        return nodes_needed(math.asinh(4 * max(self.volume.sd, math.sqrt(HEAVY) / 2)))
+
     @property
     def distributions(self) -> Tensor:
-        doubt = self.light * (1 + chebyshev_nodes(PIXEL_NODES, self.values)) / 2
+        doubt = self.light * (1 + chebyshev_nodes(self.nodes, self.values)) / 2
         heavy = self.values.take(self.heavy.clamp(max=len(self.values) - 1))
         return self.volume.without(torch.cat((1 - doubt, heavy, doubt)))
 
@@ -175,7 +177,7 @@ class Truncated:
         p = self.values[ranks]
         sure, faint = p >= 1 - self.light, p <= self.light
         doubt = torch.minimum(p, 1 - p).clamp(max=self.light)
-        nodes = interpolation(PIXEL_NODES, 2 * doubt / self.light - 1)
+        nodes = interpolation(self.nodes, 2 * doubt / self.light - 1)
         every = torch.arange(ranks.start, ranks.stop, device=p.device)
         alone = (every == self.heavy.unsqueeze(1)) & ~sure & ~faint
         return p * torch.cat((nodes * sure, alone, nodes * (faint & ~sure)))
@@ -200,10 +202,10 @@ def gains(terms: Terms, volume: Volume, smooth: float) -> Iterator[tuple[slice, 
     """
     integers = volume.integers
     distributions = terms.distributions
-    none = torch.full_like(integers, smooth) / (integers + smooth)
-    lost = volume.probabilities() * none.nan_to_num()  # 0/0 is 0
+    lost = volume.probabilities * torch.full_like(integers, smooth) / (integers + smooth)
     taken = torch.zeros_like(distributions[:, :1])
-    for block in count_blocks(len(terms.values), volume.range[0], volume.device):
+    rows, first = len(distributions), volume.range[0]
+    for block in count_blocks(len(terms.values), rows, first, volume.device):
         ranks = slice(block.start - 1, block.stop - 1)
         taken = taken[:, -1:] + terms.shares(ranks).cumsum(1)
         gain = 2 * (taken * block.moments(distributions, integers + (smooth + 1))).sum(0)
