@@ -26,6 +26,12 @@ ADVERSARIAL = [name for name, _ in adversarial(np.random.default_rng(0), 1)]
 SKEWS = [0.0, 0.1, -0.3, 1.0, -2.0, 3.0, 3.1, -3.1, 5.0, -8.0, 72.0, -1e6]
 
 
+@pytest.fixture(autouse=True)
+def _values_are_checked():
+    """Check values as torch does from the start: its compiler turns that off for good."""
+    torch.distributions.Distribution.set_default_validate_args(True)
+
+
 def tensor(values):
     return torch.tensor(values, dtype=DOUBLE)
 
