@@ -83,14 +83,14 @@ def run(
     return finished.stdout
 
 
-def describe_origin(setup: Setup) -> Origin:
+def describe_origin(device: str, threads: int) -> Origin:
     return Origin(
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
         machine=f"{processor()}; {os.cpu_count()} cores",
         commit=commit(),
         torch=torch.__version__,
-        device=torch.cuda.get_device_name() if setup.device == "cuda" else "cpu",
-        threads=setup.threads,
+        device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        threads=threads,
     )
 
 

@@ -67,7 +67,7 @@ REQUIREMENTS = (
 def main() -> None:
     arguments = parse_arguments()
     setup = prepare(arguments)
-    origin = describe_origin(setup)
+    origin = describe_origin(setup.device, setup.threads)
     note("checking results")
     check_results(setup)
     rows: list[Row] = []
