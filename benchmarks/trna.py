@@ -50,7 +50,7 @@ def main() -> None:
         device=arguments.device,
         published=published,
     )
-    origin = describe_origin(setup)
+    origin = describe_origin(setup.device, setup.threads)
     note("checking results")
     check_results()
     rows = [line for side in arguments.sides for line in time_side(setup, side)]
