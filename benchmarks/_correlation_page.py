@@ -38,7 +38,7 @@ INTRODUCTION = """\
 # Correlated labels, presence and class weights on real probability maps
 
 RankSEG as published takes the labels of pixels for independent; `correlation` says how strongly
-they vary together instead (towards 1 a mask becomes that of the threshold 0.5). `pruning_prob`
+they vary together instead (towards 1 a mask mostly nears that of the threshold 0.5). `pruning_prob`
 decides which classes are present. `prior_correction` undoes the class weights a network was trained
 with. This page measures all three on every set we have, losses as well as gains, and says what we
 would set where nothing can be measured. Its numbers and tables, and

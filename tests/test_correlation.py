@@ -114,7 +114,7 @@ def test_no_correlation_is_the_published_rule(metric, mode, backend):
     assert not np.array_equal(RankSEG(metric, output_mode=mode, correlation=0.4)(probs), published)
 
 
-def test_full_correlation_is_the_threshold(backend):
+def test_full_correlation_is_the_threshold_where_few_pixels_are_doubtful(backend):
     probs = maps.smooth(1, 1, 64)
     probs = 1 / (1 + np.exp(-4 * np.random.default_rng(0).normal(size=probs.shape)))
     mask = RankSEG("dice", output_mode="multilabel", correlation=0.9999)(probs)

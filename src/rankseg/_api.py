@@ -70,8 +70,8 @@ class RankSEG(nn.Module):
     correlation : float
         For RMA and joint. In [0, 1): how far the labels of an image are right or wrong together,
         0 (the published rule) by default. The published model takes pixels to be independent,
-        and so includes too many doubtful ones; towards 1 a mask tends to the pixels above 1/2.
-        See the notes.
+        and so includes too many doubtful ones; towards 1 a mask comes near that of the threshold
+        1/2, unless most of the region is doubtful. See the notes.
     eps : float
         For BA, TRNA and BA+TRNA: the probability that the volumes left out of the sums have, half
         of it at either end; between 0 and 1, 1e-4 by default.
@@ -104,8 +104,8 @@ class RankSEG(nn.Module):
     .. math:: p_i(z) = \Phi\Bigl(\frac{\Phi^{-1}(p_i) + \sqrt r z}{\sqrt{1 - r}}\Bigr)
 
     and what is maximised is the mean of the objective over 15 Gauss-Hermite values of :math:`z`,
-    the sums being those of :math:`p_i(z)`, to about 1e-7. Multiclass labels never score less by
-    it than the published ones.
+    the sums being those of :math:`p_i(z)`, to about 1e-7 for :math:`r` up to 0.99. Multiclass
+    labels never score less by it than the published ones.
 
     See :func:`rankseg.expected_score` for what ``'exact'`` maximises. Linear time in pixels and
     classes. BA and TRNA are equations (13) and (12) of [1]_ with every
