@@ -220,7 +220,7 @@ def test_factor_nodes_integrate_polynomials():
         ({"metric": "acc"}, ValueError, "metric must be one of"),
         ({"metric": 3}, TypeError, "metric must be a string"),
         ({"smooth": -1}, ValueError, "smooth must be"),
-        ({"correlation": 1.0}, ValueError, "correlation must be below 1"),
+        ({"correlation": 1.0}, ValueError, "correlation must be in \\[0, 1\\)"),
         ({"correlation": -0.1}, ValueError, "correlation must be in"),
         ({"correlation": None}, TypeError, "correlation must be a real number"),
         ({"probs": np.zeros((3, 4))}, ValueError, "probs must have the axes"),
