@@ -9,7 +9,7 @@ import torch
 import maps
 from rankseg._backends import numba_cpu, torch_reference
 from rankseg._backends._bins import BINS, bin_edges, bin_of
-from rankseg._backends._records import CONTESTED, POWERS, UNASSIGNED, Gains, Integrals
+from rankseg._backends._records import CONTESTED, POWERS, UNASSIGNED, GainCurves, Gains, Integrals
 from rankseg._objectives import Dice, IoU
 
 
@@ -50,6 +50,7 @@ def opened(request, _slabs, threads):
 
 CUTS = torch.tensor([[0.5, 0.25, 0.5, 0.125, 0.375], [0.0, 0.25, torch.inf, 0.5, 0.25]]).double()
 ACTIVE = torch.tensor([[True, True, True, False, True], [True, True, False, True, True]])
+ROWS = ACTIVE.nonzero()
 
 
 def assert_same(results):
@@ -211,26 +212,34 @@ def test_profile(opened):
     results = []
     for backend, m, survey in opened:
         labels = backend.claim(m, survey, CUTS)[0]
-        results.append(
-            [backend.profile(m, survey, ACTIVE), backend.profile(m, survey, ACTIVE, labels)]
-        )
+        gains = Gains.probability(survey.mass)
+        resolved = backend.resolve(m, survey, labels.clone(), CUTS, gains, ACTIVE, 0.3, 255)
+        changes = [backend.exchange(m, survey, some, CUTS, ROWS) for some in (labels, resolved)]
+        results.append([backend.profile(m, survey, ROWS), *changes])
     assert_same(results)
-    whole, labelled = results[0]
-    assert torch.equal(whole[..., 0].sum(2), ACTIVE * 41000.0)
-    assert 0 < labelled.sum() < whole.sum()
+    whole, *changes = results[0]
+    assert torch.equal(whole[..., 0].sum(1), torch.full((8,), 41000.0).double())
+    (backend, m, survey), _ = opened
+    place = ROWS.unbind(1)
+    for some, change in zip((labels, resolved), changes, strict=True):
+        masks, held = backend.above(m, survey, CUTS, ACTIVE), backend.tally(m, survey, some)
+        for term in range(2):
+            assert torch.equal(change[..., term].sum(1), (held[term] - masks[term])[place])
+    assert (changes[0] < 0).any()
+    assert (changes[1] > 0).any()
 
 
 @pytest.mark.parametrize("floor", [0.0, -torch.inf])
-def test_resolve_with_gains_by_pieces(opened, floor):
-    power = torch.linspace(0.5, 2, 10).view(2, 5, 1)
-    curve = bin_edges(torch.device("cpu")).pow(power) - 0.5
+def test_resolve_with_gains_by_curves(opened, floor):
+    power = torch.linspace(0.5, 2, len(ROWS)).unsqueeze(1)
+    curve = bin_edges(torch.device("cpu")).pow(power) - 0.3
     results = []
     for backend, m, survey in opened:
         labels = backend.claim(m, survey, CUTS)[0]
-        gains = Gains.through(curve)
+        gains = GainCurves.through(ROWS, curve)
         results.append([backend.resolve(m, survey, labels, CUTS, gains, ACTIVE, floor, 255)])
     assert_same(results)
-    assert set(range(5)) <= set(results[0][0].unique().tolist())
+    assert {0, 1, 2, 4} <= set(results[0][0].unique().tolist())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -243,8 +252,8 @@ def test_bins_hold_their_upper_edge(dtype):
     assert ((values > edges[bins]) | (bins == 0)).all()
     probs = values.view(1, 1, -1)
     m = numba_cpu.open_maps(probs, None)
-    counts = numba_cpu.profile(m, numba_cpu.survey(m), torch.ones(1, 1, dtype=torch.bool))
-    assert torch.equal(counts[0, 0, :, 0], torch.bincount(bins, minlength=BINS).double())
+    counts = numba_cpu.profile(m, numba_cpu.survey(m), torch.zeros(1, 2, dtype=torch.long))
+    assert torch.equal(counts[0, :, 0], torch.bincount(bins, minlength=BINS).double())
 
 
 @pytest.mark.parametrize("smooth", [0.0, 0.5, 20.0])

@@ -13,7 +13,8 @@ import oracles
 from rankseg import RankSEG
 from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
-from rankseg._solvers import _profile_cuts
+from rankseg._solvers import _profile_cuts, rma
+from rankseg._solvers._correlated import Correlated
 
 NEAR = 1e-6
 """How much of the objective may be lost to the straight lines between bins."""
@@ -91,6 +92,22 @@ def test_labels_never_score_less_than_the_published_ones(metric, solver, policy,
     assert won > 9
 
 
+def test_images_whose_own_labels_score_less_get_the_published_ones(backend, monkeypatch):
+    probs = maps.softmax(2, 4, 23, 31)
+    published, own = RankSEG()(probs), RankSEG(correlation=0.5)(probs)
+    share_out = rma._share_out
+
+    def spoil(model, *args, **options):
+        labels = share_out(model, *args, **options)
+        if isinstance(model, Correlated):
+            labels[1] = 0
+        return labels
+
+    monkeypatch.setattr(rma, "_share_out", spoil)
+    assert np.array_equal(RankSEG(correlation=0.5)(probs), np.stack((own[0], published[1])))
+    assert not np.array_equal(own[0], published[0])
+
+
 def test_joint_never_scores_less_than_rma(backend):
     for metric, correlation in itertools.product(("dice", "iou"), (0.3, 0.8)):
         probs = maps.softmax(2, 5, 40, 40, seed=3, dtype="float64")
@@ -153,8 +170,9 @@ def test_sums_over_bins_are_those_over_pixels():
     from rankseg._backends import torch_reference
 
     opened = torch_reference.open_maps(values.view(1, 1, -1), None)
-    every = torch.ones(1, 1, dtype=torch.bool)
-    sums = curves.sums(torch_reference.profile(opened, None, every))[0, 0]
+    survey = torch_reference.survey(opened)
+    row = torch.zeros(1, 2, dtype=torch.long)
+    sums = curves.sums(torch_reference.profile(opened, survey, row))[0]
     exact = torch.stack([torch.ones_like(values), values, values, values**2, values.sqrt()]).sum(1)
     assert torch.allclose(sums, exact, rtol=1e-5, atol=0)
     assert torch.allclose(sums[:3], exact[:3], rtol=1e-12, atol=0)

@@ -38,7 +38,8 @@ LAYERS = [
     {"rankseg._solvers._loop", "rankseg._solvers._interpolation", "rankseg._solvers._volume"},
     {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
     | {"rankseg._solvers._reciprocals"},
-    {"rankseg._solvers.exact", "rankseg._solvers._correlated"},
+    {"rankseg._solvers.exact", "rankseg._solvers._average"},
+    {"rankseg._solvers._correlated"},
     {"rankseg._solvers._models"},
     {"rankseg._solvers.rma", "rankseg._solvers.ba"},
     {"rankseg._solvers.joint"},
@@ -209,7 +210,7 @@ def test_backends_offer_the_same_operations():
     from rankseg._backends import numba_cpu, torch_reference
 
     cuts = {"open_maps", "survey", "above", "between", "masks"}
-    operations = cuts | {"claim", "resolve", "tally", "profile"}
+    operations = cuts | {"claim", "resolve", "tally", "profile", "exchange"}
     operations |= {"sizes", "moments"}
     operations |= {"split", "scan"}
     for backend in (numba_cpu, torch_reference):

@@ -19,7 +19,7 @@ from rankseg._files import write_whole
 from rankseg._objectives import OBJECTIVES
 from rankseg._problem import Problem
 from rankseg._settings import Settings
-from rankseg._solvers._correlated import Average, factor_curves
+from rankseg._solvers._average import Average, Factor
 from rankseg._solvers._profile_cuts import best_edge
 
 __all__ = ["ClassProfile"]
@@ -93,7 +93,8 @@ class ClassProfile:
         maps = backend.open_maps(problem.probs, problem.valid)
         survey = backend.survey(maps)
         problem.check_values(survey.fault)
-        profile = backend.profile(maps, survey, torch.ones_like(survey.mass, dtype=torch.bool))
+        every = torch.ones_like(survey.mass, dtype=torch.bool)
+        profile = backend.profile(maps, survey, every.nonzero()).view(*every.shape, BINS, 2)
         count, mass = (term.contiguous() for term in profile.unbind(-1))
         if problem.valid is not None:
             count[..., 0] -= (~problem.valid).flatten(1).sum(1, keepdim=True)
@@ -163,12 +164,11 @@ class ClassProfile:
         objective = OBJECTIVES[metric](number("smooth", smooth, 0.0, float("inf")))
         correlation = number("correlation", correlation, 0.0, 1.0, excluded=(1.0,))
         present = self.peak > number("pruning_prob", pruning_prob, 0.0, 1.0)
-        knots, curves, weights = factor_curves(correlation, self.count.device)
+        factor = Factor.of(correlation, self.count.device)
         profile = torch.stack((self.count, self.mass), -1).flatten(0, 1)
-        average = Average(objective, weights, curves.sums(profile)[:, 2:])
-        edge, state = best_edge(profile, curves, average.score)
-        gains = objective.slope(state[:, :1], state[:, 2:], average.volume)
-        cut = _root(average.gains_at(knots, gains), edge, self.edges).view_as(self.peak)
+        average = Average.over(factor, objective, profile)
+        edge, state = best_edge(profile, factor.curves, average.score)
+        cut = _root(average.slope(state), edge, self.edges).view_as(self.peak)
         return torch.where(present, cut, torch.inf)
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -57,8 +57,7 @@ class Survey:
 class Gains:
     """What a class gains from one more pixel of probability ``p``, as a function of ``p``.
 
-    ``(slope p - toll) / (size - shrink p)``, each ``(batch, classes)`` float64; or each
-    ``(batch, classes, BINS)``, a straight line (size 1, shrink 0) for every bin of ``_bins``.
+    ``(slope p - toll) / (size - shrink p)``, each ``(batch, classes)`` float64.
     """
 
     slope: Tensor
@@ -76,17 +75,24 @@ class Gains:
         zero, one = torch.zeros_like(like), torch.ones_like(like)
         return cls(slope=one, toll=zero, size=one, shrink=zero)
 
-    @classmethod
-    def through(cls, knots: Tensor) -> Gains:
-        """Return the gains that run in straight lines through their values at the edges of bins.
 
-        ``knots`` is ``(batch, classes, BINS + 1)``.
-        """
+@dataclass(frozen=True)
+class GainCurves:
+    """Gains of any rising shape: a straight line ``slope p - toll`` for every bin of ``_bins``.
+
+    ``lines`` is ``(k, BINS, 2)`` float64; ``rows``, ``(k, 2)``, tells image and class of each. No
+    other class is given a pixel.
+    """
+
+    rows: Tensor
+    lines: Tensor
+
+    @classmethod
+    def through(cls, rows: Tensor, knots: Tensor) -> GainCurves:
+        """Return the gains with the values ``knots``, ``(k, BINS + 1)``, at the edges of bins."""
         edges = bin_edges(knots.device)
-        slope = knots.diff(dim=-1) / edges.diff()
-        one, zero = (torch.full_like(slope[:1, :1, :1], end).expand_as(slope) for end in (1, 0))
-        toll = slope * edges[:-1] - knots[..., :-1]
-        return cls(slope=slope, toll=toll, size=one, shrink=zero)
+        slope = knots.diff(dim=1) / edges.diff()
+        return cls(rows, torch.stack((slope, slope * edges[:-1] - knots[:, :-1]), -1))
 
 
 class Integrals(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor
 from rankseg._backends import numba_kernels as kernels
 from rankseg._backends import numba_labels, numba_moments, numba_profile
 from rankseg._backends._bins import BINS
-from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, Gains, Integrals, Survey
+from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
@@ -175,14 +175,17 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     return torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
 
 
-def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Label the pixels that exceed the cut of exactly one class.
+def claim(
+    maps: Maps, survey: Survey, cuts: Tensor, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Label the pixels that exceed the cut of exactly one class, over older ``labels`` if given.
 
     Returns the labels, int64 ``(batch, *spatial)`` with ``UNASSIGNED`` where no cut is exceeded
     and ``CONTESTED`` where several are, and count and sum of those labelled, per class.
     """
     # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
-    labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
+    if labels is None:
+        labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
     counts, masses = _image_tables(maps)
     _run(
         numba_labels.claim,
@@ -202,7 +205,7 @@ def resolve(
     survey: Survey,
     labels: Tensor,
     cuts: Tensor,
-    gains: Gains,
+    gains: Gains | GainCurves,
     eligible: Tensor,
     floor: float,
     void: int,
@@ -220,7 +223,7 @@ def resolve(
         survey.detail,
         labels.view(maps.batch, maps.pixels).numpy(),
         _round_down(cuts, maps),
-        _pieces(gains),
+        *_lay_out(gains, eligible.shape),
         eligible.numpy(),
         floor,
         void,
@@ -243,23 +246,35 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
     return _reduce(counts.swapaxes(1, 2), masses.swapaxes(1, 2))
 
 
-def profile(maps: Maps, survey: Survey, active: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Count and sum the values in every bin of ``_bins``, of the classes ``active``.
+def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
+    """Count and sum the values in every bin of ``_bins``.
 
-    With ``labels``, only of the pixels that bear the label of the class. Returns
-    ``(batch, classes, BINS, 2)`` float64, 0 for the other classes.
+    ``rows`` is ``(k, 2)``: image and class of each. Returns ``(k, BINS, 2)`` float64.
     """
-    chunks = -(-_blocks(maps) // numba_profile.CHUNK)
-    # NumPy's zeros are not touched until written to: classes without a profile cost nothing.
-    out = np.zeros((chunks, maps.batch, maps.classes, BINS, 2))
-    if labels is None:
-        units = maps.batch * maps.classes * chunks
-        _run(numba_profile.profile, units, maps, survey.detail, active.numpy(), out)
-    else:
-        flat = labels.view(maps.batch, maps.pixels).numpy()
-        kernel = numba_profile.labelled_profile
-        _run(kernel, maps.batch * chunks, maps, survey.detail, active.numpy(), flat, out)
-    return torch.from_numpy(out[0] if chunks == 1 else out.sum(0))
+    place, out = _bin_tables(maps, rows)
+    units = maps.batch * maps.classes * len(out)
+    _run(numba_profile.profile, units, maps, survey.detail, place, out)
+    return torch.from_numpy(out.sum(0))
+
+
+def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Tensor) -> Tensor:
+    """Return what pixels with the label of a class hold more than its mask, the values above a cut.
+
+    Counts and sums of bins as of :func:`profile`: those of pixels with the label and not in the
+    mask, less those of pixels in the mask without the label.
+    """
+    place, out = _bin_tables(maps, rows)
+    _run(
+        numba_profile.exchange,
+        maps.batch * len(out),
+        maps,
+        survey.detail,
+        labels.view(maps.batch, maps.pixels).numpy(),
+        _round_down(cuts, maps),
+        place,
+        out,
+    )
+    return torch.from_numpy(out.sum(0))
 
 
 def split(
@@ -410,17 +425,32 @@ def _image_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(shape, np.int64), np.zeros(shape)
 
 
+def _bin_tables(maps: Maps, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which row is that of a class, and make tables of bins: ``(chunks, rows, BINS, 2)``."""
+    chunks = -(-_blocks(maps) // numba_profile.CHUNK)
+    place = _places(rows, (maps.batch, maps.classes))
+    return place, np.zeros((chunks, len(rows), BINS, 2))
+
+
+def _places(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """Return, for every image and class, its place among the rows, or -1."""
+    place = np.full(shape, -1)
+    place[tuple(rows.numpy().T)] = np.arange(len(rows))
+    return place
+
+
 def _reduce(counts: np.ndarray, masses: np.ndarray) -> tuple[Tensor, Tensor]:
     """Add up the last axis, in one memory order for every shape: a batch sums as its images do."""
     count, mass = (np.ascontiguousarray(table).sum(-1) for table in (counts, masses))
     return torch.from_numpy(count.astype(np.float64)), torch.from_numpy(mass)
 
 
-def _pieces(gains: Gains) -> np.ndarray:
-    """Lay the terms out as the kernel reads them: one fraction, or a line for every bin."""
-    if gains.slope.dim() == 3:
-        return torch.stack(gains.terms()[:2], -1).numpy()
-    return torch.stack(gains.terms(), -1).unsqueeze(2).numpy()
+def _lay_out(gains: Gains | GainCurves, shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
+    """Lay gains out as the kernel reads them: by row and piece, and the row of every class."""
+    if isinstance(gains, GainCurves):
+        return gains.lines.numpy(), _places(gains.rows, shape)
+    table = torch.stack(gains.terms(), -1).view(-1, 1, 4)
+    return table.numpy(), np.arange(len(table)).reshape(shape)
 
 
 def _round_down(cuts: Tensor, maps: Maps) -> np.ndarray:

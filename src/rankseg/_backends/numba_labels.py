@@ -103,11 +103,12 @@ def _locate(values, pieces, distance, bins):
 
 
 @_jit
-def _gains_by_class(values, gains, distance, bins, out):
-    """Write the gain of every class at a value of its own."""
+def _gains_by_class(values, gains, place, distance, bins, out):
+    """Write the gain of every class at a value of its own; the least of all without gains."""
     _locate(values, gains.shape[1], distance, bins)
     for label in range(values.size):
-        out[label] = _gain(values[label], gains[label, bins[label]])
+        row = place[label]
+        out[label] = _gain(values[label], gains[row, bins[label]]) if row >= 0 else -np.inf
 
 
 @_jit
@@ -174,17 +175,17 @@ def _void_outside(source, image, pixel, void, labels):
 
 
 @_jit
-def resolve(source, tables, labels, cuts, gains, eligible, floor, void, first, last):
+def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, first, last):
     """Give each contested pixel to a class that claims it, each unassigned one to any eligible.
 
     The largest gain wins. An unassigned pixel in which no gain exceeds ``floor`` becomes void.
-    ``gains`` is ``(batch, classes, pieces, terms)``: the four terms of ``Gains``, or the two of a
-    straight line for each bin.
+    ``gains`` is ``(rows, pieces, terms)``: the four terms of ``Gains``, or for each bin the two of
+    ``GainCurves``; ``place`` tells which row is that of a class, or -1.
     """
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
     scratch = np.empty(BLOCK, source.values.dtype)
-    pieces = gains.shape[2]
+    pieces = gains.shape[1]
     least, most = np.empty(classes), np.empty(classes)
     distance = np.empty(max(BLOCK, classes))
     bins = np.empty(distance.size, np.int32)
@@ -207,21 +208,22 @@ def resolve(source, tables, labels, cuts, gains, eligible, floor, void, first, l
                 winner[j] = void
             lows = tables.low[image, :, block].astype(np.float64)
             peaks = tables.peak[image, :, block].astype(np.float64)
-            _gains_by_class(lows, gains[image], distance, bins, least)
-            _gains_by_class(peaks, gains[image], distance, bins, most)
+            _gains_by_class(lows, gains, place[image], distance, bins, least)
+            _gains_by_class(peaks, gains, place[image], distance, bins, most)
             bar = _surest_gain(least, eligible[image])
             for label in range(classes):
                 peak = peaks[label]
                 hopeless = not eligible[image, label] or most[label] < bar
                 reach_free = np.inf if hopeless else -1.0
                 reach_contested = np.float64(cuts[image, label])
-                if peak <= min(reach_free, reach_contested):
+                row_of_gains = place[image, label]
+                if peak <= min(reach_free, reach_contested) or row_of_gains < 0:
                     continue
                 row = _row(source, image, label, pixel, stop, scratch)
                 _pick(row, pixels[:number], picked)
                 values = picked[:number]
                 if pieces == 1:
-                    terms = gains[image, label, 0]
+                    terms = gains[row_of_gains, 0]
                     _bid(
                         values, free, terms[0], terms[1], terms[2], terms[3],
                         reach_free, reach_contested, label, best, winner,
@@ -229,7 +231,7 @@ def resolve(source, tables, labels, cuts, gains, eligible, floor, void, first, l
                 else:
                     _locate(values, pieces, distance, bins)
                     _bid_by_pieces(
-                        values, free, gains[image, label], bins,
+                        values, free, gains[row_of_gains], bins,
                         reach_free, reach_contested, label, best, winner,
                     )  # fmt: skip
             for j in range(number):

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
-from rankseg._backends.numba_kernels import BLOCK, DIRECT, _jit, _row
+from rankseg._backends.numba_kernels import BLOCK, _jit, _row
 
 CHUNK = 1 << 10
 """Blocks that share one table of bins: enough for the table to be small against their values."""
+
+LOWEST = 2.0 ** -(OCTAVES + 1)
+"""The upper edge of the first bin."""
+
+COUNT, MASS = np.uint64(0), np.uint64(1)
+"""Columns of a table of bins."""
 
 
 @_jit
@@ -36,62 +42,46 @@ def write_bins(values, distance, patterns, bins):
 @_jit
 def _deposit(row, bins, table):
     """Add a row to counts and sums of its bins, run by run of equal bins: neighbours are alike."""
-    bin_, count, mass = bins[0], 0.0, 0.0
+    bin_, count, mass = np.uint64(bins[0]), 0.0, 0.0  # unsigned: no index counts from the end
     for i in range(row.size):
-        if bins[i] != bin_:
-            table[bin_, 0] += count
-            table[bin_, 1] += mass
-            bin_, count, mass = bins[i], 0.0, 0.0
+        following = np.uint64(bins[i])
+        if following != bin_:
+            table[bin_, COUNT] += count
+            table[bin_, MASS] += mass
+            bin_, count, mass = following, 0.0, 0.0
         count += 1.0
         mass += row[i]
-    table[bin_, 0] += count
-    table[bin_, 1] += mass
+    table[bin_, COUNT] += count
+    table[bin_, MASS] += mass
 
 
 @_jit
-def _deposit_labelled(row, bins, labels, active, table):
-    """Add a row to counts and sums of the labels of its pixels; as above, run by run."""
-    classes = active.size
-    label, bin_, count, mass = -1, bins[0], 0.0, 0.0
+def _list_exchanged(row, cut, labels, label, differs, picked, signs):
+    """List the values whose pixel bears the label and is not in its mask, or the other way round.
+
+    Their signs are 1 and -1. Returns how many there are: few, so eight at a time are looked at.
+    """
+    differs[:] = 0
     for i in range(row.size):
-        if labels[i] != label or bins[i] != bin_:
-            if 0 <= label < classes and active[label]:
-                table[label, bin_, 0] += count
-                table[label, bin_, 1] += mass
-            label, bin_, count, mass = labels[i], bins[i], 0.0, 0.0
-        count += 1.0
-        mass += row[i]
-    if 0 <= label < classes and active[label]:
-        table[label, bin_, 0] += count
-        table[label, bin_, 1] += mass
+        differs[i] = (row[i] > cut) != (labels[i] == label)
+    size = 0
+    eights = differs.view(np.uint64)
+    for k in range((row.size + 7) // 8):
+        if eights[k] == 0:
+            continue
+        for i in range(8 * k, min(row.size, 8 * k + 8)):
+            picked[size] = row[i]
+            signs[size] = 1.0 if labels[i] == label else -1.0
+            size += np.int64(differs[i])
+    return size
 
 
 @_jit
-def _pick_own(source, image, pixel, labels, classes, present, scratch, own):
-    """Write, for every pixel, the probability of the class it is labelled with; 0 without one."""
-    if source.kind == DIRECT:
-        start = image * source.batch_stride + pixel
-        for i in range(labels.size):
-            label = labels[i]
-            known = (label >= 0) & (label < classes)
-            position = start + i + (label if known else 0) * source.class_stride
-            own[i] = source.values[position] if known else 0.0
-        return
-    own[:] = 0
-    present[:] = False
-    for i in range(labels.size):
-        if 0 <= labels[i] < classes:
-            present[labels[i]] = True
-    for label in range(classes):
-        if present[label]:
-            row = _row(source, image, label, pixel, pixel + labels.size, scratch)
-            for i in range(row.size):
-                own[i] = row[i] if labels[i] == label else own[i]
+def profile(source, tables, place, out, first, last):
+    """Count and sum the values of every bin. A unit is a chunk of blocks of one class.
 
-
-@_jit
-def profile(source, tables, active, out, first, last):
-    """Count and sum the values of every bin. A unit is a chunk of blocks of one class."""
+    ``place`` tells which table of ``out``, ``(chunks, rows, BINS, 2)``, a class has; -1 is none.
+    """
     classes, blocks = tables.mass.shape[1:]
     chunks = out.shape[0]
     scratch = np.empty(BLOCK, source.values.dtype)
@@ -101,33 +91,65 @@ def profile(source, tables, active, out, first, last):
     for unit in range(first, last):
         image, label = divmod(unit // chunks, classes)
         chunk = unit % chunks
-        if not active[image, label]:
+        if place[image, label] < 0:
             continue
+        table = out[chunk, place[image, label]]
         for block in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
             pixel = block * BLOCK
-            row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
+            stop = min(source.pixels, pixel + BLOCK)
+            if tables.peak[image, label, block] <= LOWEST:
+                table[0, 0] += stop - pixel
+                table[0, 1] += tables.mass[image, label, block]
+                continue
+            row = _row(source, image, label, pixel, stop, scratch)
             write_bins(row, distance[: row.size], patterns[: row.size], bins)
-            _deposit(row, bins, out[chunk, image, label])
+            _deposit(row, bins, table)
 
 
 @_jit
-def labelled_profile(source, tables, active, labels, out, first, last):
-    """Do the same for the pixels of every label. A unit is a chunk of blocks of one image."""
+def exchange(source, tables, labels, cuts, place, out, first, last):
+    """Do the same for what labels hold and the mask of the class does not, less the converse.
+
+    A unit is a chunk of blocks of one image.
+    """
     classes, blocks = tables.mass.shape[1:]
     chunks = out.shape[0]
     scratch = np.empty(BLOCK, source.values.dtype)
     distance = np.empty(BLOCK, source.values.dtype)
     patterns = distance.view(source.patterns.dtype)
     bins = np.empty(BLOCK, np.int32)
-    own = np.empty(BLOCK, source.values.dtype)
-    present = np.empty(classes, np.bool_)
+    picked = np.empty(BLOCK + 1, source.values.dtype)
+    signs = np.empty(BLOCK + 1)
+    differs = np.zeros(BLOCK, np.uint8)
     for unit in range(first, last):
         image, chunk = divmod(unit, chunks)
         for block in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
             pixel = block * BLOCK
             stop = min(source.pixels, pixel + BLOCK)
             here = labels[image, pixel:stop]
-            picked = own[: here.size]
-            _pick_own(source, image, pixel, here, classes, present, scratch, picked)
-            write_bins(picked, distance[: here.size], patterns[: here.size], bins)
-            _deposit_labelled(picked, bins, here, active[image], out[chunk, image])
+            least, most = _range(here)
+            for label in range(classes):
+                cut = cuts[image, label]
+                outside = tables.peak[image, label, block] <= cut
+                inside = tables.low[image, label, block] > cut
+                if place[image, label] < 0 or (outside and not least <= label <= most):
+                    continue
+                if inside and least == label == most:
+                    continue
+                row = _row(source, image, label, pixel, stop, scratch)
+                size = _list_exchanged(row, cut, here, label, differs, picked, signs)
+                values = picked[:size]
+                write_bins(values, distance[:size], patterns[:size], bins)
+                table = out[chunk, place[image, label]]
+                for i in range(size):
+                    table[bins[i], 0] += signs[i]
+                    table[bins[i], 1] += signs[i] * values[i]
+
+
+@_jit
+def _range(labels):
+    least, most = labels[0], labels[0]
+    for i in range(labels.size):
+        least = min(least, labels[i])
+        most = max(most, labels[i])
+    return least, most

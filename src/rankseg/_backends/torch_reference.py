@@ -20,6 +20,7 @@ from rankseg._backends._records import (
     POWERS,
     ULPS_ABOVE_ONE,
     UNASSIGNED,
+    GainCurves,
     Gains,
     Integrals,
     Survey,
@@ -97,18 +98,20 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     return torch.cat([_exceeds(maps.probs[:, :, slab], cuts) for slab in _slabs(maps)], 2)
 
 
-def claim(maps: Maps, survey: Survey, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    labels, count, mass = [], torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
+def claim(
+    maps: Maps, survey: Survey, cuts: Tensor, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    claimed, count, mass = [], torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
     for slab in _slabs(maps):
         probs = maps.probs[:, :, slab]
         inside = _exceeds(probs, cuts)
         hits = inside.sum(1)
         label = torch.where(hits == 1, inside.byte().argmax(1), CONTESTED)
-        labels.append(label.masked_fill(hits == 0, UNASSIGNED))
+        claimed.append(label.masked_fill(hits == 0, UNASSIGNED))
         alone = inside & (hits == 1).unsqueeze(1)
         count = count + alone.sum(_spatial(probs))
         mass = mass + _sum(probs.where(alone, 0))
-    return torch.cat(labels, 1), count, mass
+    return torch.cat(claimed, 1), count, mass
 
 
 def resolve(
@@ -116,7 +119,7 @@ def resolve(
     survey: Survey,
     labels: Tensor,
     cuts: Tensor,
-    gains: Gains,
+    gains: Gains | GainCurves,
     eligible: Tensor,
     floor: float,
     void: int,
@@ -125,8 +128,7 @@ def resolve(
     for slab in _slabs(maps):
         probs, label = maps.probs[:, :, slab], labels[:, slab]
         wide = probs.double()
-        slope, toll, size, shrink = _terms(gains, probs)
-        gain = (slope * wide - toll) / (size - shrink * wide)
+        gain = _gain(gains, wide)
         contested = (label == CONTESTED).unsqueeze(1)
         free = _widen(eligible, probs) & (gain > floor)
         allowed = torch.where(contested, _exceeds(probs, cuts), free)
@@ -150,19 +152,28 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
     return count, mass
 
 
-def profile(maps: Maps, survey: Survey, active: Tensor, labels: Tensor | None = None) -> Tensor:
-    classes = torch.arange(maps.probs.shape[1], device=active.device).unsqueeze(0)
-    count = torch.zeros(*active.shape, BINS, dtype=torch.float64, device=active.device)
+def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
+    return _sum_by_bin(maps, torch.zeros_like(survey.mass), None)[rows.unbind(1)]
+
+
+def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Tensor) -> Tensor:
+    return _sum_by_bin(maps, cuts, labels)[rows.unbind(1)]
+
+
+def _sum_by_bin(maps: Maps, cuts: Tensor, labels: Tensor | None) -> Tensor:
+    """Count and sum all values by bin, or those exchanged: ``(batch, classes, BINS, 2)``."""
+    classes = torch.arange(maps.probs.shape[1], device=cuts.device).unsqueeze(0)
+    count = torch.zeros(*cuts.shape, BINS, dtype=torch.float64, device=cuts.device)
     mass = torch.zeros_like(count)
     for slab in _slabs(maps):
         probs = maps.probs[:, :, slab]
-        chosen = _widen(active, probs)
+        sign = torch.ones_like(probs, dtype=torch.float64)
         if labels is not None:
-            chosen = chosen & (labels[:, slab].unsqueeze(1) == _widen(classes, probs))
-        chosen = chosen.expand_as(probs)
+            borne = labels[:, slab].unsqueeze(1) == _widen(classes, probs)
+            sign = borne.double() - _exceeds(probs, cuts).double()
         bins = bin_of(probs).flatten(2)
-        count = count.scatter_add(2, bins, chosen.flatten(2).double())
-        mass = mass.scatter_add(2, bins, probs.where(chosen, 0).flatten(2).double())
+        count = count.scatter_add(2, bins, sign.flatten(2))
+        mass = mass.scatter_add(2, bins, (sign * probs).flatten(2))
     return torch.stack((count, mass), -1)
 
 
@@ -235,12 +246,17 @@ def _sum(probs: Tensor) -> Tensor:
     return probs.sum(_spatial(probs), dtype=torch.float64)
 
 
-def _terms(gains: Gains, probs: Tensor) -> list[Tensor]:
-    """Give the terms of the gains the shape of ``probs``, each value those of its bin."""
-    if gains.slope.dim() == 2:
-        return [_widen(term, probs) for term in gains.terms()]
+def _gain(gains: Gains | GainCurves, probs: Tensor) -> Tensor:
+    if isinstance(gains, Gains):
+        slope, toll, size, shrink = (_widen(term, probs) for term in gains.terms())
+        return (slope * probs - toll) / (size - shrink * probs)
     bins = bin_of(probs).flatten(2)
-    return [term.gather(2, bins).view(probs.shape) for term in gains.terms()]
+    none = probs.new_zeros(*probs.shape[:2], BINS)
+    place = gains.rows.unbind(1)
+    slope, toll = (none.index_put(place, term).gather(2, bins) for term in gains.lines.unbind(2))
+    known = torch.zeros_like(none[..., 0], dtype=torch.bool).index_put(place, bins.new_ones(()) > 0)
+    gain = (slope * probs.flatten(2) - toll).view(probs.shape)
+    return gain.where(_widen(known, probs), -torch.inf)
 
 
 def _widen(rows: Tensor, probs: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ out among classes are written for any model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from rankseg._backends._records import Gains, Survey
+from rankseg._backends._records import GainCurves, Gains, Survey
 from rankseg._objectives import Objective
 from rankseg._settings import Settings
 from rankseg._solvers._cuts import optimal_cuts
@@ -41,8 +41,11 @@ class Model(Protocol):
         """Return the best cut of every active class, infinite for the others."""
         ...
 
-    def claim(self, cuts: Tensor) -> tuple[Tensor, Any]:
-        """Label the pixels above exactly one cut; return also the states of the labels."""
+    def claim(self, cuts: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Label the pixels above exactly one cut, over older ``labels`` if given.
+
+        Return also the states that the other pixels are won at.
+        """
         ...
 
     def tally(self, labels: Tensor) -> Any:
@@ -53,12 +56,16 @@ class Model(Protocol):
         """Return the worth of every class, ``(batch, classes)``."""
         ...
 
-    def increment(self, state: Any) -> Gains:
+    def increment(self, state: Any) -> Gains | GainCurves:
         """Return what one more pixel adds."""
         ...
 
-    def slope(self, state: Any) -> Gains:
+    def slope(self, state: Any) -> Gains | GainCurves:
         """Return what an infinitesimal part of a pixel adds."""
+        ...
+
+    def with_objective(self, objective: Objective) -> Model:
+        """Return the same model with another objective for scores and gains."""
         ...
 
 
@@ -77,8 +84,10 @@ class Independent:
     def cuts(self, active: Tensor) -> Tensor:
         return optimal_cuts(self.backend, self.maps, self.survey, self.objective, active)
 
-    def claim(self, cuts: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        labels, count, mass = self.backend.claim(self.maps, self.survey, cuts)
+    def claim(
+        self, cuts: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        labels, count, mass = self.backend.claim(self.maps, self.survey, cuts, labels)
         return labels, (count, mass)
 
     def tally(self, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,6 +102,9 @@ class Independent:
 
     def slope(self, state: tuple[Tensor, Tensor]) -> Gains:
         return self.objective.slope(*state, self.survey.mass)
+
+    def with_objective(self, objective: Objective) -> Independent:
+        return replace(self, objective=objective)
 
 
 @dataclass(frozen=True)

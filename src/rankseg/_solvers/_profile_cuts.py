@@ -11,11 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from rankseg._backends._bins import BINS, bin_edges
+
+ROWS = 8
+"""Images and classes treated at a time: temporaries stay small, and the threads of torch asleep,
+which on a busy machine take far longer to wake than the work takes."""
 
 CELL = 16
 """Bins between two edges at which the objective is first looked at."""
@@ -40,13 +45,12 @@ Score = Callable[[Tensor], Tensor]
 class Curves:
     """Functions of the probability that are straight between the edges of bins.
 
-    ``intercept`` and ``slope`` are ``(BINS, functions)`` float64. The first two functions are 1 and
-    the probability itself, whose sums are count and mass. All sums over pixels follow exactly from
-    count and mass of every bin.
+    ``lines`` is ``(BINS, 2, functions)`` float64: intercept and slope. The first two functions are
+    1 and the probability itself, whose sums are count and mass. All sums over pixels follow exactly
+    from count and mass of every bin.
     """
 
-    intercept: Tensor
-    slope: Tensor
+    lines: Tensor
 
     @classmethod
     def through(cls, knots: Tensor) -> Curves:
@@ -54,22 +58,33 @@ class Curves:
         edges = bin_edges(knots.device).unsqueeze(1)
         knots = torch.cat((torch.ones_like(edges), edges, knots), 1)
         slope = knots.diff(dim=0) / edges.diff(dim=0)
-        return cls(knots[:-1] - slope * edges[:-1], slope)
+        return cls(torch.stack((knots[:-1] - slope * edges[:-1], slope), 1))
 
     def sums(self, profile: Tensor) -> Tensor:
-        """Return the states of all pixels of profiles ``(..., BINS, 2)``: ``(..., functions)``."""
-        return profile[..., 0] @ self.intercept + profile[..., 1] @ self.slope
+        """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
+        return torch.cat([self.sums_by_cell(part).sum(1) for part in profile.split(ROWS)])
 
     def sums_by_cell(self, profile: Tensor) -> Tensor:
         """Return the states of all pixels in each cell of bins: ``(rows, cells, functions)``."""
-        extra = -BINS % CELL
-        lines = pad(torch.stack((self.intercept, self.slope), 1), (0, 0, 0, 0, 0, extra))
-        cells = pad(profile, (0, 0, 0, extra)).view(len(profile), -1, CELL * 2)
-        return torch.einsum("rcb,cbf->rcf", cells, lines.view(cells.shape[1], CELL * 2, -1))
+        number = BINS // CELL
+        whole = number * CELL  # the last cell may lack bins, and is summed by itself
+        cells = profile[:, :whole].reshape(-1, number, 2 * CELL).transpose(0, 1)
+        last = profile[:, whole:].flatten(1).unsqueeze(0)
+        sums = products(cells, self.lines[:whole].view(number, 2 * CELL, -1))
+        sums_of_last = products(last, self.lines[whole:].flatten(0, 1).unsqueeze(0))
+        return torch.cat((sums, sums_of_last)).transpose(0, 1)
 
     def in_bins(self, bins: Tensor, count: Tensor, mass: Tensor) -> Tensor:
         """Return the states of pixels that share a bin, from their count and mass."""
-        return self.intercept[bins] * count.unsqueeze(-1) + self.slope[bins] * mass.unsqueeze(-1)
+        intercept, slope = self.lines[bins].unbind(-2)
+        return intercept * count.unsqueeze(-1) + slope * mass.unsqueeze(-1)
+
+
+def products(many: Tensor, others: Tensor) -> Tensor:
+    """Multiply small matrices pairwise; where torch would wake threads for it, by NumPy."""
+    if many.device.type != "cpu" or torch.compiler.is_compiling():
+        return many @ others
+    return torch.from_numpy(np.matmul(many.numpy(), others.numpy()))
 
 
 @dataclass(frozen=True)
@@ -125,9 +140,8 @@ def best_bracket(profile: Tensor, curves: Curves, score: Score) -> Bracket:
     """Return the bins with values next to the best edge, in which the best cut lies.
 
     No cut within the first bin, which holds the zeros, is considered: what it could add is below
-    ``2 ** -24``.
+    ``2 ** -24``. The profile is expected to have nothing there.
     """
-    profile = pad(profile[:, 1:], (0, 0, 1, 0))
     edge, state = best_edge(profile, curves, score)
     lower, upper = _neighbours(profile[..., 0] > 0, edge)
     lower = lower.clamp_min(1)
@@ -216,14 +230,19 @@ def narrow(
     )
 
 
-def best_end(bracket: Bracket, score: Score) -> Tensor:
-    """Return the better end of every bracket as the cut."""
-    above, below = score(torch.stack((bracket.above, bracket.below), 1)).unbind(1)
-    return torch.where(below > above, bracket.low, bracket.high)
+def best_end(bracket: Bracket, score: Score) -> tuple[Tensor, Tensor]:
+    """Return the better end of every bracket as the cut, and the state of the mask above it."""
+    states = torch.stack((bracket.above, bracket.below), 1)
+    best = score(states).argmax(1)
+    return torch.where(best == 1, bracket.low, bracket.high), _take(states, best)
 
 
-def best_among(bracket: Bracket, values: Tensor, curves: Curves, score: Score) -> Tensor:
+def best_among(
+    bracket: Bracket, values: Tensor, curves: Curves, score: Score
+) -> tuple[Tensor, Tensor]:
     """Return the best cut of every row among its values, ``(rows, width)``, largest first.
+
+    And the state of the mask above it.
 
     Rows with more values than that were not gathered, and their result means nothing.
     Only places where the values fall are cuts, so every place looked at is moved to both ends of
@@ -237,10 +256,12 @@ def best_among(bracket: Bracket, values: Tensor, curves: Curves, score: Score) -
     reach = values.shape[1] // GRID + 2
     around = best + torch.arange(-reach, reach + 1, device=values.device)
     places = prefix.ends_of_runs(around.clamp_min(0).minimum(extra))
-    place = places.gather(1, score(prefix.states(places)).argmax(1, keepdim=True))
+    states = prefix.states(places)
+    best = score(states).argmax(1)
+    place = places.gather(1, best.unsqueeze(1))
     following = torch.cat((values, bracket.low.unsqueeze(1)), 1)
     cut = torch.where(place < extra, following.gather(1, place), bracket.low.unsqueeze(1))
-    return cut.squeeze(1)
+    return cut.squeeze(1), _take(states, best)
 
 
 class _Prefix:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._records import UNASSIGNED, Survey
+from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
 from rankseg._solvers._loop import while_rising
 from rankseg._solvers._models import Model
-from rankseg._solvers.rma import eligible_classes, model_of, rma_labels
+from rankseg._solvers.rma import eligible_classes, labels_of, model_of
 
 NOTICEABLE = 1e-12
 """Relative rise of the objective below which another pass would chase rounding."""
@@ -26,18 +27,19 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     objective rises fastest as the pixel joins it, and again as long as the sum over classes rises,
     image by image. The labels returned never score less than those it started from.
     """
-    # A tensor, because a traced loop cannot refer to a number that may change between calls.
-    smooth = torch.full((), settings.smooth, dtype=torch.float64, device=survey.mass.device)
     leaves_void = settings.unassigned_policy == "void"
     kept = survey.peak > settings.pruning_prob
     eligible = eligible_classes(kept)
+    model = model_of(backend, maps, survey, settings, eligible)
+    labels = labels_of(model, settings)
+    # A tensor, because a traced loop cannot refer to a number that may change between calls.
+    smooth = torch.full((), settings.smooth, dtype=torch.float64, device=survey.mass.device)
     relabelling = _Relabelling(
-        model_of(backend, maps, survey, settings, eligible, smooth),
+        model.with_objective(OBJECTIVES[settings.metric](smooth)),
         kept if leaves_void else eligible,
         leaves_void,
         void=settings.void_index,
     )
-    labels = rma_labels(backend, maps, survey, settings)
     rising = torch.ones_like(survey.peak[:, 0], dtype=torch.bool)
     return while_rising(relabelling.step, labels, rising, survey.fault)
 

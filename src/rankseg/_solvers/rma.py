@@ -24,20 +24,9 @@ def rma_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings
 
 
 def rma_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the non-overlapping labels of the published rule.
-
-    With a correlation the masks and gains are those of correlated labels; where the rule without
-    it scores more in the end, by the correlated objective itself, its labels are taken.
-    """
+    """Return the non-overlapping labels of the published rule."""
     eligible = eligible_classes(survey.peak > settings.pruning_prob)
-    published = Independent(backend, maps, survey, OBJECTIVES[settings.metric](settings.smooth))
-    labels = _share_out(published, settings)
-    if settings.correlation == 0:
-        return labels
-    model = model_of(backend, maps, survey, settings, eligible)
-    own = _share_out(model, settings)
-    better = model.score(model.tally(own)).sum(1) >= model.score(model.tally(labels)).sum(1)
-    return torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, labels)
+    return labels_of(model_of(backend, maps, survey, settings, eligible), settings)
 
 
 def exact_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
@@ -47,21 +36,33 @@ def exact_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
 
 
 def model_of(
-    backend: ModuleType,
-    maps: Any,
-    survey: Survey,
-    settings: Settings,
-    eligible: Tensor,
-    smooth: Tensor | None = None,
+    backend: ModuleType, maps: Any, survey: Survey, settings: Settings, eligible: Tensor
 ) -> Model:
-    """Return the model of the labels that the settings ask for, for the ``eligible`` classes.
-
-    ``smooth`` is that of the settings as a tensor, where one is needed.
-    """
-    objective = OBJECTIVES[settings.metric](settings.smooth if smooth is None else smooth)
+    """Return the model of the labels that the settings ask for, for the ``eligible`` classes."""
+    objective = OBJECTIVES[settings.metric](settings.smooth)
     if settings.correlation == 0:
         return Independent(backend, maps, survey, objective)
     return Correlated.build(backend, maps, survey, objective, settings.correlation, eligible)
+
+
+def labels_of(model: Model, settings: Settings) -> Tensor:
+    """Share the pixels out by the published rule, with the masks and the gains of the model.
+
+    Where the rule without a correlation scores more in the end, by the model's own objective, its
+    labels are taken.
+    """
+    if settings.correlation == 0:
+        return _share_out(model, settings)
+    objective = OBJECTIVES[settings.metric](settings.smooth)
+    independent = Independent(model.backend, model.maps, model.survey, objective)
+    published = _share_out(independent, settings)
+    enough = model.score(model.tally(published)).sum(1)
+    own = _share_out(model, settings, over=published)  # which are rarely needed again
+    better = model.score(model.tally(own)).sum(1) >= enough
+    if not torch.compiler.is_compiling() and bool(better.all()):
+        return own
+    published = _share_out(independent, settings)
+    return torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, published)
 
 
 def eligible_classes(kept: Tensor) -> Tensor:
@@ -69,8 +70,8 @@ def eligible_classes(kept: Tensor) -> Tensor:
     return kept | ~kept.any(1, keepdim=True)
 
 
-def _share_out(model: Model, settings: Settings) -> Tensor:
-    """Share the pixels out among the classes by the published rule.
+def _share_out(model: Model, settings: Settings, over: Tensor | None = None) -> Tensor:
+    """Share the pixels out among the classes by the published rule, ``over`` labels not needed.
 
     Each class keeps its mask. A pixel in exactly one mask gets that class; one in several goes,
     among those, to the class that gains most by it; one in none goes to the class not pruned that
@@ -78,7 +79,7 @@ def _share_out(model: Model, settings: Settings) -> Tensor:
     """
     kept = model.survey.peak > settings.pruning_prob
     cuts = model.cuts(kept)
-    labels, state = model.claim(cuts)
+    labels, state = model.claim(cuts, over)
     resolved: Tensor = model.backend.resolve(
         model.maps,
         model.survey,

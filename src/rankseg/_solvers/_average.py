@@ -1,0 +1,91 @@
+"""An objective averaged over the hidden factor of a correlation; see ``_correlation``."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rankseg._backends._bins import bin_edges
+from rankseg._correlation import factor_nodes, given_factor
+from rankseg._objectives import Objective
+from rankseg._solvers._profile_cuts import Curves, products
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What a decision needs to know of the factor.
+
+    Attributes
+    ----------
+    weights
+        ``(nodes,)`` of the values that stand for it.
+    knots
+        ``(nodes, BINS + 1)``: the probability given each value, at the edges of bins.
+    curves
+        The same, as curves of the probability.
+    """
+
+    weights: Tensor
+    knots: Tensor
+    curves: Curves
+
+    @classmethod
+    def of(cls, correlation: float, device: torch.device) -> Factor:
+        """Return the factor; without a correlation there is nothing to average over."""
+        make = _make_factor if torch.compiler.is_compiling() else _kept_factor
+        return make(correlation, device)
+
+
+def _make_factor(correlation: float, device: torch.device) -> Factor:
+    knots = bin_edges(device).unsqueeze(1)
+    weights = torch.ones_like(knots[0])
+    if correlation != 0:
+        values, weights = factor_nodes(device=device)
+        knots = given_factor(knots, values, correlation)
+    return Factor(weights, knots.T.contiguous(), Curves.through(knots))
+
+
+_kept_factor = functools.lru_cache(maxsize=8)(_make_factor)
+
+
+@dataclass(frozen=True)
+class Average:
+    """An objective averaged over the factor.
+
+    ``volume`` is ``(rows, nodes)``: the expected volume given the factor, of images and classes.
+    """
+
+    objective: Objective
+    factor: Factor
+    volume: Tensor
+
+    @classmethod
+    def over(cls, factor: Factor, objective: Objective, profile: Tensor) -> Average:
+        """Return the average for the images and classes of profiles ``(rows, BINS, 2)``."""
+        return cls(objective, factor, factor.curves.sums(profile)[:, 2:])
+
+    def of_rows(self, rows: slice) -> Average:
+        """Return the same for some of the rows."""
+        return replace(self, volume=self.volume[rows])
+
+    def score(self, states: Tensor) -> Tensor:
+        """Return the objective of masks, from their states ``(rows, masks, functions)``."""
+        count, mass = states[..., :1], states[..., 2:]
+        scores = self.objective.score(count, mass, self.volume.unsqueeze(1))
+        return (scores * self.factor.weights).sum(-1)
+
+    def slope(self, states: Tensor) -> Tensor:
+        """Return what a part of a pixel adds to masks of states ``(rows, functions)``, averaged.
+
+        At the edges of bins: ``(rows, BINS + 1)``. Without its shrinkage, which no slope has, a
+        gain is a straight line of the probability given the factor.
+        """
+        slope, toll, size, _ = self.objective.slope(
+            states[:, :1], states[:, 2:], self.volume
+        ).terms()
+        weights = self.factor.weights / size
+        line = products((slope * weights).unsqueeze(0), self.factor.knots.unsqueeze(0)).squeeze(0)
+        return line - (toll * weights).sum(1, keepdim=True)
