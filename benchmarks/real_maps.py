@@ -62,7 +62,8 @@ python benchmarks/real_maps.py ../shared/data/maps
 ```
 
 (rankseg {version}; the maps are not part of this repository), and `rankseg compare FOLDER` prints
-the same numbers for one set, and those of every class.
+the same numbers for one set, and those of every class; with `--predicted` also the gain that
+the maps themselves promise.
 
 **What is compared.** Three ways to decide the same maps, image by image, as they were stored:
 

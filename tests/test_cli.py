@@ -49,11 +49,17 @@ def folder(tmp_path):
     return maps
 
 
-def library(folder, prior_correction=False, correlations=(0, 0.5), **options):
+def library(folder, prior_correction=False, correlations=(0, 0.5), predict_above=None, **options):
     """What the library says about a folder."""
     cases = CaseFolder.open(folder, prior_correction=prior_correction)
     methods = standard_methods(correlations=correlations, **options)
-    return compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
+    return compare(
+        cases,
+        methods,
+        classes=cases.classes,
+        ignore_index=cases.ignore_index,
+        predict_above=predict_above,
+    )
 
 
 def points(value):
@@ -84,6 +90,8 @@ def image_rows(comparison, counted):
             row = ["pruned_argmax"] if method == "pruned argmax" else method.split()
             row.append(points(means["I"]))
             if method != "argmax":
+                if comparison.predicted is not None:
+                    row.append(signed(comparison.predicted_gain(method, metric)))
                 paired = comparison.difference(method, metric, counted)
                 row += [signed(paired.mean), signed(paired.low), "to", signed(paired.high)]
                 row += [str(paired.wins), str(paired.losses), str(paired.ties)]
@@ -154,6 +162,36 @@ class TestCompare:
         result = run("compare", folder, *arguments)
         assert result.exit_code == 0
         assert_prints(result.stdout, library(folder, **options))
+
+    @pytest.mark.parametrize("pruning_prob", [0.5, 0.9])
+    def test_shows_the_predicted_gain_beside_the_achieved_one(self, folder, pruning_prob):
+        result = run("compare", folder, "--predicted", "--pruning-prob", pruning_prob)
+        assert result.exit_code == 0
+        told = library(folder, pruning_prob=pruning_prob, predict_above=pruning_prob)
+        other = library(folder, pruning_prob=pruning_prob, predict_above=1.4 - pruning_prob)
+        assert told.predicted_gain("RankSEG dice") != other.predicted_gain("RankSEG dice")
+        assert_prints(result.stdout, told)
+        legend = " ".join(result.stdout[result.stdout.index("A point is") :].split())
+        assert "predicted: the change that the probabilities themselves expect" in legend
+        assert f"whose largest probability exceeds {pruning_prob}, ignored pixels" in legend
+        shown = result.stdout[: result.stdout.index("A point is")]
+        assert all(len(line.rstrip()) <= 100 for line in shown.splitlines())
+
+    def test_predicts_nothing_unless_asked_to(self, folder):
+        for arguments in ([], ["--no-predicted"]):
+            output = run("compare", folder, *arguments).stdout
+            assert "predicted:" not in output
+            assert "predicted" not in output[output.index("tied") - 50 : output.index("tied")]
+
+    def test_the_report_holds_the_predicted_gains(self, folder, tmp_path):
+        result = run("compare", folder, "--predicted", "--output", tmp_path / "report")
+        assert result.exit_code == 0
+        written = json.loads((tmp_path / "report" / "summary.json").read_text())["methods"]
+        told = library(folder, predict_above=0.5)
+        for method in told.methods:
+            assert written[method]["predicted_gain"] == {
+                metric: told.predicted_gain(method, metric) for metric in ("dice", "iou")
+            }
 
     def test_class_weights_are_undone(self, folder):
         meta = {"classes": CLASSES, "class_weights": [1, 2, 8]}

@@ -50,7 +50,8 @@ LAYERS = [
     {"rankseg.functional", "rankseg.calibration", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
-    {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"},
+    {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
+    | {"rankseg._predictions"},
     {"rankseg.evaluation"},
     {"rankseg.plots", "rankseg._tables"},
     {"rankseg._commands"},

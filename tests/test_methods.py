@@ -89,6 +89,16 @@ class TestStandardMethods:
         pruned = methods["pruned argmax"].decide(probs)
         assert torch.equal(pruned, pruned_argmax(probs, pruning_prob))
 
+    def test_the_correlation_is_told(self):
+        methods = standard_methods(solvers=["RMA", "joint"], correlations=[0.0, 0.5])
+        assert [method.correlation for method in methods] == [0] * 6 + [0.5] * 4
+
+    def test_a_correlation_that_is_none_is_refused(self):
+        with pytest.raises(ValueError, match=r"correlation must be in \[0, 1\), got 1"):
+            Method("a", argmax, correlation=1)
+        with pytest.raises(TypeError, match="correlation"):
+            Method("a", argmax, correlation="0.5")
+
     def test_bad_options_are_refused(self):
         with pytest.raises(ValueError, match="pruning_prob"):
             standard_methods(pruning_prob=1.5)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rankseg._api import RankSEG
+from rankseg._arguments import number
 from rankseg.metrics import Metric
 
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
@@ -27,10 +28,22 @@ class Method:
         Takes float32 probabilities (batch, classes, *spatial) and returns labels, integer
         (batch, *spatial), with 1 for the foreground of a single class; or masks, bool
         (batch, classes, *spatial).
+    correlation : float
+        In [0, 1): how far it takes the labels of an image to be right or wrong together. Only
+        what it is predicted to gain depends on this; see `compare`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``correlation`` is no number in [0, 1).
     """
 
     name: str
     decide: Callable[[Tensor], Tensor]
+    correlation: float = 0.0
+
+    def __post_init__(self) -> None:
+        number("correlation", self.correlation, 0.0, 1.0, excluded=(1.0,))
 
 
 def argmax(probs: Tensor) -> Tensor:
@@ -151,7 +164,7 @@ def _ours(metric: Metric, solver: str, pruning_prob: float, correlation: float) 
     decide = RankSEG(
         metric=metric, solver=solver, pruning_prob=pruning_prob, correlation=correlation
     )
-    return Method(" ".join(parts), decide)
+    return Method(" ".join(parts), decide, correlation)
 
 
 @dataclass(frozen=True)

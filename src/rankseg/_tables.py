@@ -56,23 +56,27 @@ def ours(comparison: Comparison, metric: Metric) -> str:
 
 
 def image_table(comparison: Comparison, counted: Counted) -> Table:
-    """Show the mean score per image of every method, with gains and losses on the baseline."""
-    baseline = comparison.methods[0]
+    """Show the mean score per image of every method, with gains and losses on the baseline.
+
+    The predicted gain, if it was asked for, stands beside the achieved one. It knows no labels, so
+    it is the same whatever ``counted``.
+    """
     table = _table(f"Per image: points, {COUNTED_NAMES[counted]}")
     table.add_column("method", no_wrap=True)
-    for name in ("mean", "change", "95 % interval", "won", "lost", "tied", "C", "D"):
+    paired = ["change", "95 % interval", "won", "lost", "tied"]
+    if comparison.predicted is not None:
+        paired.insert(0, "predicted")
+    for name in ("mean", *paired, "C", "D"):
         table.add_column(name, justify="right", no_wrap=True)
     for metric in METRICS:
         table.add_row(Text(METRIC_NAMES[metric], style="bold"))
         for method in comparison.methods:
             means = comparison.aggregates(method, metric, counted)
-            is_baseline = method == baseline
+            cells: list[Text | str] = [""] * len(paired)
+            if method != comparison.methods[0]:
+                cells = _paired(comparison, method, metric, counted)
             table.add_row(
-                method,
-                points(means["I"]),
-                *([""] * 5 if is_baseline else _paired(comparison, method, metric, counted)),
-                points(means["C"]),
-                points(means["D"]),
+                method, points(means["I"]), *cells, points(means["C"]), points(means["D"])
             )
     return table
 
@@ -81,13 +85,11 @@ def _paired(
     comparison: Comparison, method: str, metric: Metric, counted: Counted
 ) -> list[Text | str]:
     difference = comparison.difference(method, metric, counted)
-    return [
-        signed(difference.mean),
-        interval(difference),
-        str(difference.wins),
-        str(difference.losses),
-        str(difference.ties),
-    ]
+    cells: list[Text | str] = [signed(difference.mean), interval(difference)]
+    cells += map(str, (difference.wins, difference.losses, difference.ties))
+    if comparison.predicted is not None:
+        cells.insert(0, signed(comparison.predicted_gain(method, metric)))
+    return cells
 
 
 def time_table(timings: Mapping[str, Timing], images: int) -> Table:

@@ -6,7 +6,8 @@
    that are present (which explains much of what is usually credited to the decision), and RankSEG.
 3. `compare` decides every case by every method and keeps exact counts. `Comparison` answers from
    them: scores by class and by image, aggregates, and the paired difference to argmax with wins,
-   losses and a bootstrap interval.
+   losses and a bootstrap interval. Asked to, it also tells the *predicted* gain: by how much the
+   probabilities alone expect a method to score more than the first.
 
 Scores and differences are fractions here. Where a page or a table speaks of *points*, a point is
 0.01: a Dice of 0.873 is 87.3 points. ``counted`` says when a class counts in an image, as in
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg import metrics
+from rankseg._arguments import number
 from rankseg._cases import Case, CaseFolder, Failure, read_case
 from rankseg._differences import Clusters, Difference, Floats, bootstrap_interval
 from rankseg._files import write_whole
@@ -43,6 +45,7 @@ from rankseg._methods import (
     standard_methods,
     time_methods,
 )
+from rankseg._predictions import predicted_gains
 from rankseg.metrics import Counts, Metric
 
 __all__ = [
@@ -63,6 +66,8 @@ __all__ = [
 ]
 
 Counted: TypeAlias = Literal["label", "either"]
+
+_METRICS: Final[tuple[Metric, ...]] = ("dice", "iou")
 
 _READINGS: Final[tuple[tuple[Metric, Counted], ...]] = (
     ("dice", "label"),
@@ -88,6 +93,9 @@ class Comparison:
         By method: float64 (cases,), the time of one decision.
     failures : tuple of Failure
         The cases that could not be compared.
+    predicted : mapping of str to mapping of Metric to ndarray, optional
+        By method and metric: float64 (cases,), the predicted gains. None if they were not asked
+        for.
     """
 
     classes: tuple[str, ...]
@@ -95,6 +103,7 @@ class Comparison:
     counts: Mapping[str, Counts]
     seconds: Mapping[str, Floats]
     failures: tuple[Failure, ...] = ()
+    predicted: Mapping[str, Mapping[Metric, Floats]] | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -124,12 +133,15 @@ class Comparison:
         ValueError
             If the method is not one of those compared, or an option is not one of those allowed.
         """
-        if method not in self.counts:
-            raise ValueError(f"method must be one of {list(self.counts)}, got {method!r}")
-        if metric not in ("dice", "iou"):
-            raise ValueError(f"metric must be 'dice' or 'iou', got {metric!r}")
+        self._check_names(method, metric)
         score = metrics.dice if metric == "dice" else metrics.iou
         return score(self.counts[method], counted=counted)
+
+    def _check_names(self, method: str, metric: str) -> None:
+        if method not in self.counts:
+            raise ValueError(f"method must be one of {list(self.counts)}, got {method!r}")
+        if metric not in _METRICS:
+            raise ValueError(f"metric must be 'dice' or 'iou', got {metric!r}")
 
     def by_class(self, method: str, metric: Metric = "dice", counted: Counted = "label") -> Floats:
         """Return the mean over the cases in which each class counts, float64 (classes,)."""
@@ -188,8 +200,35 @@ class Comparison:
         differences = self.differences(method, metric, counted, baseline=baseline)
         return Difference.of(differences, clusters=clusters)
 
+    def predicted_gains(self, method: str, metric: Metric = "dice") -> Floats:
+        """Return by how much the probabilities expect a method to score more than the first.
+
+        What stands beside `differences`, worked out without any label: see `compare`.
+
+        Returns
+        -------
+        ndarray
+            float64 (cases,), NaN where no class is present.
+
+        Raises
+        ------
+        ValueError
+            If `compare` was not asked for it, or a name is not one of those allowed.
+        """
+        self._check_names(method, metric)
+        if self.predicted is None:
+            raise ValueError("no gains were predicted: compare(..., predict_above=0.5) does so")
+        return self.predicted[method][metric]
+
+    def predicted_gain(self, method: str, metric: Metric = "dice") -> float:
+        """Return the mean of `predicted_gains` over the cases that have one; NaN if none has."""
+        return torch.from_numpy(self.predicted_gains(method, metric)).nanmean().item()
+
     def summary(self) -> dict[str, Any]:
-        """Return everything but the single cases, ready for JSON: None stands for NaN."""
+        """Return everything but the single cases, ready for JSON: None stands for NaN.
+
+        The predicted gains are in it if they were asked for.
+        """
         held = dict(zip(self.classes, self.images_by_class.tolist(), strict=True))
         return {
             "unit": "scores and differences are fractions; a point is 0.01",
@@ -202,6 +241,10 @@ class Comparison:
 
     def _summary_of(self, method: str) -> dict[str, Any]:
         result: dict[str, Any] = {"median_seconds": float(np.median(self.seconds[method]))}
+        if self.predicted is not None:
+            result["predicted_gain"] = {
+                metric: _or_none(self.predicted_gain(method, metric)) for metric in _METRICS
+            }
         for metric, counted in _READINGS:
             scores = self.by_class(method, metric, counted).tolist()
             by_class = dict(zip(self.classes, map(_or_none, scores), strict=True))
@@ -218,7 +261,8 @@ class Comparison:
         """Write ``cases.csv``, ``classes.csv`` and ``summary.json`` into a folder.
 
         ``cases.csv`` has a row for every case and method: the seconds of the decision, and Dice
-        and IoU, each averaged over the classes that count by either rule; empty where none does.
+        and IoU, each averaged over the classes that count by either rule, then the predicted gains
+        in both, if they were asked for; empty where there is none.
         ``classes.csv`` has the counts of every case, method and class. The folder is made if it
         is missing; files of these names are replaced.
 
@@ -244,9 +288,13 @@ class Comparison:
         return [folder / name for name in contents]
 
     def _case_rows(self) -> Iterator[Sequence[object]]:
-        yield ("case", "method", "seconds", *(f"{metric}_{rule}" for metric, rule in _READINGS))
+        foretold = () if self.predicted is None else _METRICS
+        names = [f"{metric}_{rule}" for metric, rule in _READINGS]
+        names += [f"{metric}_predicted_gain" for metric in foretold]
+        yield "case", "method", "seconds", *names
         for method in self.methods:
             columns = [self.by_image(method, metric, counted) for metric, counted in _READINGS]
+            columns += [self.predicted_gains(method, metric) for metric in foretold]
             for case, seconds, *scores in zip(
                 self.cases, self.seconds[method].tolist(), *columns, strict=True
             ):
@@ -278,6 +326,7 @@ def compare(
     *,
     classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
+    predict_above: float | None = None,
 ) -> Comparison:
     """Decide every case by every method, and count.
 
@@ -295,6 +344,11 @@ def compare(
         Names of the classes; by default those of the first case are numbered.
     ignore_index : int, optional
         Pixels whose label has this value do not count. Default: all do.
+    predict_above : float, optional
+        In [0, 1]: predict what the methods gain on the first, too, over the classes whose largest
+        probability in the image exceeds this, which should be the methods' own ``pruning_prob``.
+        See the notes. Default: predict nothing; predicting takes several times as long as all the
+        rest where a method assumes a correlation, and less than the rest where none does.
 
     Returns
     -------
@@ -305,8 +359,25 @@ def compare(
 
     Raises
     ------
+    TypeError
+        If ``predict_above`` is no number.
     ValueError
-        If there is no method, two have one name, or not one case could be compared.
+        If there is no method, two have one name, ``predict_above`` is outside [0, 1], or not one
+        case could be compared.
+
+    Notes
+    -----
+    The predicted gain is the expected score of a method's decision under the probabilities
+    themselves, minus that of the first method's, in the unit of the achieved one: the mean over
+    classes of an image, then over images. It knows no label. So it is over the classes whose
+    largest probability exceeds ``predict_above``, where the achieved gain is over those that count
+    by the label; and over all pixels, those that the label ignores among them. Pruned argmax is
+    predicted next to nothing: what it changes, it changes for classes that are left out.
+
+    Both decisions are scored under the correlation that the method assumes, so that the predicted
+    gain is what ``RankSEG.decide(probs).expected_gain`` tells the method's user. Hold it against
+    what this method achieved, not against what one of another correlation promises. Where the two
+    differ by more than chance, the probabilities or the assumption are wrong.
 
     Examples
     --------
@@ -319,7 +390,16 @@ def compare(
     [0.8, 0.6667]
     >>> comparison.difference("RankSEG dice").wins
     1
+
+    What one gains on the threshold 1/2, as the map alone predicts it and as it came out:
+
+    >>> case = Case("one class", torch.tensor([[0.9, 0.45, 0.4, 0.1]]), torch.tensor([1, 1, 0, 0]))
+    >>> told = compare([case], standard_methods(metrics=["dice"]), predict_above=0.5)
+    >>> f"{told.predicted_gain('RankSEG dice'):.3f}, {told.difference('RankSEG dice').mean:.3f}"
+    '0.037, 0.133'
     """
+    if predict_above is not None:
+        predict_above = number("predict_above", predict_above, 0.0, 1.0)
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"methods must be at least one, of different names, got {names}")
@@ -329,7 +409,9 @@ def compare(
     for case in cases:
         if not isinstance(case, Failure):
             # Kernels may be compiled in the first call, which would be timed.
-            result = _evaluate(case, methods, class_names, ignore_index, warm_up=not results)
+            result = _evaluate(
+                case, methods, class_names, ignore_index, predict_above, warm_up=not results
+            )
         else:
             result = case
         if isinstance(result, Failure):
@@ -345,11 +427,12 @@ def compare(
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """One case: by method, the counts (1, classes) and the seconds."""
+    """One case: by method, the counts (1, classes), the seconds and, if any, predicted gains."""
 
     name: str
     counts: list[Counts]
     seconds: list[float]
+    predicted: dict[Metric, list[float]]
 
     @property
     def classes(self) -> int:
@@ -361,6 +444,7 @@ def _evaluate(
     methods: Sequence[Method],
     classes: Sequence[str] | None,
     ignore_index: int | None,
+    predict_above: float | None,
     warm_up: bool,
 ) -> _Result | Failure:
     """Decide and count one case by every method."""
@@ -368,7 +452,8 @@ def _evaluate(
     found = probs.shape[1]
     if classes is not None and len(classes) != found:
         return Failure(case.name, f"has maps of {found} classes where {len(classes)} are expected")
-    result = _Result(case.name, [], [])
+    result = _Result(case.name, [], [], {})
+    decisions: list[Tensor] = []
     try:
         for method in methods:
             if warm_up:
@@ -377,6 +462,13 @@ def _evaluate(
             decision = method.decide(probs)
             result.seconds.append(time.perf_counter() - start)
             result.counts.append(_count(decision, label, found, ignore_index))
+            if predict_above is not None:
+                decisions.append(decision)
+        if predict_above is not None:
+            assumed = [method.correlation for method in methods]
+            for metric in _METRICS:
+                gains = predicted_gains(probs, decisions, assumed, metric, predict_above)
+                result.predicted[metric] = gains
     except ValueError as error:
         return Failure(case.name, str(error))
     return result
@@ -408,4 +500,17 @@ def _assemble(
             for i, name in enumerate(methods)
         },
         failures=tuple(failures),
+        predicted=_gather(methods, [result.predicted for result in results]),
     )
+
+
+def _gather(
+    methods: Sequence[str], predicted: Sequence[Mapping[Metric, Sequence[float]]]
+) -> dict[str, dict[Metric, Floats]] | None:
+    """Put the predicted gains of the cases one after another; None if there are none."""
+    if not all(predicted):
+        return None
+    return {
+        name: {metric: np.array([gains[metric][i] for gains in predicted]) for metric in _METRICS}
+        for i, name in enumerate(methods)
+    }
