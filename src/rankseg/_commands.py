@@ -178,8 +178,8 @@ def compare_folder(
             "--predicted/--no-predicted",
             help="Show beside every change from argmax the one that the probabilities themselves "
             "expect, without labels: over the classes whose largest probability exceeds "
-            "--pruning-prob, under the correlation that the method assumes. Takes some ten times "
-            "as long, or with --correlation 0 half as long again.",
+            "--pruning-prob, under the correlation that the method assumes. The comparison takes "
+            "some fifty times as long, with --correlation 0 some five times.",
         ),
     ] = False,
     prior_correction: Annotated[

@@ -347,8 +347,8 @@ def compare(
     predict_above : float, optional
         In [0, 1]: predict what the methods gain on the first, too, over the classes whose largest
         probability in the image exceeds this, which should be the methods' own ``pruning_prob``.
-        See the notes. Default: predict nothing; predicting takes several times as long as all the
-        rest where a method assumes a correlation, and less than the rest where none does.
+        See the notes. Default: predict nothing; with predictions it takes some five times as long,
+        and some fifty times where methods assume a correlation.
 
     Returns
     -------
