@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import exact_oracles
 import maps
 import oracles
 from rankseg import RankSEG
@@ -70,6 +71,66 @@ def test_the_images_above_do_crowd(monkeypatch):
     values = np.concatenate((0.3 + 1e-4 * np.random.default_rng(0).random(4000), np.ones(2500)))
     lost(values, "dice", 0.0, 0.5)
     assert len(calls) > 1
+
+
+def expected(cuts, metric, values, smooth, correlation):
+    """Return the expected metric of the masks of the n largest values, averaged over the factor."""
+    given = oracles.given_factor(np.asarray(values, float), correlation)
+    shares = [cuts(metric, column, smooth) for column in given.T]  # the ranks are the same in all
+    return oracles.WEIGHTS @ shares
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 9, 200])
+def test_exact_masks_reach_the_best_cut(pixels, backend):
+    cuts = exact_oracles.cuts_by_enumeration if pixels < 10 else exact_oracles.cuts_by_distribution
+    rng = np.random.default_rng(pixels)
+    shapes = [rng.beta(*shape, pixels) for shape in ((0.3, 1.5), (0.5, 0.5), (2, 5), (0.1, 3))]
+    unlike_rma = 0
+    for values in [*shapes, *(values for _, values in maps.adversarial(rng, pixels))]:
+        for case in rng.permutation(len(CASES))[:3]:
+            metric, smooth, correlation = CASES[case]
+            decide = [
+                RankSEG(metric, smooth, "multilabel", solver, 0.0, correlation=correlation)
+                for solver in ("exact", "RMA")
+            ]
+            count, rma_count = (int(solve(values[None, None]).sum()) for solve in decide)
+            scores = expected(cuts, metric, values, smooth, correlation)
+            assert scores[count] > scores.max() - NEAR, CASES[case]
+            unlike_rma += scores[rma_count] < scores.max() - NEAR
+    assert unlike_rma > 0 or pixels < 9
+
+
+def test_exact_masks_of_many_pixels_reach_the_best_cut(backend):
+    values = maps.softmax(1, 3, 100, 120, dtype="float64", scale=6.0)[0, 1].ravel()
+    for metric, smooth in (("dice", 0.0), ("iou", 5.0)):
+        decide = RankSEG(metric, smooth, "multilabel", "exact", 0.0, correlation=0.5)
+        scores = expected(exact_oracles.cuts_by_quadrature, metric, values, smooth, 0.5)
+        assert scores[int(decide(values[None, None]).sum()) - 1] > scores.max() - NEAR
+
+
+def test_exact_labels_never_score_less_than_the_published_ones(backend):
+    won = 0
+    for seed, metric in enumerate(("dice", "iou", "dice")):
+        probs = maps.softmax(2, 3, 9, 11, seed=seed, dtype="float64")
+        exact = RankSEG(metric, solver="exact", correlation=0.6)(probs)
+        published = RankSEG(metric)(probs)
+        for image, *both in zip(probs, exact, published, strict=True):
+            flat, scores = image.reshape(3, -1), []
+            for labels in both:
+                masks = [(p, labels.ravel() == label) for label, p in enumerate(flat)]
+                scores.append(
+                    sum(
+                        oracles.WEIGHTS
+                        @ [
+                            exact_oracles.by_distribution(metric, given, mask, 0.0)
+                            for given in oracles.given_factor(p, 0.6).T
+                        ]
+                        for p, mask in masks
+                    )
+                )
+            assert scores[0] >= scores[1] - NEAR
+            won += scores[0] > scores[1] + NEAR
+    assert won > 0
 
 
 @pytest.mark.parametrize("policy", ["max_score", "void"])

@@ -61,17 +61,17 @@ class RankSEG(nn.Module):
         to be absent from it. This is a decision about presence, not an economy: it changes
         results, and 0 turns it off. Not used for ``'acc'``.
     unassigned_policy : {'max_score', 'void'}
-        For RMA and joint with multiclass output. What becomes of a pixel that is in no mask: it
-        goes to the class, among those not pruned, that gains most (the default), or is left
-        void. With joint, a void pixel is one that would lower the objective of every class.
+        For RMA, joint and exact with multiclass output. What becomes of a pixel that is in no
+        mask: it goes to the class, among those not pruned, that gains most (the default), or is
+        left void. With joint, a void pixel is one that would lower the objective of every class.
     void_index : int
         With multiclass output: the label of void pixels and of pixels that are not valid, 255
         by default. Must not be the label of a class.
     correlation : float
-        For RMA and joint. In [0, 1): how far the labels of an image are right or wrong together,
-        0 (the published rule) by default. The published model takes pixels to be independent,
-        and so includes too many doubtful ones; towards 1 a mask comes near that of the threshold
-        1/2, unless most of the region is doubtful. See the notes.
+        For RMA, joint and exact. In [0, 1): how far the labels of an image are right or wrong
+        together, 0 (the published rule) by default. The published model takes pixels to be
+        independent, and so includes too many doubtful ones; towards 1 a mask comes near that of
+        the threshold 1/2, unless most of the region is doubtful. See the notes.
     eps : float
         For BA, TRNA and BA+TRNA: the probability that the volumes left out of the sums have, half
         of it at either end; between 0 and 1, 1e-4 by default.
@@ -105,7 +105,8 @@ class RankSEG(nn.Module):
 
     and what is maximised is the mean of the objective over 15 Gauss-Hermite values of :math:`z`,
     the sums being those of :math:`p_i(z)`, to about 1e-7 for :math:`r` up to 0.99. Multiclass
-    labels never score less by it than the published ones.
+    labels never score less by it than the published ones. With ``'exact'`` it is the mean of the
+    expected metric itself over these values, at some 50 ms for every class and image.
 
     See :func:`rankseg.expected_score` for what ``'exact'`` maximises. Linear time in pixels and
     classes. BA and TRNA are equations (13) and (12) of [1]_ with every

@@ -95,7 +95,9 @@ def most_nodes(pixels: int) -> int:
     return math.ceil((math.log(END * (2 * pixels + 3)) - FIRST) / STEP) + 1
 
 
-def place_nodes(rate: Tensor, needed: Tensor, most: int) -> Nodes:
+def place_nodes(
+    rate: Tensor, needed: Tensor, most: int, step: float = STEP, first: float = FIRST
+) -> Nodes:
     """Place the nodes ``needed`` by each row, for integrands that fall at most as ``exp(-rate u)``.
 
     The trapezoidal rule in ``x``, where ``u = exp(x - exp(-x)) / rate``: there integrands fall
@@ -103,10 +105,10 @@ def place_nodes(rate: Tensor, needed: Tensor, most: int) -> Nodes:
     RIMS 9, 1974). The nodes of a row do not depend on other rows.
     """
     order = torch.arange(most, dtype=torch.float64, device=rate.device)
-    x = FIRST + STEP * order
+    x = first + step * order
     place = torch.exp(x - torch.exp(-x)) / rate.unsqueeze(1)
     u = place.where(order < needed.unsqueeze(1), 0.0)
-    return Nodes(u, STEP * u * (1 + torch.exp(-x)))
+    return Nodes(u, step * u * (1 + torch.exp(-x)))
 
 
 def powers_needed(rate: Tensor) -> Tensor:

@@ -58,7 +58,11 @@ SUPPORT = {
         ("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index", "correlation")}
     ),
     "exact": Support(
-        ("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index"), "multilabel": ()}
+        ("dice", "iou"),
+        {
+            "multiclass": ("unassigned_policy", "void_index", "correlation"),
+            "multilabel": ("correlation",),
+        },
     ),
     "BA": MASKS_BY_VOLUME,
     "TRNA": MASKS_BY_VOLUME,

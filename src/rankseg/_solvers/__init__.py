@@ -14,18 +14,17 @@ from rankseg._problem import Problem
 from rankseg._settings import Settings
 from rankseg._solvers.ba import ba_masks
 from rankseg._solvers.baselines import argmax_labels, argmax_masks, threshold_masks
-from rankseg._solvers.exact import exact_masks
 from rankseg._solvers.joint import joint_labels
-from rankseg._solvers.rma import exact_labels, rma_labels, rma_masks
+from rankseg._solvers.rma import own_masks, shared_labels
 
 Solve = Callable[[ModuleType, Any, Survey, Settings], Tensor]
 
 SOLVERS: dict[tuple[str, str], Solve] = {
-    ("RMA", "multiclass"): rma_labels,
-    ("RMA", "multilabel"): rma_masks,
+    ("RMA", "multiclass"): shared_labels,
+    ("RMA", "multilabel"): own_masks,
     ("joint", "multiclass"): joint_labels,
-    ("exact", "multiclass"): exact_labels,
-    ("exact", "multilabel"): exact_masks,
+    ("exact", "multiclass"): shared_labels,
+    ("exact", "multilabel"): own_masks,
     ("BA", "multilabel"): ba_masks,
     ("TRNA", "multilabel"): ba_masks,
     ("BA+TRNA", "multilabel"): ba_masks,
@@ -35,9 +34,9 @@ SOLVERS: dict[tuple[str, str], Solve] = {
 }
 
 BINARY: dict[str, Solve] = {
-    "RMA": rma_masks,
-    "joint": rma_masks,  # one class shares its pixels with no other
-    "exact": exact_masks,
+    "RMA": own_masks,
+    "joint": own_masks,  # one class shares its pixels with no other
+    "exact": own_masks,
     "BA": ba_masks,
     "TRNA": ba_masks,
     "BA+TRNA": ba_masks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
 from rankseg._objectives import Objective
-from rankseg._solvers._profile_cuts import Curves, products
+from rankseg._solvers._profile_cuts import ROWS, Curves, products
+
+FEW = 17
+"""Functions with which ``ROWS`` are treated at a time."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,13 @@ class Average:
     @classmethod
     def over(cls, factor: Factor, objective: Objective, profile: Tensor) -> Average:
         """Return the average for the images and classes of profiles ``(rows, BINS, 2)``."""
-        return cls(objective, factor, factor.curves.sums(profile)[:, 2:])
+        return Average(objective, factor, factor.curves.sums(profile)[:, 2:])
+
+    def parts(self) -> Iterator[slice]:
+        """Slices of the rows that are treated at a time: fewer, the more functions."""
+        step = max(1, ROWS * FEW // self.factor.curves.functions)
+        for start in range(0, len(self.volume), step):
+            yield slice(start, start + step)
 
     def of_rows(self, rows: slice) -> Average:
         """Return the same for some of the rows."""
@@ -84,7 +94,7 @@ class Average:
         gain is a straight line of the probability given the factor.
         """
         slope, toll, size, _ = self.objective.slope(
-            states[:, :1], states[:, 2:], self.volume
+            states[:, :1], states[:, 2 : 2 + len(self.factor.weights)], self.volume
         ).terms()
         weights = self.factor.weights / size
         line = products((slope * weights).unsqueeze(0), self.factor.knots.unsqueeze(0)).squeeze(0)

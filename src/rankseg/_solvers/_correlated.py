@@ -7,7 +7,6 @@ profile replaces most looks at the pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -18,9 +17,11 @@ from torch import Tensor
 from rankseg._backends._bins import BINS
 from rankseg._backends._records import GainCurves, Survey
 from rankseg._objectives import Objective
+from rankseg._settings import Settings
 from rankseg._solvers import _profile_cuts as search
 from rankseg._solvers._average import Average, Factor
 from rankseg._solvers._cuts import rows_of
+from rankseg._solvers._exact_average import exact_average
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,21 @@ class Correlated:
         maps: Any,
         survey: Survey,
         objective: Objective,
-        correlation: float,
+        settings: Settings,
         eligible: Tensor,
     ) -> Correlated:
         """Take the profile of the eligible classes, and find their best cuts."""
         rows = rows_of(eligible)
         profile = backend.profile(maps, survey, rows)
-        average = Average.over(Factor.of(correlation, rows.device), objective, profile)
-        cuts, masks = profile.new_empty(len(rows)), average.factor.curves.sums(profile)
+        average: Average
+        if settings.solver == "exact":
+            average = exact_average(settings, objective, profile, maps.pixels)
+        else:
+            average = Average.over(Factor.of(settings.correlation, rows.device), objective, profile)
+        cuts = profile.new_empty(len(rows))
+        masks = profile.new_empty(len(rows), average.factor.curves.functions)
         profile[:, 0] = 0  # no mask is to hold the zeros
-        for part in _parts(rows):
+        for part in average.parts():
             cut_search = _Search(backend, maps, survey, rows[part], average.of_rows(part))
             cuts[part], masks[part] = cut_search.best_cuts(profile[part])
         best = torch.zeros_like(survey.mass).index_put(rows.unbind(1), cuts)
@@ -91,18 +97,13 @@ class Correlated:
 
     def slope(self, state: Tensor) -> GainCurves:
         lines = state.new_empty(len(state), BINS, 2)
-        for part in _parts(self.rows):
+        for part in self.average.parts():
             gains = self.average.of_rows(part).slope(state[part])
             lines[part] = GainCurves.through(self.rows[part], gains).lines
         return GainCurves(self.rows, lines)
 
     def with_objective(self, objective: Objective) -> Correlated:
         return replace(self, average=replace(self.average, objective=objective))
-
-
-def _parts(rows: Tensor) -> Iterator[slice]:
-    for start in range(0, len(rows), search.ROWS):
-        yield slice(start, start + search.ROWS)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ CELL = 16
 """Bins between two edges at which the objective is first looked at."""
 
 GRID = 128
-"""Places among sorted values at which it is looked at, before every place around the best."""
+"""Steps between the places among sorted values at which it is looked at at a time."""
 
 CROWD = 1 << 16
 """Values in a bracket that is narrowed before they are gathered."""
@@ -59,6 +59,11 @@ class Curves:
         knots = torch.cat((torch.ones_like(edges), edges, knots), 1)
         slope = knots.diff(dim=0) / edges.diff(dim=0)
         return cls(torch.stack((knots[:-1] - slope * edges[:-1], slope), 1))
+
+    @property
+    def functions(self) -> int:
+        """How many there are."""
+        return self.lines.shape[2]
 
     def sums(self, profile: Tensor) -> Tensor:
         """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
@@ -250,10 +255,12 @@ def best_among(
     """
     extra = bracket.extra.clamp_max(values.shape[1]).unsqueeze(1)
     prefix = _Prefix(bracket, values, curves)
-    grid = torch.linspace(0, 1, GRID + 1, dtype=torch.float64, device=values.device)
-    coarse = (extra * grid).long()
-    best = coarse.gather(1, score(prefix.states(coarse)).argmax(1, keepdim=True))
-    reach = values.shape[1] // GRID + 2
+    best, reach = extra // 2, values.shape[1] // 2 + 1
+    while reach > GRID // 4:  # at every so many places, then more closely around the best of these
+        steps = torch.linspace(-reach, reach, GRID + 1, device=values.device).long()
+        places = (best + steps).clamp_min(0).minimum(extra)
+        best = places.gather(1, score(prefix.states(places)).argmax(1, keepdim=True))
+        reach = 2 * reach // GRID + 1
     around = best + torch.arange(-reach, reach + 1, device=values.device)
     places = prefix.ends_of_runs(around.clamp_min(0).minimum(extra))
     states = prefix.states(places)

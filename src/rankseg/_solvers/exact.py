@@ -41,14 +41,6 @@ ROUNDING = 1e-15
 """By how much more than a value, relatively, a bound has to fall short of it."""
 
 
-def exact_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the mask of every class that maximises the expected value of its metric."""
-    kept = survey.peak > settings.pruning_prob
-    cuts = exact_cuts(backend, maps, survey, settings, kept)
-    masks: Tensor = backend.masks(maps, survey, cuts)
-    return masks
-
-
 def exact_cuts(
     backend: ModuleType, maps: Any, survey: Survey, settings: Settings, active: Tensor
 ) -> Tensor:

@@ -15,24 +15,18 @@ from rankseg._solvers._correlated import Correlated
 from rankseg._solvers._models import Exact, Independent, Model
 
 
-def rma_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the mask of every class that maximises its own RMA objective."""
+def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return the mask of every class that is best for it alone, to RMA or exactly."""
     kept = survey.peak > settings.pruning_prob
     cuts = model_of(backend, maps, survey, settings, kept).cuts(kept)
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
 
 
-def rma_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the non-overlapping labels of the published rule."""
+def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return labels that share the pixels out between these masks by the published rule."""
     eligible = eligible_classes(survey.peak > settings.pruning_prob)
     return labels_of(model_of(backend, maps, survey, settings, eligible), settings)
-
-
-def exact_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return non-overlapping labels, shared out by the published rule between exact masks."""
-    objective = OBJECTIVES[settings.metric](settings.smooth)
-    return _share_out(Exact(backend, maps, survey, objective, settings), settings)
 
 
 def model_of(
@@ -40,9 +34,11 @@ def model_of(
 ) -> Model:
     """Return the model of the labels that the settings ask for, for the ``eligible`` classes."""
     objective = OBJECTIVES[settings.metric](settings.smooth)
-    if settings.correlation == 0:
-        return Independent(backend, maps, survey, objective)
-    return Correlated.build(backend, maps, survey, objective, settings.correlation, eligible)
+    if settings.correlation > 0:
+        return Correlated.build(backend, maps, survey, objective, settings, eligible)
+    if settings.solver == "exact":
+        return Exact(backend, maps, survey, objective, settings)
+    return Independent(backend, maps, survey, objective)
 
 
 def labels_of(model: Model, settings: Settings) -> Tensor:
