@@ -40,11 +40,12 @@ def main() -> None:
 def time_pairs(request: Request) -> dict[str, Any]:
     """Time each candidate and the baseline in turn; pairs of seconds for every candidate.
 
+    The baseline is what a program without rankseg does, unless the request names a decision.
     The first call of each is not counted. A candidate stops early once it has taken its share of
     seconds, but not before ``FEWEST_PAIRS``.
     """
     maps = load_maps(request)
-    plain = baseline(maps)
+    plain = decision(request["baseline"]) if "baseline" in request else baseline(maps)
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in request["candidates"]}
     decisions = {name: decision(options) for name, options in request["candidates"].items()}
     for decide in (plain, *decisions.values()):
