@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import doctest
-import importlib
 import json
 import math
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import REPOSITORY
 from maps import labelled
 from rankseg import metrics
 from rankseg.evaluation import CaseFolder, compare, standard_methods
@@ -22,15 +20,13 @@ FRACTIONS = (0.1, 0.25, 0.5)
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """Import the modules of the benchmark, which stand beside each other in one folder."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
-    return importlib.import_module("correlation")
+def script(benchmark):
+    return benchmark("correlation")
 
 
 @pytest.fixture
-def resampling(script):
-    return importlib.import_module("_resampling")
+def resampling(benchmark):
+    return benchmark("_resampling")
 
 
 def some_counts(images, classes, seed=0):

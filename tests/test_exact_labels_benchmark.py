@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 
 import exact_oracles as oracle
 import maps
-from conftest import REPOSITORY
 from rankseg import RankSEG, _backends, expected_score
 from rankseg._backends._bins import bin_of
 from rankseg._settings import Settings
@@ -21,15 +19,13 @@ METRICS = ("dice", "iou")
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """Import the modules of the benchmark, which stand beside each other in one folder."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
-    return importlib.import_module("exact_labels")
+def script(benchmark):
+    return benchmark("exact_labels")
 
 
 @pytest.fixture
-def gains(script):
-    return importlib.import_module("_exact_gains")
+def gains(benchmark):
+    return benchmark("_exact_gains")
 
 
 def model_of(gains, probs, metric, smooth):

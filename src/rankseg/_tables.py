@@ -12,11 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rankseg.evaluation import Comparison, Counted, Difference, Timing
-from rankseg.metrics import Metric
+from rankseg.metrics import METRICS, Metric
 
 __all__ = ["class_table", "decision_table", "image_table", "print_table", "time_table"]
 
-METRICS: tuple[Metric, ...] = ("dice", "iou")
 METRIC_NAMES: dict[Metric, str] = {"dice": "Dice", "iou": "IoU"}
 UNLIMITED = 10_000  # columns
 COUNTED_NAMES: dict[Counted, str] = {

@@ -46,7 +46,7 @@ from rankseg._methods import (
     time_methods,
 )
 from rankseg._predictions import predicted_gains
-from rankseg.metrics import Counts, Metric
+from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
     "Case",
@@ -67,7 +67,6 @@ __all__ = [
 
 Counted: TypeAlias = Literal["label", "either"]
 
-_METRICS: Final[tuple[Metric, ...]] = ("dice", "iou")
 
 _READINGS: Final[tuple[tuple[Metric, Counted], ...]] = (
     ("dice", "label"),
@@ -140,7 +139,7 @@ class Comparison:
     def _check_names(self, method: str, metric: str) -> None:
         if method not in self.counts:
             raise ValueError(f"method must be one of {list(self.counts)}, got {method!r}")
-        if metric not in _METRICS:
+        if metric not in METRICS:
             raise ValueError(f"metric must be 'dice' or 'iou', got {metric!r}")
 
     def by_class(self, method: str, metric: Metric = "dice", counted: Counted = "label") -> Floats:
@@ -243,7 +242,7 @@ class Comparison:
         result: dict[str, Any] = {"median_seconds": float(np.median(self.seconds[method]))}
         if self.predicted is not None:
             result["predicted_gain"] = {
-                metric: _or_none(self.predicted_gain(method, metric)) for metric in _METRICS
+                metric: _or_none(self.predicted_gain(method, metric)) for metric in METRICS
             }
         for metric, counted in _READINGS:
             scores = self.by_class(method, metric, counted).tolist()
@@ -288,7 +287,7 @@ class Comparison:
         return [folder / name for name in contents]
 
     def _case_rows(self) -> Iterator[Sequence[object]]:
-        foretold = () if self.predicted is None else _METRICS
+        foretold = () if self.predicted is None else METRICS
         names = [f"{metric}_{rule}" for metric, rule in _READINGS]
         names += [f"{metric}_predicted_gain" for metric in foretold]
         yield "case", "method", "seconds", *names
@@ -466,7 +465,7 @@ def _evaluate(
                 decisions.append(decision)
         if predict_above is not None:
             assumed = [method.correlation for method in methods]
-            for metric in _METRICS:
+            for metric in METRICS:
                 gains = predicted_gains(probs, decisions, assumed, metric, predict_above)
                 result.predicted[metric] = gains
     except ValueError as error:
@@ -511,6 +510,6 @@ def _gather(
     if not all(predicted):
         return None
     return {
-        name: {metric: np.array([gains[metric][i] for gains in predicted]) for metric in _METRICS}
+        name: {metric: np.array([gains[metric][i] for gains in predicted]) for metric in METRICS}
         for i, name in enumerate(methods)
     }

@@ -47,6 +47,7 @@ __all__ = ["Counts", "count", "dice", "iou", "mean_by_class", "mean_by_image", "
 
 Counted: TypeAlias = Literal["label", "either", "always"]
 Metric: TypeAlias = Literal["dice", "iou"]
+METRICS: Final[tuple[Metric, ...]] = ("dice", "iou")
 
 _COUNTED: Final = "label"
 _ZERO_DIVISION: Final = math.nan
