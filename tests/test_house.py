@@ -51,6 +51,8 @@ LAYERS = [
     {"rankseg.functional", "rankseg.calibration", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
+    {"rankseg.integration._common"},
+    {"rankseg.integration"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},
