@@ -26,9 +26,9 @@ from torch import Tensor
 
 from rankseg import RankSEG, _backends, expected_score
 from rankseg._backends._records import Survey
+from rankseg._loop import while_rising
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
-from rankseg._solvers._loop import while_rising
 from rankseg._solvers._models import Exact, Model
 from rankseg._solvers.baselines import argmax_labels
 from rankseg._solvers.joint import _Relabelling, joint_labels

@@ -67,6 +67,38 @@ def test_above(opened):
     assert_same([backend.above(m, survey, CUTS, ACTIVE) for backend, m, survey in opened])
 
 
+@pytest.mark.parametrize("start", [0.0, 0.1875, 0.5, 0.625])
+@pytest.mark.parametrize(("bonus", "offset"), [(0.0, 41000.0), (300.0, 41000.0), (0.0, 1.0)])
+def test_raise_cuts(opened, start, bonus, offset):
+    # From 0 more values lie below 1/2 than are kept; with the offset 1 cuts rise beyond 1/2.
+    start, bonus, offset = (torch.full_like(CUTS, value) for value in (start, bonus, offset))
+    raised = [b.raise_cuts(m, s, start, ACTIVE, bonus, offset) for b, m, s in opened]
+    assert_same([[cuts] for cuts in raised])
+    assert torch.equal(raised[0][~ACTIVE], start[~ACTIVE])
+    backend, m, survey = opened[1]
+    count, mass = backend.above(m, survey, raised[0], ACTIVE)
+    fraction = (mass + bonus) / (count + offset)
+    assert (fraction <= raised[0])[ACTIVE].all()
+    rose = ACTIVE & (raised[0] > start)
+    assert torch.equal(fraction[rose], raised[0][rose])
+    assert (raised[0] > 0.5).any() or offset.max() > 1
+
+
+@pytest.mark.usefixtures("_slabs")
+def test_raise_cuts_where_more_values_are_doubtful_than_are_kept():
+    probs = 0.375 + torch.from_numpy(maps.dyadic(1, 2, 200, 205)) / 8
+    probs[:, :, ::7] = 1.0
+    cuts, active = torch.tensor([[0.25, 0.0]]).double(), torch.ones(1, 2, dtype=torch.bool)
+    raised = []
+    for backend in (numba_cpu, torch_reference):
+        m = backend.open_maps(probs.float(), None)
+        survey = backend.survey(m)
+        bonus, offset = torch.zeros_like(cuts), survey.mass + 1
+        raised.append(backend.raise_cuts(m, survey, cuts, active, bonus, offset))
+    assert torch.equal(*raised)
+    assert ((raised[0] > cuts) & (raised[0] < 0.375)).all()
+
+
 def test_masks(opened):
     assert_same([[backend.masks(m, survey, CUTS)] for backend, m, survey in opened])
 

@@ -23,7 +23,7 @@ from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
 
-VALUES_PER_TASK = 1 << 21
+VALUES_PER_TASK = 1 << 20
 """Fewest probabilities to a task, about half a millisecond of work: waking a thread for less
 costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
 
@@ -120,6 +120,30 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
         masses,
     )
     return _reduce(counts, masses)
+
+
+def raise_cuts(
+    maps: Maps, survey: Survey, cuts: Tensor, active: Tensor, bonus: Tensor, offset: Tensor
+) -> Tensor:
+    """Raise cuts, where ``active``, to the largest ``(mass + bonus) / (count + offset)`` of a mask.
+
+    Dinkelbach's iteration: the fraction of the mask above a cut is the next cut, as long as that
+    is a rise. It must start at cuts that no best fraction is below.
+    """
+    raised = cuts.numpy().copy()
+    _run(
+        kernels.raise_cuts,
+        raised.size,
+        maps,
+        survey.detail,
+        survey.likely_count.numpy(),
+        survey.likely_mass.numpy(),
+        bonus.numpy(),
+        offset.numpy(),
+        active.numpy(),
+        raised,
+    )
+    return torch.from_numpy(raised)
 
 
 def sizes(maps: Maps) -> Tensor:

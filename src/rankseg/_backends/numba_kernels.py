@@ -27,6 +27,9 @@ GROUP = 16
 PIECE = 64
 """Pixels that are looked at together where few are wanted."""
 
+KEPT = 16 * BLOCK
+"""Most values of a class that are kept apart while its cut rises: they fit in a nearby cache."""
+
 DIRECT, STRIDED, FLOAT16, BFLOAT16 = range(4)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -168,13 +171,14 @@ def _sum(row):
 
 @_jit
 def _sum_above(row, cut):
+    nothing = row.dtype.type(0)  # of the narrower type, twice as many are chosen at once
     count = np.int32(0)
     total = 0.0
     for i in range(row.size):
         value = row[i]
         inside = value > cut
         count += np.int32(inside)
-        total += np.float64(value) if inside else 0.0
+        total += np.float64(value if inside else nothing)
     return count, total
 
 
@@ -291,20 +295,123 @@ def moments(source, tables, active, means, variances, thirds, first, last):
 
 
 @_jit
-def _any_between(row, low, high):
-    number = np.int32(0)
+def _sum_between(row, low, high):
+    nothing = row.dtype.type(0)
+    count = np.int32(0)
+    total = 0.0
     for i in range(row.size):
-        number += np.int32((row[i] > low) & (row[i] <= high))
-    return number > 0
+        value = row[i]
+        inside = (value > low) & (value <= high)
+        count += np.int32(inside)
+        total += np.float64(value if inside else nothing)
+    return count, total
+
+
+@_jit
+def _patterns_between(low, high, values, unsigned):
+    """Return the first bit pattern of the values in (low, high], and how far off the last is."""
+    ends = np.array([low, high], values).view(unsigned)
+    if not low < high:
+        ends[:] = ~unsigned.type(0)  # of no value
+        return ends[0], unsigned.type(0)
+    return unsigned.type(ends[0] + 1), unsigned.type(ends[1] - ends[0] - 1)
+
+
+@_jit
+def _append_between(row, patterns, least, width, found, size):
+    """Append the values of some patterns to the first ``size`` found; return the new size.
+
+    How far patterns lie from the ``least`` tells in few instructions, and of many values at a
+    time, whether any is wanted.
+    """
+    unsigned = patterns.dtype
+    for piece in range(0, row.size, PIECE):
+        here = patterns[piece : piece + PIECE]
+        nearest = unsigned.type(~unsigned.type(0))
+        for i in range(here.size):
+            nearest = min(nearest, unsigned.type(here[i] - least))
+        if nearest <= width:
+            for i in range(here.size):
+                if unsigned.type(here[i] - least) <= width:
+                    found[size] = row[piece + i]
+                    size += 1
+    return size
+
+
+@_jit
+def _collect(source, tables, image, label, low, high, kept, scratch):
+    """Count and sum the values in (low, high] of a row, and keep them as long as there is room.
+
+    Returns how many were kept, and count and sum of those that found no room.
+    """
+    unsigned = source.patterns.dtype
+    least, width = _patterns_between(low, high, scratch.dtype, unsigned)
+    size, count, mass = 0, 0, 0.0
+    for block in range(tables.mass.shape[2]):
+        if tables.peak[image, label, block] <= low or tables.low[image, label, block] > high:
+            continue
+        pixel = block * BLOCK
+        row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
+        if count == 0 and size + row.size <= kept.size:
+            size = _append_between(row, row.view(unsigned), least, width, kept, size)
+        else:
+            inside, total = _sum_between(row, low, high)
+            count += inside
+            mass += total
+    return size, count, mass
+
+
+@_jit
+def _round_down(value, dtype):
+    """Round to a dtype: the same of its values exceed the result as exceed ``value``."""
+    rounded = dtype.type(value)
+    return rounded if rounded <= value else np.nextafter(rounded, dtype.type(-np.inf))
+
+
+@_jit
+def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last):
+    """Raise the cut of every active class until its fraction does not exceed it. A unit is a row.
+
+    The fraction hardly ever exceeds 1/2, and what lies above that is counted and summed already.
+    One pass over the rest usually finds room for all the values between the first cut and 1/2, and
+    the steps that follow look at nothing else.
+    """
+    classes = tables.mass.shape[1]
+    dtype = source.values.dtype
+    scratch, kept = np.empty(BLOCK, dtype), np.empty(KEPT, dtype)
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        if not active[image, label]:
+            continue
+        cut, high = cuts[image, label], dtype.type(0.5)
+        base_count, base_mass = likely_count[image, label], likely_mass[image, label]
+        size, spilled, spilled_mass = 0, 1, 0.0
+        while True:
+            if cut >= high:
+                high, base_count, base_mass, spilled = dtype.type(np.inf), 0.0, 0.0, 1
+            low = _round_down(cut, dtype)
+            if spilled > 0:
+                size, spilled, spilled_mass = _collect(
+                    source, tables, image, label, low, high, kept, scratch
+                )
+            count, mass = _sum_above(kept[:size], low)
+            mass += base_mass + spilled_mass + bonus[image, label]
+            fraction = mass / (base_count + spilled + count + offset[image, label])
+            if not fraction > cut:
+                break
+            cut = fraction
+        cuts[image, label] = cut
 
 
 @_jit
 def between(source, tables, low, high, images, labels, found, first, last):
     """Gather, for each row asked for, the values in (low, high]. A unit is a row."""
     blocks = tables.mass.shape[2]
+    unsigned = source.patterns.dtype
     scratch = np.empty(BLOCK, source.values.dtype)
     for unit in range(first, last):
         image, label = images[unit], labels[unit]
+        least, width = _patterns_between(low[unit], high[unit], scratch.dtype, unsigned)
         size = 0
         for block in range(blocks):
             if tables.peak[image, label, block] <= low[unit]:
@@ -313,14 +420,7 @@ def between(source, tables, low, high, images, labels, found, first, last):
                 continue
             pixel = block * BLOCK
             row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
-            for piece in range(0, row.size, PIECE):
-                here = row[piece : piece + PIECE]
-                if not _any_between(here, low[unit], high[unit]):
-                    continue
-                for i in range(here.size):
-                    if low[unit] < here[i] <= high[unit]:
-                        found[unit, size] = here[i]
-                        size += 1
+            size = _append_between(row, row.view(unsigned), least, width, found[unit], size)
 
 
 @_jit

@@ -25,6 +25,7 @@ from rankseg._backends._records import (
     Integrals,
     Survey,
 )
+from rankseg._loop import while_rising
 
 FAULT_IS_KNOWN = False
 """The survey's fault is on the device: looking at it is waiting for it."""
@@ -92,6 +93,18 @@ def between(
     values = maps.probs[rows[:, 0], rows[:, 1]].flatten(1).double()
     inside = (values > low.unsqueeze(1)) & (values <= high.unsqueeze(1))
     return values.where(inside, 0).topk(width, dim=1).values
+
+
+def raise_cuts(
+    maps: Maps, survey: Survey, cuts: Tensor, active: Tensor, bonus: Tensor, offset: Tensor
+) -> Tensor:
+    def step(cut: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
+        count, mass = above(maps, survey, cut, rising)
+        fraction = (mass + bonus) / (count + offset)
+        rising = rising & (fraction > cut)
+        return torch.where(rising, fraction, cut), rising
+
+    return while_rising(step, cuts, active, survey.fault)
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:

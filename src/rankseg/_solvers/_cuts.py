@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rankseg._backends._records import Survey
 from rankseg._objectives import Objective
-from rankseg._solvers._loop import while_rising
 
 
 def optimal_cuts(
@@ -48,7 +47,7 @@ def stopping_cuts(
     none = torch.zeros_like(survey.mass)
     fraction = _Fraction(backend, maps, survey, active, none, none + offset)
     cut = fraction.best_cut(fraction.first_cut())
-    return cut, fraction.above(cut, active)[0]
+    return cut, fraction.above(cut)[0]
 
 
 def fraction_cuts(
@@ -87,9 +86,9 @@ class _Fraction:
         """Return the fraction of a mask."""
         return (mass + self.bonus) / (count + self.offset)
 
-    def above(self, cut: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    def above(self, cut: Tensor) -> tuple[Tensor, Tensor]:
         """Return count and mass of the mask above ``cut``."""
-        count, mass = self.backend.above(self.maps, self.survey, cut, active)
+        count, mass = self.backend.above(self.maps, self.survey, cut, self.active)
         return count, mass
 
     def first_cut(self) -> Tensor:
@@ -102,15 +101,12 @@ class _Fraction:
         masks = ((0, 0), (1, survey.peak), (survey.likely_count, survey.likely_mass))
         return torch.stack([self.of(count, mass) for count, mass in masks]).amax(0)
 
-    def step(self, cut: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the fraction of the mask above ``cut`` as the next cut, where that is a rise."""
-        fraction = self.of(*self.above(cut, rising))
-        rising = rising & (fraction > cut)
-        return torch.where(rising, fraction, cut), rising
-
     def best_cut(self, cut: Tensor) -> Tensor:
         """Raise ``cut`` by Dinkelbach's iteration until it rises no more, at the optimum."""
-        return while_rising(self.step, cut, self.active, self.survey.fault)
+        raised: Tensor = self.backend.raise_cuts(
+            self.maps, self.survey, cut, self.active, self.bonus, self.offset
+        )
+        return raised
 
 
 def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> Tensor:
@@ -122,12 +118,12 @@ def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> T
     sorted and scanned.
     """
     volume = fraction.survey.mass
-    widest_count, widest_mass = fraction.above(low, fraction.active)
+    widest_count, widest_mass = fraction.above(low)
     count = torch.zeros_like(volume)
     for _ in range(2):
         steeper = replace(fraction, bonus=objective.bonus(count, volume))
         high = steeper.best_cut(torch.maximum(low, steeper.of(widest_count, widest_mass)))
-        count, mass = steeper.above(high, fraction.active)
+        count, mass = steeper.above(high)
     extra = (widest_count - count).long()
     rows, width = _rows_to_scan(extra, fraction.maps.pixels)
     if width == 0:

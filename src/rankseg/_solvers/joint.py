@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._records import UNASSIGNED, Survey
+from rankseg._loop import while_rising
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
-from rankseg._solvers._loop import while_rising
 from rankseg._solvers._models import Model
 from rankseg._solvers.rma import eligible_classes, labels_of, model_of
 

@@ -1,4 +1,4 @@
-"""The one loop of the solvers: better and better, until nothing rises."""
+"""The one loop of solvers and reference backend: better and better, until nothing rises."""
 
 from __future__ import annotations
 
