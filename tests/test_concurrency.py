@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -66,6 +67,18 @@ def test_concurrent_calls(expected, threads):
         decisions = pool.map(lambda i: RankSEG()(probability_map(i)[None])[0], indices)
         for index, decision in zip(indices, decisions, strict=True):
             assert torch.equal(decision, expected[index])
+
+
+def test_a_call_does_not_wait_for_threads_that_are_busy(expected, threads):
+    threads(2)
+    free = Event()
+    pool = numba_cpu._pool(2)
+    waiting = [pool.submit(free.wait, 40) for _ in range(2)]
+    try:
+        assert torch.equal(RankSEG()(probability_map(0)[None])[0], expected[0])
+        assert not any(wait.done() for wait in waiting)
+    finally:
+        free.set()
 
 
 def test_concurrent_calls_of_one_module(threads):

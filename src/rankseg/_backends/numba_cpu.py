@@ -23,9 +23,9 @@ from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
 
-VALUES_PER_TASK = 1 << 20
-"""Fewest probabilities to a task, about half a millisecond of work: waking a thread for less
-costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
+VALUES_PER_TASK = 1 << 19
+"""Fewest probabilities to a task, a tenth of a millisecond of work or more: waking a thread for
+less costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
 
 VALUES_PER_NODE = 4
 """Probabilities that are surveyed in the time that one node of an integral takes per pixel."""
@@ -370,7 +370,8 @@ def _spread(job: Callable[[int, int], None], units: int, values: int) -> None:
             helpers.append(_pool(threads).submit(_work_through, job, ranges))
     _work_through(job, ranges)
     for helper in helpers:
-        helper.result()
+        if not helper.cancel():  # one that has not begun is not waited for: nothing is left to do
+            helper.result()
 
 
 def _work_through(job: Callable[[int, int], None], ranges: deque[tuple[int, int]]) -> None:
