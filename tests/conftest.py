@@ -13,6 +13,8 @@ from hypothesis import settings
 settings.register_profile("house", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("house")
 
+torch.set_num_threads(1)  # tests about threads ask for them; small steps need not wait for others
+
 SHARED_WORK = 1 << 12
 """Probabilities to a task in tests of threads: few, so that small maps go to several threads."""
 
