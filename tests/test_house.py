@@ -25,7 +25,8 @@ OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transform
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
-    | {"rankseg._refined_normal", "rankseg._poisson_binomial"},
+    | {"rankseg._quiet", "rankseg._poisson_binomial"},
+    {"rankseg._refined_normal"},
     {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"} | {"rankseg._loop"},
     {"rankseg._scipy_refined_normal"},
     {"rankseg.distribution"},

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._records import POWERS
+from rankseg._quiet import exp, expm1, log
 
 STEP, FIRST, END = 0.25, -3.6, 40.0
 """Of the trapezoidal rule: it loses 1e-15 by its step, exp(-exp(3.6)) before, exp(-40) after."""
@@ -87,7 +88,7 @@ def count_nodes(rate: Tensor, count: Tensor, rest: Tensor) -> Tensor:
     end = END / count.clamp(min=1.0)
     sooner = -torch.log1p(-END / rest.clamp(min=2 * END))
     end = torch.where(rest > 2 * END, torch.minimum(end, sooner), end)
-    return torch.ceil((torch.log(end * rate) - FIRST) / STEP) + 1
+    return torch.ceil((log(end * rate) - FIRST) / STEP) + 1
 
 
 def most_nodes(pixels: int) -> int:
@@ -106,9 +107,9 @@ def place_nodes(
     """
     order = torch.arange(most, dtype=torch.float64, device=rate.device)
     x = first + step * order
-    place = torch.exp(x - torch.exp(-x)) / rate.unsqueeze(1)
+    place = exp(x - exp(-x)) / rate.unsqueeze(1)
     u = place.where(order < needed.unsqueeze(1), 0.0)
-    return Nodes(u, step * u * (1 + torch.exp(-x)))
+    return Nodes(u, step * u * (1 + exp(-x)))
 
 
 def powers_needed(rate: Tensor) -> Tensor:
@@ -126,14 +127,14 @@ def series(powers: Tensor, u: Tensor) -> Sums:
 
     Summed in a fixed order, whatever the other rows.
     """
-    s = -torch.expm1(-u)
+    s = -expm1(-u)
     order = torch.arange(1, POWERS + 1, dtype=torch.float64, device=u.device)
     rising = s.unsqueeze(1).expand(-1, POWERS, -1).cumprod(1)  # s^j
     terms = powers.unsqueeze(2) * rising
-    log = -(terms / order.unsqueeze(1)).cumsum(1)[:, -1]
+    logs = -(terms / order.unsqueeze(1)).cumsum(1)[:, -1]
     before = torch.nn.functional.pad(rising[:, :-1], (0, 0, 1, 0), value=1.0)
-    hits = torch.exp(-u) * (powers.unsqueeze(2) * before).cumsum(1)[:, -1]
-    return Sums(log, hits)
+    hits = exp(-u) * (powers.unsqueeze(2) * before).cumsum(1)[:, -1]
+    return Sums(logs, hits)
 
 
 def integrand(
@@ -150,8 +151,8 @@ def integrand(
     Less 1 if ``smooth`` is not 0. ``count`` and ``mass`` are ``(rows,)``.
     """
     count, mass = count.unsqueeze(1), mass.unsqueeze(1)
-    log = outside.log + inside.log if ratio.dice else outside.log
-    part = nodes.weight * torch.exp(log - (count + smooth) * nodes.u)
+    logs = outside.log + inside.log if ratio.dice else outside.log
+    part = nodes.weight * exp(logs - (count + smooth) * nodes.u)
     amount = ratio.gain(inside.hits, mass).expand_as(part)
     if smooth > 0:
         amount = amount - ratio.rest(inside.hits, outside.hits) - count

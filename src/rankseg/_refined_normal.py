@@ -23,6 +23,8 @@ import math
 import torch
 from torch import Tensor
 
+from rankseg._quiet import exp
+
 __all__ = [
     "proper_cdf",
     "proper_icdf",
@@ -44,8 +46,12 @@ HALVINGS = 64
 def refined_normal_cdf(x: Tensor, skew: Tensor) -> Tensor:
     """Return ``F(x)``, not clamped."""
     near = x.clamp(-FAR, FAR)
-    normal = torch.erfc(-x / math.sqrt(2)) / 2  # torch.special.ndtr is 0 below -8.3
-    return normal + skew * (1 - near * near) * _normal_pdf(near) / 6
+    density = _normal_pdf(near)
+    # Of the tail, since torch.special.ndtr is 0 below -8.3, and by what wakes no threads.
+    distance = torch.where(near > 0, near, -near)  # abs, but with a derivative at 0
+    tail = torch.special.erfcx(distance / math.sqrt(2)) * density * math.sqrt(math.pi / 2)
+    normal = torch.where(near > 0, 1 - tail, tail)
+    return normal + skew * (1 - near * near) * density / 6
 
 
 def refined_normal_pdf(x: Tensor, skew: Tensor) -> Tensor:
@@ -90,4 +96,4 @@ def _hill(x: Tensor, skew: Tensor) -> Tensor:
 
 
 def _normal_pdf(x: Tensor) -> Tensor:
-    return torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return exp(-x * x / 2) / math.sqrt(2 * math.pi)

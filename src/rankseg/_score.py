@@ -27,6 +27,7 @@ from rankseg._expectation import (
     series,
 )
 from rankseg._problem import Maps, Problem, as_tensor
+from rankseg._quiet import exp, log
 from rankseg._settings import Settings
 
 __all__ = ["expected_score"]
@@ -168,7 +169,7 @@ def _factors(correlation: float) -> tuple[Tensor, Tensor]:
     z = torch.linspace(
         -FACTOR_END, FACTOR_END, math.ceil(2 * FACTOR_END / step) + 1, dtype=torch.float64
     )
-    weights = torch.exp(-z.square() / 2)
+    weights = exp(-z.square() / 2)
     return z, weights / weights.sum()
 
 
@@ -213,7 +214,7 @@ class _Scoring:
         degree = int(powers_needed(rate).masked_fill(few, POWERS).max())
         powers = torch.zeros(2, rows, POWERS, dtype=torch.float64, device=rate.device)
         logs, hits = torch.zeros(2, 2 * rows, number, dtype=torch.float64, device=rate.device)
-        t = torch.exp(-nodes.u)
+        t = exp(-nodes.u)
         for probs, inside in self._pieces(image):
             apart = few.unsqueeze(1) & (probs > FAINT)
             _add_powers(probs.masked_fill(apart, 0), inside, degree, powers)
@@ -222,7 +223,7 @@ class _Scoring:
                 p = probs[row, pixel].unsqueeze(1)
                 left = 1 - p + p * t[row]
                 side = torch.where(inside[row, pixel], row, row + rows)
-                logs.index_add_(0, side, torch.log(left))
+                logs.index_add_(0, side, log(left))
                 hits.index_add_(0, side, p * t[row] / left)
         faint = (series(side, nodes.u) for side in powers)
         inner, outer = zip(faint, logs.chunk(2), hits.chunk(2), strict=True)

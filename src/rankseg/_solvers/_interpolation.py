@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -20,9 +21,9 @@ def nodes_needed(rate: float) -> int:
     return 1 + math.ceil(-math.log(PRECISION) / rate)
 
 
-def chebyshev_nodes(number: int, like: Tensor) -> Tensor:
-    """Return the nodes of the first kind in (-1, 1): ``(number,)``, on the device of ``like``."""
-    return torch.cos(_angles(number, like))
+def chebyshev_nodes(number: int, device: torch.device) -> Tensor:
+    """Return the nodes of the first kind in (-1, 1): ``(number,)``."""
+    return _nodes_and_weights(number, device)[0]
 
 
 def interpolation(number: int, points: Tensor) -> Tensor:
@@ -31,14 +32,23 @@ def interpolation(number: int, points: Tensor) -> Tensor:
     The barycentric formula: columns sum to 1, and ``values @ interpolation(number, points)`` is
     the polynomial through the values at the nodes.
     """
-    angles = _angles(number, points)
-    signs = 1 - 2 * (torch.arange(number, device=points.device) % 2)
-    distance = points - torch.cos(angles).unsqueeze(1)
-    distance = distance.masked_fill(distance == 0, 1e-300)  # on a node, which then tells it all
-    shares = (signs * torch.sin(angles)).unsqueeze(1) / distance
+    nodes, weights = _nodes_and_weights(number, points.device)
+    distance = points - nodes.unsqueeze(1)
+    distance = distance.masked_fill_(distance == 0, 1e-300)  # on a node, which then tells it all
+    shares = weights.unsqueeze(1) / distance
     return shares / shares.sum(0)
 
 
-def _angles(number: int, like: Tensor) -> Tensor:
-    index = torch.arange(number, dtype=torch.float64, device=like.device)
-    return (2 * index + 1) * (math.pi / (2 * number))
+def _nodes_and_weights(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the nodes, and the weights of the barycentric formula."""
+    make = _make_nodes if torch.compiler.is_compiling() else _kept_nodes
+    return make(number, device)
+
+
+def _make_nodes(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    index = torch.arange(number, dtype=torch.float64, device=device)
+    angles = (2 * index + 1) * (math.pi / (2 * number))
+    return torch.cos(angles), torch.sin(angles) * (1 - 2 * (index % 2))
+
+
+_kept_nodes = functools.cache(_make_nodes)  # for the few numbers that are ever asked for

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rankseg._quiet import FEW, product
 from rankseg._solvers._interpolation import chebyshev_nodes, interpolation, nodes_needed
 
 DIRECT = 24
@@ -17,10 +18,6 @@ DIRECT = 24
 
 RATIO = 4
 """Most that ``n + l`` grows from end to end of a block."""
-
-VALUES = 1 << 15
-"""Most values of a temporary: torch wakes its threads for more, and that costs more than it saves
-where others keep the cores busy."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,11 @@ class Block:
         not below 0, ``(width,)``; the result ``(rows, stop - start)``.
         """
         nodes, matrix = self._nodes
-        moments = torch.stack([(distributions / (node + shifted)).sum(1) for node in nodes], 1)
-        return moments if matrix is None else _product(moments, matrix)
+        moments = torch.zeros_like(distributions[:, :1])
+        step = max(1, FEW // len(nodes))
+        for part, some in zip(distributions.split(step, 1), shifted.split(step), strict=True):
+            moments = moments + product(part, 1 / (some.unsqueeze(1) + nodes))
+        return moments if matrix is None else product(moments, matrix)
 
     @cached_property
     def _nodes(self) -> tuple[Tensor, Tensor | None]:
@@ -61,7 +61,7 @@ class Block:
         middle = math.sqrt(low * high)
         reach = (high - middle) / (high + middle)
         number = nodes_needed(math.acosh(1 / reach))
-        at_nodes = reach * chebyshev_nodes(number, self.counts)
+        at_nodes = reach * chebyshev_nodes(number, self.device)
         nodes = middle * (1 + at_nodes) / (1 - at_nodes) - self.first
         total = self.counts + self.first
         return nodes, interpolation(number, (total - middle) / (total + middle) / reach)
@@ -69,21 +69,9 @@ class Block:
 
 def count_blocks(most: int, rows: int, first: int, device: torch.device) -> Iterator[Block]:
     """Yield the counts from 1 to ``most`` in blocks small enough for that many distributions."""
-    longest = VALUES // max(rows, 8)
+    longest = FEW // max(rows, 8)
     start = 1
     while start <= most:
         length = max(DIRECT, min(longest, (RATIO - 1) * (start + first)))
         yield Block(start, min(start + length, most + 1), first, device)
         start += length
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply two matrices of few inner terms, one term at a time.
-
-    The library that torch calls for ``@`` wakes its threads for the smallest of matrices, which
-    can take a thousand times as long as the product.
-    """
-    total = left[:, :1] * right[:1]
-    for k in range(1, left.shape[1]):
-        total.addcmul_(left[:, k : k + 1], right[k])
-    return total

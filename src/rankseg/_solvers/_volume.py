@@ -60,7 +60,7 @@ class Volume:
         )
         return max(0, lowest + before - 2), min(self.size, highest - after + 1)
 
-    @property
+    @cached_property
     def integers(self) -> Tensor:
         """The integers that count: ``(width,)`` float64."""
         first, last = self.range

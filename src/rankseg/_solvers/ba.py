@@ -169,7 +169,7 @@ class Truncated:
 
     @property
     def distributions(self) -> Tensor:
-        doubt = self.light * (1 + chebyshev_nodes(self.nodes, self.values)) / 2
+        doubt = self.light * (1 + chebyshev_nodes(self.nodes, self.values.device)) / 2
         heavy = self.values.take(self.heavy.clamp(max=len(self.values) - 1))
         return self.volume.without(torch.cat((1 - doubt, heavy, doubt)))
 

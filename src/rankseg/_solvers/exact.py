@@ -25,6 +25,7 @@ from rankseg._expectation import (
     series,
 )
 from rankseg._objectives import OBJECTIVES, Objective
+from rankseg._quiet import exp
 from rankseg._settings import Settings
 from rankseg._solvers._cuts import fraction_cuts
 
@@ -127,7 +128,7 @@ class _Search:
         cut = fraction_cuts(self.backend, self.maps, self.survey, self.objective, self.active)
         value = self.ratio.value(cut)
         few = volume + self.smooth < MANY  # all but the faint are sorted: see ``FAINT``
-        empty = torch.exp(-volume) + 2 * self.smooth / volume >= value
+        empty = exp(-volume) + 2 * self.smooth / volume >= value
         to_empty = few | (empty & (0 < self.smooth < 1))
         width = torch.minimum(self._half_width(cut), cut / 2).clamp(min=DUST)
         low = (cut - width).clamp(min=0)
@@ -155,7 +156,7 @@ class _Search:
         lost = cut * (survey.likely_count + self.objective.offset(survey.mass)) - likely
         distance = 0.5 - cut
         density = 2 * lost / distance**2
-        guess = MARGIN * torch.sqrt(4 * cut / density.clamp(min=1.0))
+        guess = MARGIN / torch.rsqrt(4 * cut / density.clamp(min=1.0))
         return torch.where(distance > NEAR, guess, UNKNOWN)
 
     def _split(self, low: Tensor, high: Tensor, rows: Tensor) -> _Bracket:
@@ -213,7 +214,7 @@ class _Search:
         )
         dice, less_one = self.ratio.dice, float(self.smooth > 0)
         return Integrals(
-            label=torch.exp(-nodes.u),
+            label=exp(-nodes.u),
             part=part,
             amount=amount,
             nodes=needed.long(),

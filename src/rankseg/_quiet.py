@@ -1,0 +1,52 @@
+"""Functions of few numbers that wake no threads.
+
+Torch leaves ``exp``, ``log``, ``erfc`` and their like of a hundred float64 numbers, and every
+product of matrices, to libraries that share them out among threads. Where other work keeps the
+cores busy, waiting for these takes a thousand times as long as the numbers do. The functions here
+are computed by the thread that calls them, of up to ``FEW`` numbers at a time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["FEW", "exp", "expm1", "log", "product"]
+
+FEW = 1 << 15
+"""Numbers of which torch gives any other operation to several threads."""
+
+FEW_OF_THESE = 1 << 11
+"""Numbers of which torch gives ``expm1`` to several threads."""
+
+SMALL_PRODUCT = 1 << 18
+"""Multiplications that NumPy's library gives to one thread."""
+
+
+def exp(x: Tensor) -> Tensor:
+    """Return ``exp(x)``; the relative error is that of rounding ``x``, some ``2e-16 |x|``."""
+    return torch.exp2(x * math.log2(math.e))
+
+
+def expm1(x: Tensor) -> Tensor:
+    """Return ``exp(x) - 1`` without cancellation."""
+    if torch.compiler.is_compiling():
+        return torch.expm1(x)
+    return torch.cat([torch.expm1(part) for part in x.flatten().split(FEW_OF_THESE)]).view_as(x)
+
+
+def log(x: Tensor) -> Tensor:
+    """Return the natural logarithm."""
+    return torch.xlogy(1.0, x)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of two matrices, the columns of ``right`` taken a few at a time."""
+    if left.device.type != "cpu" or torch.compiler.is_compiling():
+        return left @ right
+    columns = max(1, SMALL_PRODUCT // left.numel())
+    factor, pieces = left.numpy(), right.split(columns, 1)
+    return torch.from_numpy(np.hstack([factor @ piece.numpy() for piece in pieces]))
