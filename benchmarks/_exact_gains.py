@@ -123,8 +123,8 @@ class ExactGains(Exact):
         objective = OBJECTIVES[settings.metric](settings.smooth)
         return cls(backend, maps, survey, objective, settings, rows, whole)
 
-    def claim(self, cuts: Tensor, labels: Tensor | None = None) -> tuple[Tensor, State]:
-        labels, count, mass = self.backend.claim(self.maps, self.survey, cuts, labels)
+    def claim(self, cuts: Tensor) -> tuple[Tensor, State]:
+        labels, count, mass = self.backend.claim(self.maps, self.survey, cuts)
         return labels, (count, mass, self._profile(labels))
 
     def tally(self, labels: Tensor) -> State:

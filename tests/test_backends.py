@@ -103,6 +103,31 @@ def test_masks(opened):
     assert_same([[backend.masks(m, survey, CUTS)] for backend, m, survey in opened])
 
 
+def test_labels_of_unsettled_pixels_are_those_of_all(opened):
+    cuts = CUTS.where(ACTIVE, torch.inf)
+    results = []
+    for backend, m, survey in opened:
+        gains = Gains.probability(survey.mass)
+
+        def share_out(m, survey, cuts=cuts, backend=backend, gains=gains):
+            labels, _, _ = backend.claim(m, survey, cuts)
+            return backend.resolve(m, survey, labels, cuts, gains, ACTIVE, -torch.inf, 255)
+
+        labels, count, mass = backend.claim(m, survey, cuts, cuts * 0.75)
+        some = (labels < 0).sum()
+        part, told, place = backend.unsettled(m, survey, labels, ACTIVE, 255)
+        own = share_out(part, told)
+        held = backend.tally(part, told, own)
+        joined = backend.join(labels, part, place, own)
+        assert torch.equal(joined, share_out(m, survey))
+        whole = backend.tally(m, survey, joined)
+        assert torch.equal(count + held[0], whole[0])
+        assert torch.equal(mass + held[1], whole[1])
+        assert 0 < len(place) <= some < joined.numel() / 1.5
+        results.append((joined, count, mass, place, *held))
+    assert_same(results)
+
+
 def test_between(opened):
     rows = ACTIVE.nonzero()
     low, high = torch.full((len(rows),), 0.1).double(), torch.full((len(rows),), 0.4).double()

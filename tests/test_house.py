@@ -36,10 +36,11 @@ LAYERS = [
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends"},
-    {"rankseg._solvers._interpolation", "rankseg._solvers._volume"},
+    {"rankseg._solvers._interpolation", "rankseg._solvers._volume"}
+    | {"rankseg._solvers._unsettled"},
     {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
     | {"rankseg._solvers._reciprocals"},
-    {"rankseg._solvers.exact", "rankseg._solvers._average"},
+    {"rankseg._solvers.exact", "rankseg._solvers._average", "rankseg._solvers._window"},
     {"rankseg._solvers._exact_average"},
     {"rankseg._solvers._correlated"},
     {"rankseg._solvers._models"},
@@ -216,7 +217,7 @@ def test_backends_offer_the_same_operations():
     from rankseg._backends import numba_cpu, torch_reference
 
     cuts = {"open_maps", "survey", "above", "raise_cuts", "between", "masks"}
-    operations = cuts | {"claim", "resolve", "tally", "profile", "exchange"}
+    operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
     operations |= {"sizes", "moments"}
     operations |= {"split", "scan"}
     for backend in (numba_cpu, torch_reference):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg._backends._bins import bin_edges
+from rankseg._backends._bins import BINS, bin_edges
 
 # Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
 UNASSIGNED = -1
@@ -90,9 +90,17 @@ class GainCurves:
     @classmethod
     def through(cls, rows: Tensor, knots: Tensor) -> GainCurves:
         """Return the gains with the values ``knots``, ``(k, BINS + 1)``, at the edges of bins."""
-        edges = bin_edges(knots.device)
-        slope = knots.diff(dim=1) / edges.diff()
-        return cls(rows, torch.stack((slope, slope * edges[:-1] - knots[:, :-1]), -1))
+        lines = knots.new_empty(len(knots), BINS, 2)
+        write_lines(knots, lines)
+        return cls(rows, lines)
+
+
+def write_lines(knots: Tensor, lines: Tensor) -> None:
+    """Write the straight lines through the values ``knots``, ``(k, BINS + 1)``, at the edges."""
+    edges = bin_edges(knots.device)
+    slope = knots.diff(dim=1) / edges.diff()
+    lines[..., 0] = slope
+    lines[..., 1] = slope * edges[:-1] - knots[:, :-1]
 
 
 class Integrals(NamedTuple):

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,16 +201,17 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
 
 
 def claim(
-    maps: Maps, survey: Survey, cuts: Tensor, labels: Tensor | None = None
+    maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Label the pixels that exceed the cut of exactly one class, over older ``labels`` if given.
+    """Label the pixels that exceed the cut of exactly one class.
 
-    Returns the labels, int64 ``(batch, *spatial)`` with ``UNASSIGNED`` where no cut is exceeded
-    and ``CONTESTED`` where several are, and count and sum of those labelled, per class.
+    A pixel that exceeds no more than the ``reach`` of a class, a smaller cut, counts as one that
+    exceeds several. Returns the labels, int64 ``(batch, *spatial)`` with ``UNASSIGNED`` where no
+    cut is exceeded and ``CONTESTED`` where several are, and count and sum of those labelled, per
+    class.
     """
     # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
-    if labels is None:
-        labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
+    labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
     counts, masses = _image_tables(maps)
     _run(
         numba_labels.claim,
@@ -217,11 +219,54 @@ def claim(
         maps,
         survey.detail,
         _round_down(cuts, maps),
+        _round_down(cuts if reach is None else reach, maps),
         labels.view(maps.batch, maps.pixels).numpy(),
         counts,
         masses,
     )
     return labels, *_reduce(counts.swapaxes(1, 2), masses.swapaxes(1, 2))
+
+
+def unsettled(
+    maps: Maps, survey: Survey, labels: Tensor, active: Tensor, void: int
+) -> tuple[Maps, Survey, Tensor]:
+    """Gather the pixels with neither a label nor a cause for ``void`` into maps of their own.
+
+    Pixels not valid become ``void``, in place. Of the classes only those ``active`` are filled in.
+    Returns the maps, one-dimensional, their survey, of which what tells of whole classes remains,
+    and for each of their valid pixels in order the index it has in the flat ``labels``.
+    """
+    flat = labels.view(maps.batch, maps.pixels).numpy()
+    counts = np.zeros((maps.batch, _groups(maps)), np.int64)
+    _run(numba_labels.count_unsettled, counts.size, maps, flat, counts)
+    sizes = counts.sum(1)
+    # Whole blocks, so that sums do not depend on the other images.
+    width = max(1, -(-int(sizes.max(initial=0)) // kernels.BLOCK)) * kernels.BLOCK
+    values = np.zeros((maps.batch, maps.classes, width), maps.source.values.dtype)
+    place = np.empty((maps.batch, width), np.int64)
+    starts = counts.cumsum(1) - counts
+    _run(
+        numba_labels.gather_unsettled,
+        counts.size,
+        maps,
+        flat,
+        active.numpy(),
+        starts,
+        void,
+        place,
+        values,
+    )
+    valid = np.arange(width) < sizes[:, None]
+    place += np.arange(maps.batch)[:, None] * maps.pixels
+    part = open_maps(torch.from_numpy(values), torch.from_numpy(valid))
+    # What is not valid is 0 already.
+    part = part._replace(source=part.source._replace(kind=kernels.DIRECT))
+    shape = maps.batch, maps.classes, _blocks(part)
+    tables = kernels.Tables(
+        np.zeros(shape), np.zeros(shape, values.dtype), np.zeros(shape, values.dtype)
+    )
+    _run(kernels.survey_active, tables.mass[..., 0].size, part, active.numpy(), tables)
+    return part, replace(survey, detail=tables), torch.from_numpy(place[valid])
 
 
 def resolve(
@@ -252,6 +297,12 @@ def resolve(
         floor,
         void,
     )
+    return labels
+
+
+def join(labels: Tensor, part: Maps, place: Tensor, own: Tensor) -> Tensor:
+    """Write labels of the maps that :func:`unsettled` gave into all ``labels``, in place."""
+    labels.view(-1).numpy()[place.numpy()] = own.numpy()[part.source.valid]
     return labels
 
 

@@ -227,6 +227,23 @@ def survey(source, half, limit, tables, counts, masses, faults, first, last):
 
 
 @_jit
+def survey_active(source, active, tables, first, last):
+    """Learn the same of blocks of active classes only. A unit is a class of an image."""
+    classes, blocks = tables.mass.shape[1:]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        if not active[image, label]:
+            continue
+        for block in range(blocks):
+            pixel = block * BLOCK
+            row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
+            tables.low[image, label, block] = row.min()
+            tables.peak[image, label, block] = row.max()
+            tables.mass[image, label, block] = _sum(row)
+
+
+@_jit
 def above(source, tables, cuts, active, counts, masses, first, last):
     """Count and sum of the values above the cut of their class, per group of blocks."""
     classes, blocks = tables.mass.shape[1:]

@@ -13,12 +13,16 @@ from rankseg._backends.numba_profile import write_bins
 
 
 @_jit
-def _add_claims(row, cut, label, classes, claims):
-    """Note who claims each pixel: 0 nobody, ``classes + label`` one, ``2 * classes`` several."""
+def _add_claims(row, cut, reach, label, classes, claims):
+    """Note who claims each pixel: 0 nobody, ``classes + label`` one, ``2 * classes`` several.
+
+    A value above ``reach`` only counts as several claims.
+    """
     claim = np.int32(classes + label)
     several = np.int32(2 * classes)
     for i in range(row.size):
-        noted = claims[i] + (claim if row[i] > cut else np.int32(0))
+        doubted = several if row[i] > reach else np.int32(0)
+        noted = claims[i] + (claim if row[i] > cut else doubted)
         claims[i] = min(np.int32(noted), several)
 
 
@@ -44,8 +48,8 @@ def _tally(row, chosen, marks):
 
 
 @_jit
-def claim(source, tables, cuts, labels, counts, masses, first, last):
-    """Label the pixels in exactly one mask, and tally them per class.
+def claim(source, tables, cuts, reach, labels, counts, masses, first, last):
+    """Label the pixels in exactly one mask and within no other reach, and tally them per class.
 
     A unit is a group of blocks of one image, as in every kernel that works across classes.
     """
@@ -62,7 +66,7 @@ def claim(source, tables, cuts, labels, counts, masses, first, last):
             number = 0
             for label in range(classes):
                 rivals[number] = label
-                number += tables.peak[image, label, block] > cuts[image, label]
+                number += tables.peak[image, label, block] > reach[image, label]
             if number == 0:
                 labels[image, pixel:stop] = UNASSIGNED
                 continue
@@ -76,13 +80,64 @@ def claim(source, tables, cuts, labels, counts, masses, first, last):
             here[:] = 0
             for label in rivals[:number]:
                 row = _row(source, image, label, pixel, stop, scratch)
-                _add_claims(row, cuts[image, label], label, classes, here)
+                _add_claims(row, cuts[image, label], reach[image, label], label, classes, here)
             _settle(here, classes, labels[image, pixel:stop])
             for label in rivals[:number]:
                 row = _row(source, image, label, pixel, stop, scratch)
                 count, mass = _tally(row, np.int32(classes + label), here)
                 counts[image, group, label] += count
                 masses[image, group, label] += mass
+
+
+@_jit
+def count_unsettled(source, labels, counts, first, last):
+    """Count the valid pixels without a label, per group of blocks."""
+    groups = counts.shape[1]
+    for unit in range(first, last):
+        image, group = divmod(unit, groups)
+        start = group * GROUP * BLOCK
+        here = labels[image, start : start + GROUP * BLOCK]
+        number = 0
+        for i in range(here.size):
+            number += here[i] < 0
+        if source.masked:
+            for i in range(here.size):
+                number -= (here[i] < 0) & (not source.valid[image, start + i])
+        counts[image, group] = number
+
+
+@_jit
+def gather_unsettled(source, labels, active, starts, void, place, values, first, last):
+    """Gather the values of these pixels, group after group, and tell where they are.
+
+    A group writes from its place in ``starts`` on. Pixels not valid become ``void``.
+    """
+    classes, groups = active.shape[1], starts.shape[1]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    pixels = np.empty(BLOCK, np.int32)
+    for unit in range(first, last):
+        image, group = divmod(unit, groups)
+        done = starts[image, group]
+        begin = group * GROUP * BLOCK
+        for pixel in range(begin, min(source.pixels, begin + GROUP * BLOCK), BLOCK):
+            stop = min(source.pixels, pixel + BLOCK)
+            here = labels[image, pixel:stop]
+            if source.masked:
+                _void_outside(source, image, pixel, void, here)
+            size = 0
+            for i in range(here.size):
+                pixels[size] = i
+                size += (here[i] < 0) & ((not source.masked) or source.valid[image, pixel + i])
+            if size == 0:
+                continue
+            for j in range(size):
+                place[image, done + j] = pixel + pixels[j]
+            for label in range(classes):
+                if active[image, label]:
+                    row = _row(source, image, label, pixel, stop, scratch)
+                    for j in range(size):
+                        values[image, label, done + j] = row[pixels[j]]
+            done += size
 
 
 @_jit

@@ -112,16 +112,17 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
 
 
 def claim(
-    maps: Maps, survey: Survey, cuts: Tensor, labels: Tensor | None = None
+    maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     claimed, count, mass = [], torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
     for slab in _slabs(maps):
         probs = maps.probs[:, :, slab]
         inside = _exceeds(probs, cuts)
-        hits = inside.sum(1)
-        label = torch.where(hits == 1, inside.byte().argmax(1), CONTESTED)
-        claimed.append(label.masked_fill(hits == 0, UNASSIGNED))
-        alone = inside & (hits == 1).unsqueeze(1)
+        reached = inside if reach is None else _exceeds(probs, reach)
+        single = (reached.sum(1) == 1) & inside.any(1)
+        label = torch.where(single, inside.byte().argmax(1), CONTESTED)
+        claimed.append(label.masked_fill(~reached.any(1), UNASSIGNED))
+        alone = inside & single.unsqueeze(1)
         count = count + alone.sum(_spatial(probs))
         mass = mass + _sum(probs.where(alone, 0))
     return torch.cat(claimed, 1), count, mass
@@ -152,6 +153,29 @@ def resolve(
             label = label.masked_fill(~maps.valid[:, slab], void)
         resolved.append(label)
     return torch.cat(resolved, 1)
+
+
+def unsettled(
+    maps: Maps, survey: Survey, labels: Tensor, active: Tensor, void: int
+) -> tuple[Maps, Survey, Tensor]:
+    flat = labels.view(len(labels), -1)
+    chosen = flat < 0
+    if maps.valid is not None:
+        flat.masked_fill_(~maps.valid.flatten(1), void)
+        chosen = chosen & maps.valid.flatten(1)
+    sizes = chosen.sum(1, keepdim=True)
+    order = chosen.byte().argsort(dim=1, descending=True, stable=True)
+    place = order[:, : max(1, int(sizes.max()))]
+    valid = torch.arange(place.shape[1], device=place.device) < sizes
+    probs = maps.probs.flatten(2).gather(2, place.unsqueeze(1).expand(-1, maps.probs.shape[1], -1))
+    image = torch.arange(len(place), device=place.device).unsqueeze(1)
+    part = open_maps(probs.where(active.unsqueeze(2), 0), valid)
+    return part, survey, (image * maps.pixels + place)[valid]
+
+
+def join(labels: Tensor, part: Maps, place: Tensor, own: Tensor) -> Tensor:
+    labels.view(-1)[place] = own[part.valid]
+    return labels
 
 
 def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:

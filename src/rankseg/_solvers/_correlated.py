@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._bins import BINS
-from rankseg._backends._records import GainCurves, Survey
+from rankseg._backends._records import GainCurves, Survey, write_lines
 from rankseg._objectives import Objective
 from rankseg._settings import Settings
 from rankseg._solvers import _profile_cuts as search
 from rankseg._solvers._average import Average, Factor
-from rankseg._solvers._cuts import rows_of
+from rankseg._solvers._cuts import optimal_cuts, rows_of
 from rankseg._solvers._exact_average import exact_average
+from rankseg._solvers._unsettled import Unsettled, split_off
+from rankseg._solvers._window import Window
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Correlated:
         ``(batch, classes)``: the best cuts of these, 0 for the others.
     masks
         States of the masks above them. States of labels follow from where the two differ.
+    window
+        Where the best cuts of independent labels lie.
+    part
+        Pixels whose labels are not the same in this model and in that.
     """
 
     backend: ModuleType
@@ -48,6 +54,8 @@ class Correlated:
     average: Average
     best: Tensor
     masks: Tensor
+    window: Window
+    part: Unsettled
 
     @classmethod
     def build(
@@ -58,30 +66,45 @@ class Correlated:
         objective: Objective,
         settings: Settings,
         eligible: Tensor,
+        shared: bool,
     ) -> Correlated:
-        """Take the profile of the eligible classes, and find their best cuts."""
+        """Take the profile of the eligible classes, and find their best cuts.
+
+        With the pixels to be ``shared`` out, those left unsettled are split off before.
+        """
         rows = rows_of(eligible)
         profile = backend.profile(maps, survey, rows)
+        window = Window.of(profile, rows, objective, survey.mass)
         average: Average
         if settings.solver == "exact":
             average = exact_average(settings, objective, profile, maps.pixels)
         else:
             average = Average.over(Factor.of(settings.correlation, rows.device), objective, profile)
-        cuts = profile.new_empty(len(rows))
-        masks = profile.new_empty(len(rows), average.factor.curves.functions)
         profile[:, 0] = 0  # no mask is to hold the zeros
-        for part in average.parts():
-            cut_search = _Search(backend, maps, survey, rows[part], average.of_rows(part))
-            cuts[part], masks[part] = cut_search.best_cuts(profile[part])
+        searches = [
+            _Search.start(backend, maps, survey, rows[some], average.of_rows(some), profile[some])
+            for some in average.parts()
+        ]
+        part = Unsettled.all_of(maps, survey)
+        if shared and searches and not torch.compiler.is_compiling():
+            low = torch.cat([each.bracket.low for each in searches]).minimum(window.low)
+            high = torch.cat([each.bracket.high for each in searches]).maximum(window.high)
+            kept = survey.peak > settings.pruning_prob
+            part = split_off(backend, maps, survey, (rows, low, high), kept, settings.void_index)
+        found = [each.best_cuts(part) for each in searches]
+        functions = average.factor.curves.functions
+        cuts, masks = profile.new_empty(0), profile.new_empty(0, functions)
+        if found:
+            cuts, masks = (torch.cat(some) for some in zip(*found, strict=True))
         best = torch.zeros_like(survey.mass).index_put(rows.unbind(1), cuts)
-        return cls(backend, maps, survey, rows, average, best, masks)
+        return cls(backend, maps, survey, rows, average, best, masks, window, part)
 
     def cuts(self, active: Tensor) -> Tensor:
         return torch.where(active, self.best, torch.inf)
 
-    def claim(self, cuts: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def claim(self, cuts: Tensor) -> tuple[Tensor, Tensor]:
         # Gains from the masks themselves: the labels score as much, and need not be tallied.
-        labels, _, _ = self.backend.claim(self.maps, self.survey, cuts, labels)
+        labels, _, _ = self.backend.claim(self.maps, self.survey, cuts)
         return labels, self.masks
 
     def tally(self, labels: Tensor) -> Tensor:
@@ -99,8 +122,20 @@ class Correlated:
         lines = state.new_empty(len(state), BINS, 2)
         for part in self.average.parts():
             gains = self.average.of_rows(part).slope(state[part])
-            lines[part] = GainCurves.through(self.rows[part], gains).lines
+            write_lines(gains, lines[part])
         return GainCurves(self.rows, lines)
+
+    def of_part(self) -> Correlated:
+        """Return the model on maps of the unsettled pixels; the others are as in the masks."""
+        return replace(self, maps=self.part.maps, survey=self.part.survey)
+
+    def published_cuts(self, objective: Objective) -> Tensor:
+        """Return the best cuts if labels were independent, ``(batch, classes)``."""
+        if torch.compiler.is_compiling() or bool((self.window.extra > search.CROWD).any()):
+            active = torch.zeros_like(self.best, dtype=torch.bool)
+            active = active.index_put(self.rows.unbind(1), active.new_ones(()))
+            return optimal_cuts(self.backend, self.maps, self.survey, objective, active)
+        return self.window.best_cuts(self.backend, self.part.maps, self.part.survey, objective)
 
     def with_objective(self, objective: Objective) -> Correlated:
         return replace(self, average=replace(self.average, objective=objective))
@@ -108,18 +143,36 @@ class Correlated:
 
 @dataclass(frozen=True)
 class _Search:
-    """The search for the best cuts of some rows."""
+    """The search for the best cuts of some rows, once their brackets are known."""
 
     backend: ModuleType
     maps: Any
     survey: Survey
     rows: Tensor
     average: Average
+    bracket: search.Bracket
 
-    def best_cuts(self, profile: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the best cuts, ``(rows,)``, and the states of the masks above them."""
+    @classmethod
+    def start(
+        cls,
+        backend: ModuleType,
+        maps: Any,
+        survey: Survey,
+        rows: Tensor,
+        average: Average,
+        profile: Tensor,
+    ) -> _Search:
+        """Start a search from the profiles of the rows."""
+        bracket = search.best_bracket(profile, average.factor.curves, average.score)
+        return cls(backend, maps, survey, rows, average, bracket)
+
+    def best_cuts(self, part: Unsettled) -> tuple[Tensor, Tensor]:
+        """Return the best cuts, ``(rows,)``, and the states of the masks above them.
+
+        The ``part`` of the pixels is to hold all values in the brackets.
+        """
         curves, score = self.average.factor.curves, self.average.score
-        bracket = search.best_bracket(profile, curves, score)
+        bracket = self.bracket
         if torch.compiler.is_compiling():  # a traced graph cannot look at counts: gather them all
             width, gathered = self.maps.pixels, torch.ones_like(bracket.extra, dtype=torch.bool)
         else:
@@ -127,7 +180,7 @@ class _Search:
             gathered = bracket.extra <= search.CROWD
             width = max([1, *(bracket.extra * gathered).tolist()])
         low = torch.where(gathered, bracket.low, bracket.high)
-        values = self.backend.between(self.maps, self.survey, low, bracket.high, self.rows, width)
+        values = self.backend.between(part.maps, part.survey, low, bracket.high, self.rows, width)
         cuts, states = search.best_among(bracket, values, curves, score)
         end, states_there = search.best_end(bracket, score)
         states = torch.where(gathered.unsqueeze(1), states, states_there)

@@ -30,10 +30,7 @@ def optimal_cuts(
     cut = fraction.best_cut(fraction.first_cut())
     if not objective.fractional:
         cut = _search_bracket(fraction, objective, cut)
-    if objective.smooth == 0:
-        # The likeliest pixel always pays, but its fraction may round to its probability.
-        cut = torch.minimum(cut, torch.nextafter(survey.peak, torch.zeros_like(cut)))
-    return torch.where(active, cut, torch.inf)
+    return torch.where(active, with_likeliest(cut, objective, survey), torch.inf)
 
 
 def stopping_cuts(
@@ -132,8 +129,15 @@ def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> T
     values = fraction.backend.between(
         fraction.maps, fraction.survey, low[row], high[row], rows, width
     )
-    best = _scan(objective, values, extra[row], low[row], (count[row], mass[row], volume[row]))
+    best = best_among(objective, values, extra[row], low[row], (count[row], mass[row], volume[row]))
     return high.index_put(row, best)
+
+
+def with_likeliest(cut: Tensor, objective: Objective, survey: Survey) -> Tensor:
+    """Lower cuts at the largest value: it always pays, but its fraction may round to it."""
+    if objective.smooth != 0:
+        return cut
+    return torch.minimum(cut, torch.nextafter(survey.peak, torch.zeros_like(cut)))
 
 
 def rows_of(chosen: Tensor) -> Tensor:
@@ -155,7 +159,7 @@ def _rows_to_scan(extra: Tensor, pixels: int) -> tuple[Tensor, int]:
     return rows, int(extra.max()) if len(rows) else 0
 
 
-def _scan(
+def best_among(
     objective: Objective,
     values: Tensor,
     extra: Tensor,

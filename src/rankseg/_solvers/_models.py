@@ -6,7 +6,7 @@ out among classes are written for any model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -41,8 +41,8 @@ class Model(Protocol):
         """Return the best cut of every active class, infinite for the others."""
         ...
 
-    def claim(self, cuts: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Label the pixels above exactly one cut, over older ``labels`` if given.
+    def claim(self, cuts: Tensor) -> tuple[Tensor, Any]:
+        """Label the pixels above exactly one cut.
 
         Return also the states that the other pixels are won at.
         """
@@ -73,22 +73,22 @@ class Model(Protocol):
 class Independent:
     """Labels are independent given the image, as in both papers; a state is count and mass.
 
-    A mask is worth its RMA objective.
+    A mask is worth its RMA objective. Where the maps hold only some of the pixels, the others have
+    their labels: ``settled``, count and mass of these.
     """
 
     backend: ModuleType
     maps: Any
     survey: Survey
     objective: Objective
+    settled: tuple[Tensor | float, Tensor | float] = field(default=(0.0, 0.0), kw_only=True)
 
     def cuts(self, active: Tensor) -> Tensor:
         return optimal_cuts(self.backend, self.maps, self.survey, self.objective, active)
 
-    def claim(
-        self, cuts: Tensor, labels: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        labels, count, mass = self.backend.claim(self.maps, self.survey, cuts, labels)
-        return labels, (count, mass)
+    def claim(self, cuts: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        labels, count, mass = self.backend.claim(self.maps, self.survey, cuts)
+        return labels, (count + self.settled[0], mass + self.settled[1])
 
     def tally(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         count, mass = self.backend.tally(self.maps, self.survey, labels)

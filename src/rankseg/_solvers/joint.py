@@ -14,7 +14,7 @@ from rankseg._loop import while_rising
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
 from rankseg._solvers._models import Model
-from rankseg._solvers.rma import eligible_classes, labels_of, model_of
+from rankseg._solvers.rma import eligible_classes, kept_classes, labels_of, model_of
 
 NOTICEABLE = 1e-12
 """Relative rise of the objective below which another pass would chase rounding."""
@@ -28,7 +28,7 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     image by image. The labels returned never score less than those it started from.
     """
     leaves_void = settings.unassigned_policy == "void"
-    kept = survey.peak > settings.pruning_prob
+    kept = kept_classes(survey, settings)
     eligible = eligible_classes(kept)
     model = model_of(backend, maps, survey, settings, eligible)
     labels = labels_of(model, settings)

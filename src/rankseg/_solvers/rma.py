@@ -17,25 +17,33 @@ from rankseg._solvers._models import Exact, Independent, Model
 
 def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return the mask of every class that is best for it alone, to RMA or exactly."""
-    kept = survey.peak > settings.pruning_prob
-    cuts = model_of(backend, maps, survey, settings, kept).cuts(kept)
+    kept = kept_classes(survey, settings)
+    cuts = model_of(backend, maps, survey, settings, kept, shared=False).cuts(kept)
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
 
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return labels that share the pixels out between these masks by the published rule."""
-    eligible = eligible_classes(survey.peak > settings.pruning_prob)
+    eligible = eligible_classes(kept_classes(survey, settings))
     return labels_of(model_of(backend, maps, survey, settings, eligible), settings)
 
 
 def model_of(
-    backend: ModuleType, maps: Any, survey: Survey, settings: Settings, eligible: Tensor
+    backend: ModuleType,
+    maps: Any,
+    survey: Survey,
+    settings: Settings,
+    eligible: Tensor,
+    shared: bool = True,
 ) -> Model:
-    """Return the model of the labels that the settings ask for, for the ``eligible`` classes."""
+    """Return the model of the labels that the settings ask for, for the ``eligible`` classes.
+
+    ``shared`` tells whether a pixel has one label only.
+    """
     objective = OBJECTIVES[settings.metric](settings.smooth)
     if settings.correlation > 0:
-        return Correlated.build(backend, maps, survey, objective, settings, eligible)
+        return Correlated.build(backend, maps, survey, objective, settings, eligible, shared)
     if settings.solver == "exact":
         return Exact(backend, maps, survey, objective, settings)
     return Independent(backend, maps, survey, objective)
@@ -45,19 +53,26 @@ def labels_of(model: Model, settings: Settings) -> Tensor:
     """Share the pixels out by the published rule, with the masks and the gains of the model.
 
     Where the rule without a correlation scores more in the end, by the model's own objective, its
-    labels are taken.
+    labels are taken. Both label most pixels alike, and share out the others only.
     """
-    if settings.correlation == 0:
-        return _share_out(model, settings)
+    kept = kept_classes(model.survey, settings)
+    if not isinstance(model, Correlated):
+        return _share_out(model, model.cuts(kept), settings)
+    part = model.part
     objective = OBJECTIVES[settings.metric](settings.smooth)
-    independent = Independent(model.backend, model.maps, model.survey, objective)
-    published = _share_out(independent, settings)
-    enough = model.score(model.tally(published)).sum(1)
-    own = _share_out(model, settings, over=published)  # which are rarely needed again
-    better = model.score(model.tally(own)).sum(1) >= enough
+    cuts = model.published_cuts(objective).where(kept, torch.inf)
+    independent = Independent(
+        model.backend, part.maps, part.survey, objective, settled=part.settled
+    )
+    ours = model.of_part()
+    enough = ours.score(ours.tally(_share_out(independent, cuts, settings))).sum(1)
+    own = _share_out(ours, ours.cuts(kept), settings)
+    better = ours.score(ours.tally(own)).sum(1) >= enough
+    own = part.joined(model.backend, own)
     if not torch.compiler.is_compiling() and bool(better.all()):
         return own
-    published = _share_out(independent, settings)
+    independent = Independent(model.backend, model.maps, model.survey, objective)
+    published = _share_out(independent, cuts, settings)
     return torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, published)
 
 
@@ -66,16 +81,20 @@ def eligible_classes(kept: Tensor) -> Tensor:
     return kept | ~kept.any(1, keepdim=True)
 
 
-def _share_out(model: Model, settings: Settings, over: Tensor | None = None) -> Tensor:
-    """Share the pixels out among the classes by the published rule, ``over`` labels not needed.
+def kept_classes(survey: Survey, settings: Settings) -> Tensor:
+    """Return the classes that are not pruned."""
+    return survey.peak > settings.pruning_prob
+
+
+def _share_out(model: Model, cuts: Tensor, settings: Settings) -> Tensor:
+    """Share the pixels out among the classes by the published rule.
 
     Each class keeps its mask. A pixel in exactly one mask gets that class; one in several goes,
     among those, to the class that gains most by it; one in none goes to the class not pruned that
     gains most, or is left void.
     """
-    kept = model.survey.peak > settings.pruning_prob
-    cuts = model.cuts(kept)
-    labels, state = model.claim(cuts, over)
+    kept = kept_classes(model.survey, settings)
+    labels, state = model.claim(cuts)
     resolved: Tensor = model.backend.resolve(
         model.maps,
         model.survey,
