@@ -32,7 +32,7 @@ from rankseg._settings import Settings
 from rankseg._solvers._models import Exact, Model
 from rankseg._solvers.baselines import argmax_labels
 from rankseg._solvers.joint import _Relabelling, joint_labels
-from rankseg._solvers.rma import _share_out, eligible_classes, shared_labels
+from rankseg._solvers.rma import _share_out, eligible_classes, kept_classes, shared_labels
 
 HISTORY = REPOSITORY / "benchmarks" / "results" / "exact_labels.csv"
 
@@ -53,29 +53,34 @@ Rule = Callable[[ModuleType, Any, Survey, Settings], Tensor]
 def rma_gains(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Share exact masks out by RMA's increments."""
     objective = OBJECTIVES[settings.metric](settings.smooth)
-    return _share_out(Exact(backend, maps, survey, objective, settings), settings)
+    return share_out(Exact(backend, maps, survey, objective, settings), settings)
 
 
 def exact_gains(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Share exact masks out by exact increments."""
-    return _share_out(ExactGains.build(backend, maps, survey, settings), settings)
+    return share_out(ExactGains.build(backend, maps, survey, settings), settings)
 
 
 def joint_by_rma(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Relabel as the joint rule does, judged by the RMA objective, from exact masks."""
     objective = OBJECTIVES[settings.metric](settings.smooth)
     model = Exact(backend, maps, survey, objective, settings)
-    return relabelled(model, _share_out(model, settings), settings)
+    return relabelled(model, share_out(model, settings), settings)
 
 
 def joint_by_score(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Relabel with exact increments, judged by the expected score."""
     model = ExactGains.build(backend, maps, survey, settings)
-    return relabelled(model, _share_out(model, settings), settings)
+    return relabelled(model, share_out(model, settings), settings)
+
+
+def share_out(model: Model, settings: Settings) -> Tensor:
+    """Share the pixels out between the model's own masks."""
+    return _share_out(model, model.cuts(kept_classes(model.survey, settings)), settings)
 
 
 def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
-    eligible = eligible_classes(model.survey.peak > settings.pruning_prob)
+    eligible = eligible_classes(kept_classes(model.survey, settings))
     relabelling = _Relabelling(model, eligible, leaves_void=False, void=settings.void_index)
     rising = torch.ones(len(labels), dtype=torch.bool)
     return while_rising(relabelling.step, labels, rising, model.survey.fault)
