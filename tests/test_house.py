@@ -25,13 +25,17 @@ OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transform
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
+    | {"rankseg._backends._floats", "rankseg._backends._logits"}
+    | {"rankseg._backends.numba_compile"}
     | {"rankseg._refined_normal", "rankseg._poisson_binomial"},
-    {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"},
+    {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"}
+    | {"rankseg._backends.numba_exponential"},
     {"rankseg._scipy_refined_normal"},
     {"rankseg.distribution"},
     {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
     | {"rankseg._backends.numba_kernels"},
-    {"rankseg._backends.numba_profile", "rankseg._backends.numba_moments"},
+    {"rankseg._backends.numba_profile", "rankseg._backends.numba_moments"}
+    | {"rankseg._backends.numba_logits"},
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends"},

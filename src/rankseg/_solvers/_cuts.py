@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._backends._floats import next_below
 from rankseg._backends._records import Survey
 from rankseg._objectives import Objective
 from rankseg._solvers._loop import while_rising
@@ -33,7 +34,7 @@ def optimal_cuts(
         cut = _search_bracket(fraction, objective, cut)
     if objective.smooth == 0:
         # The likeliest pixel always pays, but its fraction may round to its probability.
-        cut = torch.minimum(cut, torch.nextafter(survey.peak, torch.zeros_like(cut)))
+        cut = torch.minimum(cut, next_below(survey.peak))
     return torch.where(active, cut, torch.inf)
 
 
