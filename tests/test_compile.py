@@ -45,13 +45,33 @@ def test_full_graph_by_the_default_compiler():
     assert torch.equal(compiled(probs), decide(probs))
 
 
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("options", [{}, {"metric": "iou", "output_mode": "multilabel"}], ids=str)
+def test_full_graph_of_logits(options, link):
+    decide = RankSEG(from_logits=link, **options)
+    compiled = torch.compile(decide, fullgraph=True, backend="aot_eager")
+    logits = torch.from_numpy(maps.dyadic(2, 5, 24, 31)) * 9 - 2
+    assert torch.equal(compiled(logits), decide(logits))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"metric": "iou", "output_mode": "multilabel"},
+        {"smooth": 1.0},
+        {"from_logits": "softmax"},
+    ],
+    ids=str,
+)
 def test_export(options):
     decide = RankSEG(**options)
+    axes = {axis: torch.export.Dim(name) for axis, name in ((0, "b"), (2, "h"), (3, "w"))}
     probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
-    exported = torch.export.export(decide, (probs,)).module()
-    other = torch.from_numpy(maps.dyadic(2, 5, 24, 31, seed=1))
-    assert torch.equal(exported(other), decide(other))
+    exported = torch.export.export(decide, (probs,), dynamic_shapes=(axes,)).module()
+    for shape in ((2, 5, 24, 31), (1, 5, 17, 40)):
+        other = torch.from_numpy(maps.dyadic(*shape, seed=1))
+        assert torch.equal(exported(other), decide(other))
 
 
 @pytest.mark.parametrize("solver", ["BA", "TRNA", "BA+TRNA"])

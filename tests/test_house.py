@@ -22,17 +22,22 @@ from rankseg._solvers import BINARY, SOLVERS
 SOURCE = REPOSITORY / "src" / "rankseg"
 
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
+OPTIONAL += ("onnx", "onnxscript", "onnxruntime")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
+    | {"rankseg._backends._floats", "rankseg._backends._logits"}
+    | {"rankseg._backends.numba_compile"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
     {"rankseg._refined_normal"},
-    {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"} | {"rankseg._loop"},
+    {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"}
+    | {"rankseg._loop", "rankseg._backends.numba_exponential"},
     {"rankseg._scipy_refined_normal"},
     {"rankseg.distribution"},
     {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
     | {"rankseg._backends.numba_kernels"},
-    {"rankseg._backends.numba_profile", "rankseg._backends.numba_moments"},
+    {"rankseg._backends.numba_profile", "rankseg._backends.numba_moments"}
+    | {"rankseg._backends.numba_logits"},
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends"},
@@ -54,7 +59,7 @@ LAYERS = [
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common"},
-    {"rankseg.integration"},
+    {"rankseg.integration", "rankseg.integration.onnx"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},

@@ -16,7 +16,7 @@ from rankseg._solvers import solve
 
 __all__ = ["RankSEG"]
 
-OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob")
+OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "from_logits")
 
 
 def _option(name: str) -> property:
@@ -60,6 +60,12 @@ class RankSEG(nn.Module):
         In [0, 1]. A class whose largest probability in an image does not exceed this is taken
         to be absent from it. This is a decision about presence, not an economy: it changes
         results, and 0 turns it off. Not used for ``'acc'``.
+    from_logits : {'softmax', 'sigmoid'}, optional
+        What makes probabilities of the maps, which then hold logits, any finite numbers: softmax
+        of classes that exclude each other, sigmoid of one channel or of classes that do not. By
+        default the maps hold probabilities. The result is that of the probabilities, computed in
+        float32 (in float64 for float64 logits), up to their rounding; but they are computed as
+        they are read, and never all in memory.
     unassigned_policy : {'max_score', 'void'}
         For RMA, joint and exact with multiclass output. What becomes of a pixel that is in no
         mask: it goes to the class, among those not pruned, that gains most (the default), or is
@@ -134,6 +140,12 @@ class RankSEG(nn.Module):
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.Softmax(1), RankSEG())
     >>> model(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 8, 8])
+
+    which may also end in its logits:
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), RankSEG(from_logits="softmax"))
+    >>> model(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 8, 8])
     """
 
     def __init__(
@@ -143,17 +155,22 @@ class RankSEG(nn.Module):
         output_mode: str = "multiclass",
         solver: str = "auto",
         pruning_prob: float = 0.5,
+        *,
+        from_logits: str | None = None,
         **options: Unpack[SolverOptions],
     ) -> None:
         super().__init__()
         self.solver_params = dict(options)
-        self.settings = Settings.parse(metric, smooth, output_mode, solver, pruning_prob, options)
+        self.settings = Settings.parse(
+            metric, smooth, output_mode, solver, pruning_prob, options, from_logits
+        )
 
     metric = _option("metric")
     smooth = _option("smooth")
     output_mode = _option("output_mode")
     solver = _option("solver")
     pruning_prob = _option("pruning_prob")
+    from_logits = _option("from_logits")
 
     def _configure(self, **changes: Any) -> None:
         options = {name: getattr(self.settings, name) for name in OPTIONS} | changes
@@ -168,7 +185,8 @@ class RankSEG(nn.Module):
         probs : torch.Tensor or numpy.ndarray
             ``(batch, classes, *spatial)`` probabilities with any number of spatial axes, at
             least one; float16, bfloat16, float32 or float64; any device and strides. The batch
-            may be empty. Values may exceed 1 by rounding (four units in the last place).
+            may be empty. Values may exceed 1 by rounding (four units in the last place). Logits
+            if ``from_logits`` says what makes probabilities of them.
         valid : torch.Tensor or numpy.ndarray, optional
             ``(batch, *spatial)`` boolean. Pixels outside (padding, ignored regions) count in no
             sum and come out as ``void_index`` or False; their probabilities are not looked at.
@@ -185,8 +203,9 @@ class RankSEG(nn.Module):
             If ``probs`` is not a dense floating tensor or array, or ``valid`` not boolean.
         ValueError
             If a shape does not fit, if the solver decides one channel only and there are more, if
-            ``void_index`` is a class, or if a probability is NaN, infinite or outside [0, 1]. A
-            traced graph (``torch.compile``, ``torch.export``) cannot look at values, and does not.
+            ``void_index`` is a class, if a probability is NaN, infinite or outside [0, 1], or if
+            a logit is not finite or is to be softmax over one channel. A traced graph
+            (``torch.compile``, ``torch.export``) cannot look at values, and does not.
         RuntimeError
             If a graph is to hold BA, TRNA or BA+TRNA, which cannot be traced.
         """

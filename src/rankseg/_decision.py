@@ -78,6 +78,9 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
         raise ValueError("decide() tells an expected score: metric must be 'dice' or 'iou'")
     problem = Problem.parse(probs, valid, settings)
     prediction = solve(problem)
+    problem = problem.of_probabilities()
+    probs = problem.probs.numpy() if problem.numpy else problem.probs
+    settings = problem.settings
     masks = _own_masks(problem, prediction)
     baseline = Settings.parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
     terms = {"valid": valid, "correlation": settings.correlation}

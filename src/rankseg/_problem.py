@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg._arguments import describe, viewable
+from rankseg._backends._logits import to_probabilities
 from rankseg._settings import SUPPORT, VOID_INDEX, Settings
 
 __all__ = ["Maps", "Problem", "as_tensor"]
@@ -30,7 +31,8 @@ class Problem:
     Attributes
     ----------
     probs
-        ``(batch, classes, *spatial)`` floating tensor, of any strides, never written to.
+        ``(batch, classes, *spatial)`` floating tensor, of any strides, never written to; logits
+        if the settings say so.
     valid
         ``(batch, *spatial)`` boolean tensor on the same device, or None.
     settings
@@ -54,7 +56,7 @@ class Problem:
             If ``probs`` is not a dense floating tensor or array, or ``valid`` not a boolean one.
         ValueError
             If a shape, a device or ``void_index`` does not fit, or the solver does not decide
-            so many classes.
+            so many classes, or there is one channel and a softmax over it.
         """
         tensor = as_tensor("probs", probs)
         if tensor.dtype not in DTYPES:
@@ -80,15 +82,25 @@ class Problem:
             return
         probs = self.probs if self.valid is None else self.probs.movedim(1, -1)[self.valid]
         broken = int((~torch.isfinite(probs)).sum())
+        name = "probs" if self.settings.from_logits is None else "logits"
         if broken:
-            raise ValueError(f"probs must be finite, got {broken} values that are NaN or infinite")
+            raise ValueError(f"{name} must be finite, got {broken} values that are NaN or infinite")
         low, high = probs.min().item(), probs.max().item()
-        hint = "these look like logits: apply softmax or sigmoid first"
+        hint = "these look like logits: apply softmax or sigmoid first, or name it in from_logits"
         if low >= 0:
             hint = "divide by the largest value they can take, or apply softmax or sigmoid first"
         if low > -OVERSHOOT and high < 1 + OVERSHOOT:
             hint = "resampling and averaging overshoot a little: clip with probs.clamp(0, 1)"
         raise ValueError(f"probs must lie in [0, 1], got [{low!r}, {high!r}]; {hint}")
+
+    def of_probabilities(self) -> Problem:
+        """Return the same problem with probabilities in place of logits, all in memory."""
+        if self.settings.from_logits is None:
+            return self
+        probs = to_probabilities(self.probs, self.settings.from_logits)
+        if self.valid is not None:
+            probs = probs.masked_fill(~self.valid.unsqueeze(1), 0)
+        return replace(self, probs=probs, settings=replace(self.settings, from_logits=None))
 
     def restore(self, decision: Tensor) -> Any:
         """Give a decision the shape and type that the caller expects."""
@@ -131,7 +143,12 @@ def _check_shape(probs: Tensor) -> None:
 
 
 def _check_classes(settings: Settings, classes: int) -> None:
-    """Refuse several classes where the solver decides one channel only."""
+    """Refuse several classes where the solver decides one channel only, and a softmax over one."""
+    if classes == 1 and settings.from_logits == "softmax":
+        raise ValueError(
+            "from_logits='softmax' needs two classes or more, got one channel, whose probabilities "
+            "would all be 1; take from_logits='sigmoid'"
+        )
     mode = settings.output_mode
     if classes == 1 or mode not in SUPPORT[settings.solver].binary:
         return

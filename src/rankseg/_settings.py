@@ -14,6 +14,7 @@ __all__ = ["Settings", "SolverOptions"]
 METRICS = {"dice": "dice", "iou": "iou", "acc": "acc", "accuracy": "acc"}
 OUTPUT_MODES = ("multiclass", "multilabel")
 POLICIES = ("max_score", "void")
+LINKS = ("softmax", "sigmoid")
 VOID_INDEX = 255
 EPS = 1e-4
 
@@ -86,6 +87,7 @@ class Settings:
     void_index: int = VOID_INDEX
     correlation: float = 0.0
     eps: float = EPS
+    from_logits: str | None = None
 
     @classmethod
     def parse(
@@ -96,6 +98,7 @@ class Settings:
         solver: str,
         pruning_prob: float,
         options: Mapping[str, Any],
+        from_logits: str | None = None,
     ) -> Settings:
         """Check every option and the way they combine.
 
@@ -126,6 +129,7 @@ class Settings:
                 "correlation", options.get("correlation", 0.0), 0.0, 1.0, excluded=(1.0,)
             ),
             eps=number("eps", options.get("eps", EPS), 0.0, 1.0, excluded=(0.0, 1.0)),
+            from_logits=None if from_logits is None else choice("from_logits", from_logits, LINKS),
         )
 
 

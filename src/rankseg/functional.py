@@ -23,6 +23,7 @@ def rankseg(
     pruning_prob: float = 0.5,
     *,
     valid: Maps | None = None,
+    from_logits: str | None = None,
     **options: Unpack[SolverOptions],
 ) -> Maps:
     """Decide the masks or labels that maximise the expected Dice or IoU of each image.
@@ -39,7 +40,9 @@ def rankseg(
     >>> rankseg(probs, metric="acc", output_mode="multilabel")
     array([[[ True, False, False, False]]])
     """
-    decide = RankSEG(metric, smooth, output_mode, solver, pruning_prob, **options)
+    decide = RankSEG(
+        metric, smooth, output_mode, solver, pruning_prob, from_logits=from_logits, **options
+    )
     decision: Maps = decide(probs, valid)
     return decision
 

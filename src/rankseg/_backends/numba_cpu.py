@@ -16,13 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._backends import (
+    numba_exponential,
+    numba_labels,
+    numba_logits,
+    numba_moments,
+    numba_profile,
+)
 from rankseg._backends import numba_kernels as kernels
-from rankseg._backends import numba_labels, numba_moments, numba_profile
 from rankseg._backends._bins import BINS
 from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
+
+CONTENT = {
+    None: numba_exponential.PROBABILITIES,
+    "softmax": numba_exponential.SOFTMAX,
+    "sigmoid": numba_exponential.SIGMOID,
+}
+"""What the kernels call values that are to be made probabilities by this."""
 
 VALUES_PER_TASK = 1 << 19
 """Fewest probabilities to a task, a tenth of a millisecond of work or more: waking a thread for
@@ -50,8 +63,11 @@ class Maps(NamedTuple):
         return self.spatial.numel()
 
 
-def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
+def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = None) -> Maps:
     """Describe the memory of ``probs`` to the kernels; nothing is copied.
+
+    Of logits, every probability is computed as it is read. Softmax divides by a sum over classes:
+    its logarithm is kept for every pixel.
 
     Parameters
     ----------
@@ -59,6 +75,8 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
         ``(batch, classes, *spatial)`` CPU tensor of any strides.
     valid
         ``(batch, *spatial)`` boolean, or None when every pixel counts.
+    from_logits
+        ``'softmax'`` or ``'sigmoid'`` makes probabilities of ``probs``; None says they are.
     """
     sizes, strides = _merge_axes(probs.shape[2:], probs.stride()[2:])
     storage = torch.as_strided(probs, (_extent(probs),), (1,), probs.storage_offset())
@@ -68,8 +86,9 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
     if valid is not None:
         # Contiguous, or numba would compile every kernel anew for its strides.
         mask = valid.reshape(len(valid), probs.shape[2:].numel()).contiguous().numpy()
+    as_it_is = len(sizes) == 1 and strides[0] == 1 and valid is None and from_logits is None
     source = kernels.Source(
-        kind=_kind(probs.dtype, len(sizes) == 1 and strides[0] == 1 and valid is None),
+        kind=_kind(probs.dtype, as_it_is),
         values=values,
         patterns=values.view(_unsigned(values.dtype)),
         halves=storage.view(torch.uint16).numpy() if half else np.empty(0, np.uint16),
@@ -80,8 +99,12 @@ def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
         pixels=probs.shape[2:].numel(),
         masked=valid is not None,
         valid=mask,
+        content=CONTENT[from_logits],
+        logs=np.empty((0, 0), values.dtype),
+        rests=np.empty((0, 0), np.int8),
     )
-    return Maps(source, probs.dtype, probs.shape[0], probs.shape[1], probs.shape[2:])
+    maps = Maps(source, probs.dtype, probs.shape[0], probs.shape[1], probs.shape[2:])
+    return _with_log_sums(maps) if from_logits == "softmax" else maps
 
 
 def survey(maps: Maps) -> Survey:
@@ -401,6 +424,14 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
     job = functools.partial(numba_moments.scan, values.numpy(), extra.numpy(), arrays, taken)
     _spread(job, len(values), VALUES_PER_NODE * values.numel() * integrals.label.shape[1])
     return torch.from_numpy(taken)
+
+
+def _with_log_sums(maps: Maps) -> Maps:
+    """Return the same maps with what softmax divides by."""
+    shape = maps.batch, maps.pixels
+    logs, rests = np.empty(shape, maps.source.values.dtype), np.empty(shape, np.int8)
+    _run(numba_logits.log_sums, maps.batch * _groups(maps), maps, maps.classes, logs, rests)
+    return maps._replace(source=maps.source._replace(logs=logs, rests=rests))
 
 
 def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -> None:

@@ -11,12 +11,18 @@ inside or all outside a mask, and are never touched again.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from rankseg._backends.numba_compile import _jit as _jit
+from rankseg._backends.numba_exponential import (
+    PROBABILITIES,
+    SIGMOID,
+    SOFTMAX,
+    sigmoid_row,
+    softmax_row,
+)
 
 BLOCK = 1024
 """Pixels per block: 4 KiB of float32, so that a block's scratch stays in the first-level cache."""
@@ -32,7 +38,7 @@ KEPT = 16 * BLOCK
 
 DIRECT, STRIDED, FLOAT16, BFLOAT16 = range(4)
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+LARGEST_FLOAT16 = np.float32(65504)
 
 
 class Source(NamedTuple):
@@ -41,7 +47,8 @@ class Source(NamedTuple):
     ``values`` is the memory of a float32 or float64 tensor from its first element to its last
     (empty for half precision), ``halves`` that of a float16 or bfloat16 one; ``patterns`` views
     ``values`` as unsigned integers. ``sizes`` and ``strides`` hold the spatial axes, merged where
-    memory allows.
+    memory allows. ``content`` says whether these are probabilities, or logits that are to be made
+    such as they are read.
     """
 
     kind: int
@@ -55,6 +62,9 @@ class Source(NamedTuple):
     pixels: int
     masked: bool
     valid: np.ndarray  # (batch, pixels), or (0, 0) without a mask
+    content: int
+    logs: np.ndarray  # (batch, pixels) for softmax, or (0, 0); see ``numba_logits``
+    rests: np.ndarray
 
 
 class Tables(NamedTuple):
@@ -63,22 +73,6 @@ class Tables(NamedTuple):
     mass: np.ndarray
     low: np.ndarray
     peak: np.ndarray
-
-
-def _jit(function: Function) -> Function:
-    """Compile with the options every kernel here shares.
-
-    ``nogil`` lets plain threads run kernels side by side: numba's own ``parallel=True`` kills
-    forked data-loader workers. The fast-math flags allow sums to be vectorised; the ones that
-    would let the compiler assume away NaN are left out, since finding NaN is part of the job.
-    """
-    compile_kernel: Any = functools.partial(
-        numba.njit, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"}
-    )
-    try:
-        return cast("Function", compile_kernel(function, cache=True))
-    except RuntimeError:  # no folder to keep compiled code in: compile anew in each process
-        return cast("Function", compile_kernel(function))
 
 
 @_jit
@@ -129,20 +123,33 @@ def _load(source, start, pixel, row):
         else:
             _copy(source.values, position, step, row[done:stop])
         done = stop
+    if source.kind == FLOAT16 and source.content != PROBABILITIES:
+        for i in range(row.size):  # beyond are infinity and NaN, which read as finite
+            row[i] = row[i] if abs(row[i]) <= LARGEST_FLOAT16 else np.nan
+
+
+@_jit
+def _blank(source, image, pixel, row):
+    """Write 0 where not valid."""
+    if source.masked:
+        for i in range(row.size):
+            if not source.valid[image, pixel + i]:
+                row[i] = 0.0
 
 
 @_jit
 def _row(source, image, label, pixel, stop, scratch):
-    """Return the values of one class in pixels ``pixel`` to ``stop``; 0 where not valid."""
+    """Return probabilities of one class in pixels ``pixel`` to ``stop``; 0 where not valid."""
     start = image * source.batch_stride + label * source.class_stride
     if source.kind == DIRECT:
         return source.values[start + pixel : start + stop]
     row = scratch[: stop - pixel]
     _load(source, start, pixel, row)
-    if source.masked:
-        for i in range(row.size):
-            if not source.valid[image, pixel + i]:
-                row[i] = 0.0
+    if source.content == SOFTMAX:
+        softmax_row(row, source.logs[image, pixel:stop], source.rests[image, pixel:stop])
+    elif source.content == SIGMOID:
+        sigmoid_row(row)
+    _blank(source, image, pixel, row)
     return row
 
 

@@ -7,6 +7,7 @@ temporaries stay small against the input; nothing waits for the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._bins import BINS, bin_of
+from rankseg._backends._floats import round_down
+from rankseg._backends._logits import to_probabilities
 from rankseg._backends._records import (
     CONTESTED,
     DUST,
@@ -35,10 +38,11 @@ SLAB = 1 << 20
 
 
 class Maps(NamedTuple):
-    """Probability maps ``(batch, classes, *spatial)``, 0 where not valid."""
+    """Probability maps ``(batch, classes, *spatial)``, or logits of them; which pixels count."""
 
     probs: Tensor
     valid: Tensor | None
+    from_logits: str | None
 
     @property
     def spatial(self) -> torch.Size:
@@ -46,18 +50,22 @@ class Maps(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        return self.spatial.numel()
+        return math.prod(self.spatial)  # numel() would be a constant of a traced graph
 
 
-def open_maps(probs: Tensor, valid: Tensor | None) -> Maps:
-    return Maps(probs if valid is None else probs.where(valid.unsqueeze(1), 0), valid)
+def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = None) -> Maps:
+    if from_logits is not None and torch.compiler.is_compiling():  # once, for all slabs are one
+        probs, from_logits = to_probabilities(probs, from_logits), None
+    return Maps(probs, valid, from_logits)
 
 
 def survey(maps: Maps) -> Survey:
-    slabs = [maps.probs[:, :, slab] for slab in _slabs(maps)]
-    mass = torch.stack([_sum(probs) for probs in slabs]).sum(0)
-    highest = torch.stack([probs.amax(_spatial(probs)) for probs in slabs]).amax(0)
-    lowest = torch.stack([probs.amin(_spatial(probs)) for probs in slabs]).amin(0)
+    terms = []
+    for slab in _slabs(maps):
+        probs = _probs(maps, slab)
+        terms.append((_sum(probs), probs.amax(_spatial(probs)), probs.amin(_spatial(probs))))
+    masses, peaks, lows = (torch.stack(term) for term in zip(*terms, strict=True))
+    mass, highest, lowest = masses.sum(0), peaks.amax(0), lows.amin(0)
     limit = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.probs.dtype).eps
     sound = (lowest >= 0) & (highest <= limit)  # False for NaN too
     likely_count, likely_mass = _above(maps, torch.full_like(mass, 0.5))
@@ -79,7 +87,7 @@ def sizes(maps: Maps) -> Tensor:
 def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean, variance, third = (torch.zeros_like(survey.mass) for _ in range(3))
     for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab].double().clamp(max=1)
+        probs = _probs(maps, slab).double().clamp(max=1)
         spread = probs * (1 - probs)
         mean = mean + _sum(probs)
         variance = variance + _sum(spread)
@@ -90,7 +98,8 @@ def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor,
 def between(
     maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
 ) -> Tensor:
-    values = maps.probs[rows[:, 0], rows[:, 1]].flatten(1).double()
+    place = rows.unbind(1)
+    values = torch.cat([_probs(maps, slab)[place].flatten(1) for slab in _slabs(maps)], 1).double()
     inside = (values > low.unsqueeze(1)) & (values <= high.unsqueeze(1))
     return values.where(inside, 0).topk(width, dim=1).values
 
@@ -108,7 +117,7 @@ def raise_cuts(
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
-    return torch.cat([_exceeds(maps.probs[:, :, slab], cuts) for slab in _slabs(maps)], 2)
+    return torch.cat([_exceeds(_probs(maps, slab), cuts) for slab in _slabs(maps)], 2)
 
 
 def claim(
@@ -116,7 +125,7 @@ def claim(
 ) -> tuple[Tensor, Tensor, Tensor]:
     claimed, count, mass = [], torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
     for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab]
+        probs = _probs(maps, slab)
         inside = _exceeds(probs, cuts)
         reached = inside if reach is None else _exceeds(probs, reach)
         single = (reached.sum(1) == 1) & inside.any(1)
@@ -140,12 +149,12 @@ def resolve(
 ) -> Tensor:
     resolved = []
     for slab in _slabs(maps):
-        probs, label = maps.probs[:, :, slab], labels[:, slab]
+        probs, label = _probs(maps, slab), labels[:, slab]
         wide = probs.double()
         gain = _gain(gains, wide)
         contested = (label == CONTESTED).unsqueeze(1)
         free = _widen(eligible, probs) & (gain > floor)
-        allowed = torch.where(contested, _exceeds(probs, cuts), free)
+        allowed = (contested & _exceeds(probs, cuts)) | (~contested & free)
         best, winner = gain.masked_fill(~allowed, -torch.inf).max(1)
         winner = winner.masked_fill(best == -torch.inf, void)
         label = torch.where(label < 0, winner, label)
@@ -167,9 +176,10 @@ def unsettled(
     order = chosen.byte().argsort(dim=1, descending=True, stable=True)
     place = order[:, : max(1, int(sizes.max()))]
     valid = torch.arange(place.shape[1], device=place.device) < sizes
-    probs = maps.probs.flatten(2).gather(2, place.unsqueeze(1).expand(-1, maps.probs.shape[1], -1))
+    values = maps.probs.flatten(2)
+    values = values.gather(2, place.unsqueeze(1).expand(-1, values.shape[1], -1))
     image = torch.arange(len(place), device=place.device).unsqueeze(1)
-    part = open_maps(probs.where(active.unsqueeze(2), 0), valid)
+    part = open_maps(values, valid, maps.from_logits)
     return part, survey, (image * maps.pixels + place)[valid]
 
 
@@ -182,7 +192,7 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
     count, mass = torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
     classes = torch.arange(maps.probs.shape[1], device=labels.device)
     for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab]
+        probs = _probs(maps, slab)
         chosen = labels[:, slab].unsqueeze(1) == _widen(classes.unsqueeze(0), probs)
         count = count + chosen.sum(_spatial(probs))
         mass = mass + _sum(probs.where(chosen, 0))
@@ -203,7 +213,7 @@ def _sum_by_bin(maps: Maps, cuts: Tensor, labels: Tensor | None) -> Tensor:
     count = torch.zeros(*cuts.shape, BINS, dtype=torch.float64, device=cuts.device)
     mass = torch.zeros_like(count)
     for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab]
+        probs = _probs(maps, slab)
         sign = torch.ones_like(probs, dtype=torch.float64)
         if labels is not None:
             borne = labels[:, slab].unsqueeze(1) == _widen(classes, probs)
@@ -220,7 +230,7 @@ def split(
     above, between = torch.zeros_like(low), torch.zeros_like(low)
     sums = torch.zeros(*low.shape, 2, POWERS, dtype=torch.float64, device=low.device)
     for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab]
+        probs = _probs(maps, slab)
         over = _exceeds(probs, high)
         under = ~_exceeds(probs, low)
         above += over.sum(_spatial(probs))
@@ -257,7 +267,7 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
 def _above(maps: Maps, cuts: Tensor) -> tuple[Tensor, Tensor]:
     count, mass = torch.zeros_like(cuts), torch.zeros_like(cuts)
     for slab in _slabs(maps):
-        probs = maps.probs[:, :, slab]
+        probs = _probs(maps, slab)
         inside = _exceeds(probs, cuts)
         count = count + inside.sum(_spatial(probs))
         mass = mass + _sum(probs.where(inside, 0))
@@ -273,6 +283,14 @@ def _slabs(maps: Maps) -> Iterator[slice]:
     step = max(1, SLAB * length // (maps.probs.shape[1] * maps.pixels))  # whatever the batch
     for start in range(0, length, step):
         yield slice(start, start + step)
+
+
+def _probs(maps: Maps, slab: slice) -> Tensor:
+    """Return the probabilities of a slab, 0 where not valid; NaN where logits are not finite."""
+    probs = maps.probs[:, :, slab]
+    if maps.from_logits is not None:
+        probs = to_probabilities(probs, maps.from_logits) + 0 * probs
+    return probs if maps.valid is None else probs.where(maps.valid[:, slab].unsqueeze(1), 0)
 
 
 def _spatial(probs: Tensor) -> list[int]:
@@ -303,7 +321,4 @@ def _widen(rows: Tensor, probs: Tensor) -> Tensor:
 
 def _exceeds(probs: Tensor, cuts: Tensor) -> Tensor:
     """Compare in the dtype of ``probs``, with cuts rounded down: exact, and no wide copy."""
-    rounded = cuts.to(probs.dtype)
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[probs.dtype.itemsize]
-    below = (rounded.view(integer) - 1).view(probs.dtype)  # the next float down, above 0
-    return probs > _widen(torch.where(rounded.double() > cuts, below, rounded), probs)
+    return probs > _widen(round_down(cuts, probs.dtype), probs)

@@ -49,7 +49,7 @@ def solve(problem: Problem) -> Any:
     """Decide a problem: choose the backend, scan the maps, solve, give back the caller's type."""
     settings = problem.settings
     backend, _ = _backends.choose(problem.probs.device)
-    maps = backend.open_maps(problem.probs, problem.valid)
+    maps = backend.open_maps(problem.probs, problem.valid, settings.from_logits)
     survey = backend.survey(maps)
     if backend.FAULT_IS_KNOWN:
         problem.check_values(survey.fault)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._backends._floats import next_below
 from rankseg._backends._records import Survey
 from rankseg._objectives import Objective
 
@@ -137,7 +138,7 @@ def with_likeliest(cut: Tensor, objective: Objective, survey: Survey) -> Tensor:
     """Lower cuts at the largest value: it always pays, but its fraction may round to it."""
     if objective.smooth != 0:
         return cut
-    return torch.minimum(cut, torch.nextafter(survey.peak, torch.zeros_like(cut)))
+    return torch.minimum(cut, next_below(survey.peak))
 
 
 def rows_of(chosen: Tensor) -> Tensor:

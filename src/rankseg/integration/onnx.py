@@ -1,0 +1,160 @@
+"""ONNX: the decision inside an exported model, or as a graph of its own.
+
+A model that ends in :class:`rankseg.RankSEG` is exported with ``torch.onnx.export`` as any other.
+:func:`export` writes the decision alone, to be put behind a model that exists in ONNX already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rankseg._api import RankSEG
+from rankseg._arguments import choice, describe, integer
+from rankseg._files import write_whole
+from rankseg._version import __version__
+from rankseg.integration._common import require
+
+__all__ = ["export"]
+
+SOLVERS = ("RMA", "joint", "TR", "argmax")
+"""Those whose steps ONNX has operators for."""
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+
+AXES = ("height", "width"), ("depth", "height", "width")
+"""Names of the spatial axes, of images and of volumes."""
+
+LEAST_PIXELS = 4
+"""Along every axis of the example that is traced: not one, which would be taken for a constant."""
+
+
+def export(
+    path: str | PathLike[str],
+    decide: RankSEG,
+    classes: int,
+    *,
+    spatial_axes: int = 2,
+    dtype: str = "float32",
+    opset: int | None = None,
+) -> None:
+    """Write the decision as an ONNX graph.
+
+    Its input, ``probs`` or with ``from_logits`` ``logits``, is ``(batch, classes, *spatial)``; its
+    output is ``labels``, int64 ``(batch, *spatial)``, or ``masks``, bool ``(batch, classes,
+    *spatial)``. Batch and spatial sizes are free. The options are stored in the metadata of the
+    model, as JSON under ``rankseg.options``, with the ``rankseg.version`` that wrote it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write, whole or not at all.
+    decide : RankSEG
+        The decision. Its solver must be RMA, joint, TR or argmax, and its ``correlation`` 0.
+    classes : int
+        How many channels the maps have.
+    spatial_axes : {2, 3}
+        Images or volumes.
+    dtype : {'float32', 'float16', 'float64'}
+        Of the maps.
+    opset : int, optional
+        The version of the ONNX operators; that which torch prefers by default.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type.
+    ValueError
+        If it is not allowed, or ONNX has no operators for the solver.
+    ImportError
+        If ``onnx`` or ``onnxscript`` is not installed.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    As any traced graph, this one does not look whether its input holds probabilities.
+
+    Examples
+    --------
+    >>> from rankseg import RankSEG
+    >>> from rankseg.integration.onnx import export
+    >>> export("decision.onnx", RankSEG("iou", from_logits="softmax"), 19)  # doctest: +SKIP
+    """
+    _check(decide)
+    if not Path(path).parent.is_dir():  # before the work
+        raise FileNotFoundError(f"there is no folder {Path(path).parent} to write to")
+    example = _example(integer("classes", classes), spatial_axes, DTYPES[_dtype(dtype)])
+    decide(example if decide.from_logits else example.sigmoid())  # raises what the options forbid
+    for package in ("onnx", "onnxscript"):
+        require(package, "onnx", "exporting to ONNX")
+    masks = decide.output_mode == "multilabel"
+    axes = {0: "batch", **dict(enumerate(AXES[spatial_axes - 2], 2))}
+    with _quiet():
+        program = torch.onnx.export(
+            decide.eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=["logits" if decide.from_logits else "probs"],
+            output_names=["masks" if masks else "labels"],
+            dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in axes.items()},),
+        )
+    assert program is not None  # as it is with dynamo
+    (maps,) = program.model.graph.inputs
+    fixed = {name for axis, name in axes.items() if isinstance(maps.shape[axis], int)}
+    if fixed:
+        raise RuntimeError(f"torch {torch.__version__} takes {sorted(fixed)} for constants")
+    program.model.metadata_props["rankseg.version"] = __version__
+    program.model.metadata_props["rankseg.options"] = json.dumps(asdict(decide.settings))
+    write_whole(Path(path), program.model_proto.SerializeToString())
+
+
+def _check(decide: Any) -> None:
+    if not isinstance(decide, RankSEG):
+        raise TypeError(f"decide must be a RankSEG, got {describe(decide)}")
+    settings = decide.settings
+    if settings.solver not in SOLVERS or settings.correlation > 0:
+        raise ValueError(
+            f"ONNX has operators for the solvers {list(SOLVERS)} with correlation=0, got "
+            f"solver={settings.solver!r} with correlation={settings.correlation:g}"
+        )
+
+
+def _dtype(dtype: str) -> str:
+    return choice("dtype", dtype, DTYPES)
+
+
+def _example(classes: int, spatial_axes: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return maps to trace with, of no two axes alike."""
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, got {classes}")
+    if integer("spatial_axes", spatial_axes) not in (2, 3):
+        raise ValueError(f"spatial_axes must be 2 or 3, got {spatial_axes}")
+    spatial = range(LEAST_PIXELS, LEAST_PIXELS + spatial_axes)
+    return torch.zeros(2, classes, *spatial, dtype=dtype)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the exporter says of itself and of packages that nobody asked for."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)

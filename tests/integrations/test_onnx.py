@@ -1,0 +1,198 @@
+"""The decision as an ONNX graph: the labels that torch gives."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import maps
+from rankseg import RankSEG, __version__
+from rankseg.integration.onnx import export
+
+pytest.importorskip("onnx", reason="needs onnx")
+pytest.importorskip("onnxscript", reason="needs onnxscript")
+runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:copyreg")  # torch's own
+
+CLASSES = 11
+
+
+def session(path):
+    quiet = runtime.SessionOptions()
+    quiet.log_severity_level = 3
+    return runtime.InferenceSession(str(path), quiet)
+
+
+def run(graph, array):
+    (given,) = graph.get_inputs()
+    return graph.run(None, {given.name: array})[0]
+
+
+@pytest.fixture(autouse=True)
+def _forget_graphs():
+    torch.compiler.reset()
+
+
+def several_sizes(classes):
+    yield maps.softmax(2, classes, 24, 31)
+    yield maps.smooth(3, classes, 48, seed=1)
+    yield maps.smooth(1, classes, 208, seed=2)
+    yield np.zeros((1, classes, 5, 7), np.float32)
+    yield np.eye(classes, dtype=np.float32).reshape(1, classes, 1, classes)
+    yield maps.dyadic(1, classes, 40, 33, seed=3) * np.float32(0.25)
+
+
+def real_probs(real_maps, name, number):
+    files = sorted((real_maps / name).glob("*.npz"))[:number]
+    assert files
+    return [np.load(file)["probs"][None].astype(np.float32) for file in files]
+
+
+@pytest.fixture(scope="module")
+def labelling(tmp_path_factory):
+    """Return a decision of labels and its graph."""
+    path = tmp_path_factory.mktemp("onnx") / "decision.onnx"
+    decide = RankSEG("dice")
+    export(path, decide, CLASSES)
+    return decide, session(path)
+
+
+@pytest.fixture(scope="module")
+def masking(tmp_path_factory):
+    """Return a decision of masks of volumes and its graph."""
+    path = tmp_path_factory.mktemp("onnx") / "decision.onnx"
+    decide = RankSEG("iou", output_mode="multilabel")
+    export(path, decide, 3, spatial_axes=3)
+    return decide, session(path)
+
+
+def test_labels(labelling):
+    decide, graph = labelling
+    (given,), (got,) = graph.get_inputs(), graph.get_outputs()
+    assert (given.name, given.shape) == ("probs", ["batch", CLASSES, "height", "width"])
+    assert (got.name, got.type) == ("labels", "tensor(int64)")
+    for probs in several_sizes(CLASSES):
+        np.testing.assert_array_equal(run(graph, probs), decide(probs))
+
+
+def test_masks_of_volumes(masking):
+    decide, graph = masking
+    (given,), (got,) = graph.get_inputs(), graph.get_outputs()
+    assert given.shape == ["batch", 3, "depth", "height", "width"]
+    assert (got.name, got.type) == ("masks", "tensor(bool)")
+    probs = maps.softmax(2, 3, 9, 8, 11)
+    np.testing.assert_array_equal(run(graph, probs), decide(probs))
+
+
+def test_real_maps(labelling, masking, real_maps):
+    for (decide, graph), names in (
+        (labelling, ("camvid-cgnet", "camvid-enet", "camvid-espnet-full")),
+        (masking, ("hippocampus-unet3d",)),
+    ):
+        for name in names:
+            for probs in real_probs(real_maps, name, 2):
+                np.testing.assert_array_equal(run(graph, probs), decide(probs))
+
+
+def test_adversarial_maps_of_one_channel(tmp_path):
+    decide = RankSEG("dice", output_mode="multilabel", pruning_prob=0.0)
+    export(tmp_path / "decision.onnx", decide, 1, dtype="float64")
+    graph = session(tmp_path / "decision.onnx")
+    for seed in range(4):
+        for name, probs in maps.adversarial(np.random.default_rng(seed), 391):
+            probs = probs.reshape(1, 1, 17, 23)
+            np.testing.assert_array_equal(run(graph, probs), decide(probs), err_msg=name)
+
+
+@pytest.mark.parametrize("link", ["softmax", None])
+def test_model_that_ends_in_the_decision(tmp_path, link):
+    ending = [RankSEG("iou", from_logits=link)]
+    if link is None:
+        ending.insert(0, torch.nn.Softmax(1))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), *ending).eval()
+    images = 4 * torch.rand(2, 3, 20, 26)
+    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    program = torch.onnx.export(
+        model, (images,), dynamo=True, verbose=False, dynamic_shapes=(axes,)
+    )
+    program.save(tmp_path / "model.onnx")
+    graph = session(tmp_path / "model.onnx")
+    for given in (images, 4 * torch.rand(1, 3, 33, 29)):
+        np.testing.assert_array_equal(run(graph, given.numpy()), model(given).numpy())
+
+
+@pytest.mark.parametrize("options", [{"smooth": 1.0}, {"solver": "joint"}], ids=str)
+def test_other_decisions(tmp_path, options):
+    decide = RankSEG(**options)
+    export(tmp_path / "decision.onnx", decide, 4)
+    graph = session(tmp_path / "decision.onnx")
+    for probs in (maps.softmax(2, 4, 24, 31), maps.smooth(1, 4, 64)):
+        np.testing.assert_array_equal(run(graph, probs), decide(probs))
+
+
+def test_metadata_and_newer_operators(tmp_path):
+    import onnx
+
+    decide = RankSEG("acc", from_logits="sigmoid", output_mode="multilabel")
+    export(tmp_path / "decision.onnx", decide, 3, opset=23)
+    assert onnx.load(tmp_path / "decision.onnx").opset_import[0].version == 23
+    stored = session(tmp_path / "decision.onnx").get_modelmeta().custom_metadata_map
+    assert stored["rankseg.version"] == __version__
+    options = json.loads(stored["rankseg.options"])
+    assert {name: options[name] for name in ("metric", "solver", "from_logits")} == {
+        "metric": "acc",
+        "solver": "TR",
+        "from_logits": "sigmoid",
+    }
+    assert [file.name for file in tmp_path.iterdir()] == ["decision.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((RankSEG(solver="exact"), 3), ValueError, r"solvers \['RMA', .*got solver='exact'"),
+        ((RankSEG(correlation=0.5), 3), ValueError, "correlation=0, got .*correlation=0.5"),
+        (("dice", 3), TypeError, "decide must be a RankSEG, got str"),
+        ((RankSEG(), 0), ValueError, "classes must be at least 1, got 0"),
+        ((RankSEG(), 2.0), TypeError, "classes must be an integer, got 2.0"),
+        ((RankSEG(void_index=2), 3), ValueError, "void_index must not be one of the labels 0 to 2"),
+        ((RankSEG(from_logits="softmax"), 1), ValueError, "needs two classes or more"),
+    ],
+)
+def test_what_cannot_be_exported(tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message):
+        export(tmp_path / "decision.onnx", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_shape_dtype_and_folder(tmp_path):
+    for options, error, message in (
+        ({"spatial_axes": 4}, ValueError, "spatial_axes must be 2 or 3, got 4"),
+        ({"dtype": "int8"}, ValueError, "dtype must be one of .*'float32'.*got 'int8'"),
+    ):
+        with pytest.raises(error, match=message):
+            export(tmp_path / "decision.onnx", RankSEG(), 3, **options)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        export(tmp_path / "nowhere" / "decision.onnx", RankSEG(), 3)
+
+
+def test_command(tmp_path):
+    testing = pytest.importorskip("typer.testing", reason="needs typer")
+    from rankseg._commands import app
+
+    path = tmp_path / "decision.onnx"
+    line = f"export {path} --classes 3 --metric iou --output-mode multilabel --from-logits sigmoid"
+    result = testing.CliRunner().invoke(app, line.split())
+    assert result.exit_code == 0, result.output
+    assert "Written to" in result.output
+    logits = np.random.default_rng(0).normal(size=(2, 3, 12, 14)).astype(np.float32)
+    expected = RankSEG("iou", output_mode="multilabel", from_logits="sigmoid")(logits)
+    np.testing.assert_array_equal(run(session(path), logits), expected)
+    wrong = testing.CliRunner().invoke(app, f"export {path} --classes 3 --metric f1".split())
+    assert wrong.exit_code == 2
+    assert "metric" in wrong.output
