@@ -7,6 +7,7 @@ A model that ends in :class:`rankseg.RankSEG` is exported with ``torch.onnx.expo
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import warnings
@@ -101,7 +102,7 @@ def export(
     axes = {0: "batch", **dict(enumerate(AXES[spatial_axes - 2], 2))}
     with _quiet():
         program = torch.onnx.export(
-            decide.eval(),
+            copy.copy(decide).eval(),
             (example,),
             dynamo=True,
             verbose=False,
@@ -112,7 +113,8 @@ def export(
         )
     assert program is not None  # as it is with dynamo
     (maps,) = program.model.graph.inputs
-    fixed = {name for axis, name in axes.items() if isinstance(maps.shape[axis], int)}
+    shape: Any = maps.shape
+    fixed = {name for axis, name in axes.items() if isinstance(shape[axis], int)}
     if fixed:
         raise RuntimeError(f"torch {torch.__version__} takes {sorted(fixed)} for constants")
     program.model.metadata_props["rankseg.version"] = __version__
