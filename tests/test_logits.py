@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import maps
 from rankseg import RankSEG
@@ -211,6 +212,31 @@ def test_memory_beyond_input_and_output(link, classes, dtype, share, options):
     growth, decision = peak_growth(lambda: decide(logits))
     size = logits.numel() * logits.element_size()
     assert growth - decision.numel() * decision.element_size() < share * size
+
+
+class LargestProbabilities(TorchDispatchMode):
+    """Notes the most probabilities that are made of logits at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("_softmax", "sigmoid"):
+            self.most = max(self.most, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("options", OPTIONS[:5] + OPTIONS[-1:], ids=str)
+def test_other_devices_never_hold_all_probabilities(monkeypatch, link, options):
+    monkeypatch.setenv("RANKSEG_BACKEND", "torch")
+    monkeypatch.setattr("rankseg._backends.torch_reference.SLAB", 5 * 4 * 52)
+    logits = random_logits(3.0, torch.float32, (1, 5, 40, 52))
+    with LargestProbabilities() as noted:
+        RankSEG(from_logits=link, **options)(logits)
+    assert noted.most == 5 * 4 * 52
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])

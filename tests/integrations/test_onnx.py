@@ -53,11 +53,18 @@ def real_probs(real_maps, name, number):
 
 
 @pytest.fixture(scope="module")
-def labelling(tmp_path_factory):
-    """Return a decision of labels and its graph."""
+def labelling_file(tmp_path_factory):
+    """Return a decision of labels and the file it was written to."""
     path = tmp_path_factory.mktemp("onnx") / "decision.onnx"
     decide = RankSEG("dice")
     export(path, decide, CLASSES)
+    return decide, path
+
+
+@pytest.fixture(scope="module")
+def labelling(labelling_file):
+    """Return the same with its graph."""
+    decide, path = labelling_file
     return decide, session(path)
 
 
@@ -106,6 +113,30 @@ def test_adversarial_maps_of_one_channel(tmp_path):
         for name, probs in maps.adversarial(np.random.default_rng(seed), 391):
             probs = probs.reshape(1, 1, 17, 23)
             np.testing.assert_array_equal(run(graph, probs), decide(probs), err_msg=name)
+
+
+def test_merging_with_a_network(labelling_file, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    decide, path = labelling_file
+    decision = onnx.load(path)
+    given, got = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", CLASSES, "h", "w"])
+        for name in ("images", "scores")
+    )
+    softmax = helper.make_node("Softmax", ["images"], ["scores"], axis=1)
+    network = helper.make_model(
+        helper.make_graph([softmax], "network", [given], [got]),
+        opset_imports=decision.opset_import,
+        ir_version=decision.ir_version,
+    )
+    network = onnx.compose.add_prefix(network, "network_")
+    merged = onnx.compose.merge_models(network, decision, io_map=[("network_scores", "probs")])
+    onnx.save(merged, tmp_path / "model.onnx")
+    images = np.random.default_rng(0).normal(0, 3, (2, CLASSES, 30, 20)).astype(np.float32)
+    expected = decide(torch.from_numpy(images).softmax(1)).numpy()
+    assert (run(session(tmp_path / "model.onnx"), images) != expected).mean() < 0.002
 
 
 @pytest.mark.parametrize("link", ["softmax", None])

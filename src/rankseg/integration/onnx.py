@@ -7,6 +7,7 @@ A model that ends in :class:`rankseg.RankSEG` is exported with ``torch.onnx.expo
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import warnings
@@ -101,7 +102,7 @@ def export(
     axes = {0: "batch", **dict(enumerate(AXES[spatial_axes - 2], 2))}
     with _quiet():
         program = torch.onnx.export(
-            decide.eval(),
+            copy.copy(decide).eval(),
             (example,),
             dynamo=True,
             verbose=False,
