@@ -18,7 +18,6 @@ import numpy as np
 from rankseg._backends.numba_compile import _jit as _jit
 from rankseg._backends.numba_exponential import (
     PROBABILITIES,
-    SIGMOID,
     SOFTMAX,
     sigmoid_row,
     softmax_row,
@@ -123,8 +122,13 @@ def _load(source, start, pixel, row):
         else:
             _copy(source.values, position, step, row[done:stop])
         done = stop
-    if source.kind == FLOAT16 and source.content != PROBABILITIES:
-        for i in range(row.size):  # beyond are infinity and NaN, which read as finite
+
+
+@_jit
+def _mark_not_finite(source, row):
+    """Write NaN for infinity and NaN of float16, which read as finite."""
+    if source.kind == FLOAT16:
+        for i in range(row.size):
             row[i] = row[i] if abs(row[i]) <= LARGEST_FLOAT16 else np.nan
 
 
@@ -138,6 +142,16 @@ def _blank(source, image, pixel, row):
 
 
 @_jit
+def _make_probabilities(source, image, pixel, stop, row):
+    """Make probabilities of logits, in place."""
+    _mark_not_finite(source, row)
+    if source.content == SOFTMAX:
+        softmax_row(row, source.logs[image, pixel:stop], source.rests[image, pixel:stop])
+    else:
+        sigmoid_row(row)
+
+
+@_jit
 def _row(source, image, label, pixel, stop, scratch):
     """Return probabilities of one class in pixels ``pixel`` to ``stop``; 0 where not valid."""
     start = image * source.batch_stride + label * source.class_stride
@@ -145,10 +159,8 @@ def _row(source, image, label, pixel, stop, scratch):
         return source.values[start + pixel : start + stop]
     row = scratch[: stop - pixel]
     _load(source, start, pixel, row)
-    if source.content == SOFTMAX:
-        softmax_row(row, source.logs[image, pixel:stop], source.rests[image, pixel:stop])
-    elif source.content == SIGMOID:
-        sigmoid_row(row)
+    if source.content != PROBABILITIES:
+        _make_probabilities(source, image, pixel, stop, row)
     _blank(source, image, pixel, row)
     return row
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from rankseg._backends.numba_compile import _jit
 from rankseg._backends.numba_exponential import add_exponentials, raise_tops, write_logs
-from rankseg._backends.numba_kernels import BLOCK, GROUP, _blank, _load
+from rankseg._backends.numba_kernels import BLOCK, GROUP, _blank, _load, _mark_not_finite
 
 
 @_jit
@@ -32,6 +32,7 @@ def log_sums(source, classes, logs, rests, first, last):
                 label = step % classes
                 start = image * source.batch_stride + label * source.class_stride
                 _load(source, start, pixel, row)
+                _mark_not_finite(source, row)
                 _blank(source, image, pixel, row)
                 if step < classes:
                     raise_tops(row, tops)

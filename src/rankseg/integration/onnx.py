@@ -113,8 +113,8 @@ def export(
         )
     assert program is not None  # as it is with dynamo
     (maps,) = program.model.graph.inputs
-    shape: Any = maps.shape
-    fixed = {name for axis, name in axes.items() if isinstance(shape[axis], int)}
+    sizes = list(maps.shape or ())
+    fixed = {name for axis, name in axes.items() if isinstance(sizes[axis], int)}
     if fixed:
         raise RuntimeError(f"torch {torch.__version__} takes {sorted(fixed)} for constants")
     program.model.metadata_props["rankseg.version"] = __version__
