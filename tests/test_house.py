@@ -26,6 +26,7 @@ OPTIONAL += ("onnx", "onnxscript", "onnxruntime")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
+    | {"rankseg._backends._axes"}
     | {"rankseg._backends._floats", "rankseg._backends._logits"}
     | {"rankseg._backends.numba_compile"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
@@ -35,11 +36,12 @@ LAYERS = [
     {"rankseg._scipy_refined_normal"},
     {"rankseg.distribution"},
     {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
-    | {"rankseg._backends.numba_kernels"},
+    | {"rankseg._backends.numba_kernels", "rankseg._backends.triton_kernels"},
     {"rankseg._backends.numba_profile", "rankseg._backends.numba_moments"}
     | {"rankseg._backends.numba_logits"},
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
+    {"rankseg._backends.triton_gpu"},
     {"rankseg._backends"},
     {"rankseg._solvers._interpolation", "rankseg._solvers._volume"}
     | {"rankseg._solvers._unsettled"},

@@ -192,6 +192,10 @@ def test_decide(link):
     np.testing.assert_allclose(again.expected, expected.expected, rtol=1e-6)
 
 
+SLACK = 2 << 20
+"""Bytes that the system hands out in one go, whatever is asked for."""
+
+
 @pytest.mark.skipif(not CLEAR.exists(), reason="needs Linux's record of peak memory")
 @pytest.mark.parametrize("options", [{}, {"metric": "iou"}, {"output_mode": "multilabel"}], ids=str)
 @pytest.mark.parametrize(
@@ -211,7 +215,7 @@ def test_memory_beyond_input_and_output(link, classes, dtype, share, options):
     decide(logits[..., :64, :64])
     growth, decision = peak_growth(lambda: decide(logits))
     size = logits.numel() * logits.element_size()
-    assert growth - decision.numel() * decision.element_size() < share * size
+    assert growth - decision.numel() * decision.element_size() < share * size + SLACK
 
 
 class LargestProbabilities(TorchDispatchMode):

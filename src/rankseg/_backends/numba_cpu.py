@@ -24,6 +24,7 @@ from rankseg._backends import (
     numba_profile,
 )
 from rankseg._backends import numba_kernels as kernels
+from rankseg._backends._axes import merge_axes
 from rankseg._backends._bins import BINS
 from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
@@ -78,7 +79,7 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
     from_logits
         ``'softmax'`` or ``'sigmoid'`` makes probabilities of ``probs``; None says they are.
     """
-    sizes, strides = _merge_axes(probs.shape[2:], probs.stride()[2:])
+    sizes, strides = merge_axes(probs.shape[2:], probs.stride()[2:])
     storage = torch.as_strided(probs, (_extent(probs),), (1,), probs.storage_offset())
     half = probs.dtype in (torch.float16, torch.bfloat16)
     values = np.empty(0, np.float32) if half else storage.numpy()
@@ -474,22 +475,6 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 # A forked child (a data-loader worker) inherits the pool but none of its threads.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _merge_axes(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Merge neighbouring axes that lie in memory as one; drop those of length 1."""
-    sizes, strides = [1], [1]
-    for size, step in zip(shape, stride, strict=True):
-        if size == 1:
-            continue
-        if sizes[-1] == 1:
-            sizes[-1], strides[-1] = size, step
-        elif strides[-1] == step * size:
-            sizes[-1], strides[-1] = sizes[-1] * size, step
-        else:
-            sizes.append(size)
-            strides.append(step)
-    return sizes, strides
 
 
 def _extent(tensor: Tensor) -> int:

@@ -48,7 +48,7 @@ BINARY: dict[str, Solve] = {
 def solve(problem: Problem) -> Any:
     """Decide a problem: choose the backend, scan the maps, solve, give back the caller's type."""
     settings = problem.settings
-    backend, _ = _backends.choose(problem.probs.device)
+    backend, _ = _backends.choose(problem.probs.device, settings.from_logits)
     maps = backend.open_maps(problem.probs, problem.valid, settings.from_logits)
     survey = backend.survey(maps)
     if backend.FAULT_IS_KNOWN:

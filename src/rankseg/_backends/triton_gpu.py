@@ -1,0 +1,233 @@
+"""GPU backend: Triton kernels for what labels and masks need, plain torch for the rest.
+
+The functions bear the names, and do the work, of those in the numba backend, whose docstrings
+describe them; what is not here is the reference's. Nothing waits for the device but
+:func:`raise_cuts`, once for every few steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankseg._backends import torch_reference as reference
+from rankseg._backends import triton_kernels as kernels
+from rankseg._backends._axes import merge_axes
+from rankseg._backends._records import ULPS_ABOVE_ONE, GainCurves, Gains, Survey
+from rankseg._backends.torch_reference import (
+    between,
+    exchange,
+    join,
+    moments,
+    profile,
+    scan,
+    sizes,
+    split,
+)
+
+__all__ = [
+    "FAULT_IS_KNOWN",
+    "above",
+    "between",
+    "claim",
+    "exchange",
+    "join",
+    "masks",
+    "moments",
+    "open_maps",
+    "profile",
+    "raise_cuts",
+    "resolve",
+    "scan",
+    "sizes",
+    "split",
+    "survey",
+    "tally",
+    "unsettled",
+]
+
+FAULT_IS_KNOWN = False
+"""The survey's fault is on the device: looking at it is waiting for it."""
+
+TILE = 2048
+"""Pixels that a program holds at a time where it looks at one class."""
+
+LABEL_TILE = 1024
+"""The same where it looks at all classes, and keeps a label besides."""
+
+MOST_PARTS = 1024
+"""Most parts of a row that are summed beside each other."""
+
+STEPS_PER_WAIT = 4
+"""Steps that raise cuts before the host asks whether any still rises; a superfluous one costs the
+launch of a kernel that does nothing, which is about what the answer takes."""
+
+
+class Maps(NamedTuple):
+    """Probability maps ``(batch, classes, *spatial)``; which pixels count; where both lie."""
+
+    probs: Tensor
+    valid: Tensor | None
+    from_logits: None
+    spatial: torch.Size
+    pixels: int
+    place: tuple[Any, ...]
+    kind: dict[str, bool]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.probs.shape[0], self.probs.shape[1]
+
+    @property
+    def parts(self) -> int:
+        """Parts that a row is counted and summed in."""
+        return max(1, min(MOST_PARTS, _ceil(self.pixels, TILE)))
+
+
+def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = None) -> Maps:
+    """Describe the memory of ``probs``; copied only with four spatial axes of separate strides."""
+    if from_logits is not None:
+        raise ValueError("these kernels read probabilities, not logits")
+    lengths, steps = merge_axes(probs.shape[2:], probs.stride()[2:])
+    if len(lengths) > 3:
+        probs = probs.contiguous()
+        lengths, steps = merge_axes(probs.shape[2:], probs.stride()[2:])
+    lengths, steps = [1] * (3 - len(lengths)) + lengths, [0] * (3 - len(steps)) + steps
+    mask = probs if valid is None else valid.contiguous().view(torch.uint8)
+    pixels = probs.shape[2:].numel()
+    place = (probs, mask, probs.stride(0), probs.stride(1), *lengths[1:], *steps, pixels)
+    kind = {
+        "FLAT": lengths[:2] == [1, 1],
+        "MASKED": valid is not None,
+        "WIDE": probs.dtype == torch.float64,
+    }
+    place = (*place, probs.shape[1])
+    return Maps(probs, valid, None, probs.shape[2:], pixels, place, kind)
+
+
+def survey(maps: Maps) -> Survey:
+    found = maps.probs.new_empty((5, *maps.shape, maps.parts), dtype=torch.float64)
+    limit = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.probs.dtype).eps
+    _by_row(kernels.survey, maps, maps.parts, found, LIMIT=limit)
+    mass, _, likely_count, likely_mass, faults = found.sum(3).unbind()
+    return Survey(mass, found[1].amax(2), likely_count, likely_mass, faults.sum() > 0)
+
+
+def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    sums = _sums(maps)
+    _by_row(kernels.above, maps, maps.parts, cuts.contiguous(), _flags(active), *sums)
+    count, mass = sums.sum(3)
+    return count, mass
+
+
+def raise_cuts(
+    maps: Maps, survey: Survey, cuts: Tensor, active: Tensor, bonus: Tensor, offset: Tensor
+) -> Tensor:
+    terms = bonus.contiguous(), offset.contiguous()
+    here: tuple[Tensor, ...] = cuts.contiguous(), _flags(active), *_sums(maps)
+    rooms = [tuple(torch.empty_like(term) for term in here) for _ in range(2)]
+    width = 1 << (maps.parts - 1).bit_length()
+    first = True
+    while first or here[1].any():
+        for there in rooms * (STEPS_PER_WAIT // 2):
+            constants = {"FIRST": first, "PARTS": width}
+            _by_row(kernels.raise_cuts, maps, maps.parts, *terms, *here, *there, **constants)
+            here, first = there, False
+    return here[0]
+
+
+def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
+    inside = torch.empty(maps.probs.shape, dtype=torch.bool, device=maps.probs.device)
+    written = cuts.contiguous(), inside.view(torch.uint8)
+    _launch(kernels.masks, maps, _ceil(maps.pixels, TILE), maps.shape[0] * maps.shape[1], *written)
+    return inside
+
+
+def claim(
+    maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    cuts = cuts.contiguous()
+    reach = cuts if reach is None else reach.contiguous()
+    active = _flags(torch.minimum(cuts, reach) < torch.inf)
+    labels = torch.empty(
+        (maps.shape[0], *maps.spatial), dtype=torch.int64, device=maps.probs.device
+    )
+    count, mass = _by_label(kernels.claim, maps, cuts, reach, active, labels)
+    return labels, count, mass
+
+
+def resolve(
+    maps: Maps,
+    survey: Survey,
+    labels: Tensor,
+    cuts: Tensor,
+    gains: Gains | GainCurves,
+    eligible: Tensor,
+    floor: float,
+    void: int,
+) -> Tensor:
+    if isinstance(gains, GainCurves):
+        plain = reference.open_maps(maps.probs, maps.valid)
+        return reference.resolve(plain, survey, labels, cuts, gains, eligible, floor, void)
+    labels = labels.contiguous()
+    terms = [term.expand(maps.shape).contiguous() for term in (cuts, *gains.terms())]
+    blocks = _ceil(maps.pixels, LABEL_TILE)
+    _launch(
+        kernels.resolve, maps, blocks, maps.shape[0], labels, terms[0], _flags(eligible),
+        *terms[1:], void, FLOOR=floor, TILE=LABEL_TILE,
+    )  # fmt: skip
+    return labels
+
+
+def unsettled(
+    maps: Maps, survey: Survey, labels: Tensor, active: Tensor, void: int
+) -> tuple[Maps, Survey, Tensor]:
+    plain = reference.open_maps(maps.probs, maps.valid)
+    part, survey, place = reference.unsettled(plain, survey, labels, active, void)
+    return open_maps(part.probs, part.valid), survey, place
+
+
+def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
+    everything = torch.ones(maps.shape, dtype=torch.uint8, device=labels.device)
+    return _by_label(kernels.tally, maps, everything, labels.contiguous())
+
+
+def _by_row(kernel: Any, maps: Maps, parts: int, *arguments: Any, **constants: Any) -> None:
+    """Launch a program for every part of every row."""
+    _launch(kernel, maps, parts, maps.shape[0] * maps.shape[1], parts, *arguments, **constants)
+
+
+def _by_label(kernel: Any, maps: Maps, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+    """Launch a program for some pixels at a time; return the counts and masses that it writes."""
+    parts = _ceil(maps.pixels, LABEL_TILE)
+    sums = maps.probs.new_zeros((2, *maps.shape, parts), dtype=torch.float64)
+    _launch(kernel, maps, parts, maps.shape[0], parts, *arguments, sums, TILE=LABEL_TILE)
+    count, mass = sums.sum(3)
+    return count, mass
+
+
+def _launch(kernel: Any, maps: Maps, across: int, down: int, *rest: Any, **constants: Any) -> None:
+    """Launch ``across`` by ``down`` programs on the device of the maps.
+
+    No products are fused with sums: the reference would round otherwise.
+    """
+    if down == 0:
+        return
+    constants = {"TILE": TILE} | maps.kind | constants
+    with torch.cuda.device_of(maps.probs):
+        kernel[across, down](*maps.place, *rest, **constants, enable_fp_fusion=False)
+
+
+def _sums(maps: Maps) -> Tensor:
+    """Return room for the count and the mass of every part of every row."""
+    return maps.probs.new_empty((2, *maps.shape, maps.parts), dtype=torch.float64)
+
+
+def _flags(chosen: Tensor) -> Tensor:
+    return chosen.contiguous().view(torch.uint8)
+
+
+def _ceil(number: int, unit: int) -> int:
+    return -(-number // unit)
