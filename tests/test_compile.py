@@ -11,13 +11,10 @@ from rankseg import RankSEG
 OPTIONS = [
     {},
     {"metric": "iou", "smooth": 0.5},
-    {"smooth": 0.5},
-    {"output_mode": "multilabel"},
     {"solver": "joint"},
     {"correlation": 0.5},
     {"correlation": 0.5, "metric": "iou", "output_mode": "multilabel"},
     {"solver": "joint", "metric": "iou", "unassigned_policy": "void"},
-    {"output_mode": "multilabel", "solver": "exact"},
     {"metric": "iou", "output_mode": "multilabel", "solver": "exact", "smooth": 0.5},
     {"metric": "acc"},
 ]
