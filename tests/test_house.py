@@ -61,7 +61,7 @@ LAYERS = [
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common"},
-    {"rankseg.integration", "rankseg.integration.onnx"},
+    {"rankseg.integration", "rankseg.integration.onnx", "rankseg.integration.transformers"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import io
 import runpy
-import warnings
 
 import pytest
 import torch
 from torch import nn
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, framework
 from rankseg import RankSEG
-
-
-def framework(name):
-    """Import a framework; skip where it is missing, or there and broken, as torchvision may be."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"{name} cannot be imported: {error}")
 
 
 def network(classes):
