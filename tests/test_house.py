@@ -61,7 +61,8 @@ LAYERS = [
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common"},
-    {"rankseg.integration", "rankseg.integration.onnx", "rankseg.integration.transformers"},
+    {"rankseg.integration", "rankseg.integration.onnx", "rankseg.integration.transformers"}
+    | {"rankseg.integration.sam"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},

@@ -345,6 +345,9 @@ def test_sam3_and_clipseg():
     scores = torch.randn(2, 1, 12, 12)
     probs = restore_semantic_probs({"semantic_seg": scores}, target_sizes=SIZES)
     assert [tuple(one.shape) for one in probs] == [(1, 40, 52), (1, 33, 64)]
+    labels = postprocess({"semantic_seg": scores}, target_sizes=SIZES, rankseg_kwargs=ACC)
+    for label, prob in zip(labels, probs, strict=True):
+        assert torch.equal(label, (prob[0] > 0.5).long())
     clip = type("CLIPSegImageSegmentationOutput", (SimpleNamespace,), {})(logits=scores[:, 0])
     labels = postprocess(clip, rankseg_kwargs=ACC)
     assert torch.equal(torch.stack(labels), (scores[:, 0] > 0).long())

@@ -310,7 +310,7 @@ def _maps(outputs: Any, family: str) -> tuple[str, Any]:
     """Return the kind of scores and the tensor that holds them, or the masks of queries."""
     semantic = _field(outputs, "semantic_seg")
     if isinstance(semantic, Tensor) and semantic.dim() == 4:
-        return "sigmoid", semantic
+        return "probabilities", semantic.sigmoid()  # its processor resizes these, not the logits
     classes, masks = _queries(outputs)
     if isinstance(masks, Tensor) and masks.dim() == 4 and isinstance(classes, Tensor):
         if classes.dim() == 3 and classes.shape[:2] == masks.shape[:2]:
