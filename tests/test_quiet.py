@@ -68,5 +68,6 @@ def test_no_other_thread_works():
         [sys.executable, "-c", OTHERS], capture_output=True, text=True, check=True, env=environment
     )
     worked = {name: int(ticks) for name, ticks in map(str.split, done.stdout.splitlines())}
-    assert worked.pop("torch.exp") > 5  # hundredths of a second of 30
-    assert max(worked.values()) <= 1
+    loud = worked.pop("torch.exp")  # up to 30 hundredths of a second; few on a busy machine
+    assert loud >= 2
+    assert max(worked.values()) <= min(1, loud // 2)
