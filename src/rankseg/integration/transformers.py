@@ -1,295 +1,371 @@
-"""Transformers: semantic, instance and panoptic outputs, decided by RankSEG.
+"""Hugging Face Transformers: RankSEG in place of the argmax of ``post_process_*``.
 
-Every family of models gives one of four kinds of scores, and each is made probabilities in its own
-way: logits by softmax, logits of one channel or one prompt by sigmoid, and sums over queries, which
-are no logits, by division; see :data:`rankseg.integration._common.KINDS`.
+:func:`postprocess` takes what a model gave and returns labels, as the model's processor would.
+:class:`RankSEGProcessor` is a processor that does so, for ``pipeline("image-segmentation")``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankseg._arguments import describe
-from rankseg.integration._common import (
-    decide_scores,
-    decision,
-    image_sizes,
-    require,
-    resize,
-    to_probabilities,
-)
+from rankseg._api import RankSEG
+from rankseg._arguments import describe, integer
+from rankseg.integration._common import require, resize, to_probabilities
 
 __all__ = ["RankSEGProcessor", "postprocess", "restore_semantic_probs"]
 
-MASK2FORMER_SIZE = 384, 384
-"""What its processor resizes the masks of queries to, whatever the image."""
+Size = tuple[int, int]
+
+QUERIES = ("class_queries_logits", "masks_queries_logits")
+DETR = ("logits", "pred_masks")
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "maskformer": QUERIES,
+    "mask2former": QUERIES,
+    "oneformer": QUERIES,
+    "eomt": QUERIES,
+    "eomt_dinov3": QUERIES,
+    "videomt": QUERIES,
+    "detr": DETR,
+    "conditional_detr": DETR,
+    "sam3": ("semantic_seg",),
+}
+"""What outputs hold, by family; all other families have ``logits`` of classes per pixel."""
+
+STRUCTURES = {QUERIES: "maskformer", DETR: "detr", ("semantic_seg",): "sam3"}
+"""The family whose rules outputs follow that do not say whose they are."""
+
+EOMT = ("eomt", "eomt_dinov3")
+
+MASK2FORMER_SIZE = (384, 384)
+"""To which its processor resizes masks before anything else."""
 
 REFUSED = {
-    "seggpt": "it gives colours, to be compared with a palette: no probabilities",
-    "videomt": "it labels videos, frame by frame",
-    "rfdetr": "its queries are instances; their classes do not exclude each other",
+    "seggpt": "it paints an image, and its scores are distances between colours, not probabilities",
+    "clipseg": "it has one map per prompt and no classes: decide with "
+    "RankSEG(output_mode='multilabel', from_logits='sigmoid')(outputs.logits[:, None])",
+    "rf_detr": "it has instances only, with classes that do not exclude each other",
 }
-"""Families without semantic probabilities, and why."""
+"""Families without probabilities of classes per pixel, and why."""
 
-EXPECTED = (
-    "outputs must be of a Transformers model for semantic or universal segmentation: with logits "
-    "(batch, classes, height, width); class_queries_logits and masks_queries_logits; logits and "
-    "pred_masks (DETR); semantic_seg (SAM 3); or logits (prompts, height, width) (CLIPSeg)"
-)
+MERGING = ("post_process_instance_segmentation", "post_process_panoptic_segmentation")
+
+LABELS_ONLY = ("output_mode", "unassigned_policy", "void_index")
+"""Options that masks of queries do not have."""
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of one image, ``(classes, height, width)``, and what makes probabilities of them.
+
+    ``kind`` is one of ``KINDS`` in ``_common``.
+    """
+
+    values: Tensor
+    kind: str
+
+    def probabilities(self) -> Tensor:
+        return to_probabilities(self.values[None], self.kind)[0]
+
+    def decide(self, options: Mapping[str, Any]) -> Tensor:
+        decide = RankSEG(**options)
+        if decide.solver == "argmax" and len(self.values) > 1:  # the order alone counts, and
+            return self.values.argmax(0)  # probabilities that are nearly the same round to a tie
+        scores = self.values[None]
+        if self.kind in ("softmax", "sigmoid"):  # the probabilities are never all in memory
+            decide.from_logits = self.kind
+        else:
+            scores = to_probabilities(scores, self.kind)
+        decision: Tensor = decide(scores)[0]
+        return decision
 
 
 def restore_semantic_probs(
-    outputs: Any,
-    *,
-    model: Any = None,
-    target_sizes: Sequence[Sequence[int]] | Tensor | None = None,
+    outputs: Any, *, model: Any = None, target_sizes: Any = None
 ) -> list[Tensor]:
-    """Restore the probabilities of every class from the outputs of a model.
-
-    Resized as the model's own processor does it, and made probabilities by what the scores are.
+    """Make the probabilities of classes of what a segmentation model gave.
 
     Parameters
     ----------
-    outputs : ModelOutput
-        What the model returned, or another object or mapping with the same fields.
-    model : PreTrainedModel, optional
-        The model, which tells its family; by default the type of ``outputs`` does. Needed for EoMT,
-        whose masks are to be resized to the size of its input first.
-    target_sizes : sequence of (height, width), or ``(batch, 2)`` tensor, optional
-        The size of every image in pixels; by default scores stay as they are. Needed for EoMT.
+    outputs : transformers.utils.ModelOutput
+        What the model gave, or a mapping or object with the same fields; not a tuple.
+    model : transformers.PreTrainedModel, optional
+        The model. Its configuration says which family it is, and for EoMT how large its input was.
+        Without it the class of ``outputs`` does, or else the fields they have.
+    target_sizes : sequence of (int, int) or tensor ``(batch, 2)``, optional
+        Height and width of every image, to which scores are resized before they become
+        probabilities, as the model's processor does. EoMT needs them.
 
     Returns
     -------
-    list of Tensor
-        For every image ``(classes, height, width)``, float32 or float64; of one channel or prompt
-        ``(1, height, width)``. Those of query heads are 0 where no query has any mass.
+    list of torch.Tensor
+        For every image, floating ``(classes, height, width)``; one channel is binary. Softmax of
+        logits per pixel; sigmoid of the logits of SAM3 and of one class; and for models of queries
+        the sums over queries divided by their sum over classes, since such sums are no logits.
 
     Raises
     ------
     TypeError
-        If ``outputs`` is a tuple: ask the model for ``return_dict=True``.
+        If ``outputs`` is a tuple, or an argument is of the wrong type.
     ValueError
-        If the outputs hold no scores of a known kind, or the family has no probabilities, or
-        ``target_sizes`` does not fit.
+        If the family has no probabilities of classes per pixel (SegGPT, CLIPSeg, RF-DETR), a field
+        is missing, or the sizes do not fit.
 
     Examples
     --------
     >>> import torch
-    >>> from types import SimpleNamespace
-    >>> outputs = SimpleNamespace(logits=torch.zeros(1, 4, 8, 8))
-    >>> restore_semantic_probs(outputs, target_sizes=[(30, 40)])[0].shape
-    torch.Size([4, 30, 40])
+    >>> from rankseg.integration.transformers import restore_semantic_probs
+    >>> outputs = {"logits": torch.zeros(1, 4, 2, 2)}
+    >>> (probs,) = restore_semantic_probs(outputs, target_sizes=[(6, 8)])
+    >>> probs.shape, probs.unique()
+    (torch.Size([4, 6, 8]), tensor([0.2500]))
     """
-    kind, scores = _semantic_scores(outputs, model, target_sizes)
-    return [to_probabilities(one, kind)[0] for one in scores]
+    found = _scores(outputs, _family_of(outputs, model), target_sizes, _input_size(model))
+    return [scores.probabilities() for scores in found]
 
 
+@torch.no_grad()
 def postprocess(
     outputs: Any,
     *,
     model: Any = None,
-    target_sizes: Sequence[Sequence[int]] | Tensor | None = None,
+    target_sizes: Any = None,
     rankseg_kwargs: Mapping[str, Any] | None = None,
 ) -> list[Tensor]:
-    """Decide the semantic segmentation of every image, in place of the processor.
+    """Decide labels from what a segmentation model gave.
 
-    Takes the place of ``post_process_semantic_segmentation``, which takes argmax; so does
-    ``rankseg_kwargs={"metric": "acc"}``. Logits of large images are never all turned into
-    probabilities.
+    It goes where ``processor.post_process_semantic_segmentation(outputs, target_sizes)`` was, and
+    with ``rankseg_kwargs={"metric": "acc"}`` it gives the same.
 
     Parameters
     ----------
     outputs, model, target_sizes
-        As in :func:`restore_semantic_probs`.
+        As for :func:`restore_semantic_probs`.
     rankseg_kwargs : mapping, optional
-        Options of :class:`rankseg.RankSEG`, but for ``from_logits``, which the outputs tell.
+        Keyword arguments of :class:`rankseg.RankSEG`, other than ``from_logits``, which follows
+        from the family.
 
     Returns
     -------
-    list of Tensor
-        For every image int64 ``(height, width)``, labels of the model's ``id2label``; with
-        ``output_mode='multilabel'`` bool ``(classes, height, width)``.
+    list of torch.Tensor
+        For every image int64 ``(height, width)``, the labels of the model; with
+        ``output_mode="multilabel"`` bool ``(classes, height, width)``.
 
     Raises
     ------
     TypeError, ValueError
-        As in :func:`restore_semantic_probs`, and for options that RankSEG refuses.
+        As :func:`restore_semantic_probs` and :class:`rankseg.RankSEG`.
 
     Examples
     --------
     >>> import torch
-    >>> from types import SimpleNamespace
-    >>> outputs = SimpleNamespace(logits=torch.randn(2, 4, 8, 8))
-    >>> labels = postprocess(outputs, target_sizes=[(30, 40), (32, 32)])
-    >>> labels[0].shape, labels[0].dtype
-    (torch.Size([30, 40]), torch.int64)
+    >>> from rankseg.integration.transformers import postprocess
+    >>> logits = torch.tensor([[[[3.0, 0.0]], [[0.0, 1.0]]]])
+    >>> postprocess({"logits": logits}, rankseg_kwargs={"metric": "iou"})
+    [tensor([[0, 1]])]
     """
-    return list(_decide(outputs, model, target_sizes, rankseg_kwargs))
+    options = _options(rankseg_kwargs)
+    found = _scores(outputs, _family_of(outputs, model), target_sizes, _input_size(model))
+    return [scores.decide(options) for scores in found]
 
 
 class RankSEGProcessor:
-    """A processor that decides with RankSEG, and does all else as the one it wraps.
+    """A processor whose ``post_process_*_segmentation`` decide with RankSEG.
 
-    ``pipe.image_processor = RankSEGProcessor(pipe.image_processor)`` makes the pipeline
-    ``"image-segmentation"`` use it, for semantic, instance and panoptic segmentation.
-
-    Instances and panoptic segments are still merged by the wrapped processor. The mask of every
-    query is decided as one class alone, and its logits are shifted so that this mask is where they
-    exceed 0: what the processor takes from them, its own threshold of 1/2 included, then follows
-    the decision. Scores that it averages over masks are those of the shifted logits.
+    Everything else is done by the processor it was made of.
 
     Parameters
     ----------
-    processor : BaseImageProcessor
-        The processor to wrap.
+    processor : image processor or processor of Transformers
+        The one of the model.
     rankseg_kwargs : mapping, optional
-        Options of :class:`rankseg.RankSEG`, but for ``from_logits`` and, for masks of queries,
-        ``output_mode``. ``{"metric": "acc"}`` gives what the processor gives by itself.
+        Keyword arguments of :class:`rankseg.RankSEG`, other than ``from_logits``.
 
     Raises
     ------
     TypeError, ValueError
-        If an option is not allowed.
+        If ``rankseg_kwargs`` are not allowed; from a method, if the family is refused.
+
+    Notes
+    -----
+    Semantic: as :func:`postprocess`. Instance and panoptic (DETR, Conditional DETR, MaskFormer,
+    Mask2Former, OneFormer, EoMT): RankSEG decides the mask of every query, at the size at which the
+    processor thresholds it; where it differs from the threshold 1/2, the probability is moved just
+    across 1/2. The processor then scores, selects and merges as it always does, so that
+    ``mask_threshold`` has to be 0.5.
 
     Examples
     --------
     >>> from transformers import pipeline  # doctest: +SKIP
-    >>> pipe = pipeline("image-segmentation", "nvidia/segformer-b0-finetuned-ade-512-512")
-    ... # doctest: +SKIP
-    >>> pipe.image_processor = RankSEGProcessor(pipe.image_processor)  # doctest: +SKIP
+    >>> from rankseg.integration.transformers import RankSEGProcessor
+    >>> pipe = pipeline("image-segmentation", "nvidia/segformer-b0-...")  # doctest: +SKIP
+    >>> pipe.image_processor = RankSEGProcessor(
+    ...     pipe.image_processor, {"metric": "iou"}
+    ... )  # doctest: +SKIP
     """
 
     def __init__(self, processor: Any, rankseg_kwargs: Mapping[str, Any] | None = None) -> None:
-        decision(rankseg_kwargs)  # refuses wrong options now
+        self._options = _options(rankseg_kwargs)
         self._processor = processor
-        self._rankseg_kwargs = dict(rankseg_kwargs or {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Prepare images, as the wrapped processor does."""
+        """Prepare images, as the processor does."""
         return self._processor(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_processor":  # asked for before there is one
+        """Return what the processor has under a name; its post-processing decided by RankSEG."""
+        if name.startswith("__") or name in ("_processor", "_options"):  # while it is unpickled
             raise AttributeError(name)
-        own = getattr(self._processor, name)
+        inner = getattr(self._processor, name)
         if name == "post_process_semantic_segmentation":
-            return self._semantic
-        if name in ("post_process_instance_segmentation", "post_process_panoptic_segmentation"):
-            return partial(self._merge, own)
-        return own
+            return functools.partial(self._semantic, inner)
+        if name in MERGING:
+            return functools.partial(self._merge, inner)
+        return inner
 
+    def __repr__(self) -> str:
+        return f"RankSEGProcessor({self._processor!r}, {self._options!r})"
+
+    @property
+    def _family(self) -> str | None:
+        processor = getattr(self._processor, "image_processor", self._processor)
+        return _module_family(processor)
+
+    def _size(self, size: Mapping[str, int] | None) -> Size | None:
+        """Return the size of the input of EoMT, from that which its processor was given."""
+        if self._family not in EOMT:
+            return None
+        edges = size or self._processor.size
+        return edges["shortest_edge"], edges["longest_edge"] or edges["shortest_edge"]
+
+    @torch.no_grad()
     def _semantic(
         self,
+        inner: Callable[..., Any],
         outputs: Any,
         target_sizes: Any = None,
+        *,
         size: Mapping[str, int] | None = None,
         return_segmentation_scores: bool = False,
     ) -> list[Any]:
-        size = size or getattr(self._processor, "size", None)
-        labels = list(_decide(outputs, None, target_sizes, self._rankseg_kwargs, size))
+        """Decide labels; with scores, in the processor's own structure."""
+        family = self._family
+        known = family if family in FIELDS or family in REFUSED else _structure(outputs)
+        found = _scores(outputs, known, target_sizes, self._size(size))
+        labels = [scores.decide(self._options) for scores in found]
         if not return_segmentation_scores:
             return labels
-        given = self._processor.post_process_semantic_segmentation(
-            outputs, target_sizes=target_sizes, return_segmentation_scores=True
+        extra = {} if size is None else {"size": size}
+        told: list[Any] = inner(
+            outputs, target_sizes=target_sizes, return_segmentation_scores=True, **extra
         )
-        for one, label in zip(given, labels, strict=True):
-            one["segmentation"] = label
-        return list(given)
+        for image, decided in zip(told, labels, strict=True):
+            image["segmentation"] = decided
+        return told
 
-    def _merge(self, own: Callable[..., Any], outputs: Any, *args: Any, **kwargs: Any) -> Any:
-        name = "masks_queries_logits"
-        if _field(outputs, name) is None:
-            name = "pred_masks"
-        logits = _field(outputs, name)
-        if logits is None or logits.dim() != 4:
+    @torch.no_grad()
+    def _merge(self, inner: Callable[..., Any], outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let the processor merge masks of queries that RankSEG decided."""
+        family = self._family
+        if family not in FIELDS or len(FIELDS[family]) != 2 or family == "videomt":
             raise ValueError(
-                "outputs must hold masks_queries_logits or pred_masks, (batch, queries, height, "
-                f"width), got {describe(outputs)}"
+                f"RankSEG decides the masks of queries of {_mergeable()}, got a processor of "
+                f"{family}: call {inner.__name__} of the processor itself"
             )
-        shifted = _shift_to_decision(logits, self._rankseg_kwargs)
-        return own(_Replaced(outputs, name, shifted), *args, **kwargs)
+        given = inspect.signature(inner).bind(outputs, *args, **kwargs).arguments
+        if given.get("mask_threshold", 0.5) != 0.5:
+            raise ValueError(
+                "mask_threshold must be 0.5, since RankSEG decides the masks, "
+                f"got {given['mask_threshold']!r}"
+            )
+        (classes_name, classes), (masks_name, masks) = _fields(outputs, family).items()
+        size = self._size(given.get("size"))
+        masks = _at_input_size(masks, family, size)
+        valid = None if size is None else _unpadded(masks, given["target_sizes"], size)
+        options = {key: self._options[key] for key in self._options if key not in LABELS_ONLY}
+        decide = RankSEG(**options, output_mode="multilabel", from_logits="sigmoid")
+        moved = _move_across(masks, decide(masks, valid))
+        return inner(SimpleNamespace(**{classes_name: classes, masks_name: moved}), *args, **kwargs)
 
 
-class _Replaced:
-    """Outputs with another tensor in one of their fields."""
-
-    def __init__(self, outputs: Any, name: str, value: Tensor) -> None:
-        self._outputs = outputs
-        setattr(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        return _field(self._outputs, name)
+def _mergeable() -> str:
+    return ", ".join(name for name, fields in FIELDS.items() if len(fields) == 2)
 
 
-def _shift_to_decision(logits: Tensor, rankseg_kwargs: Mapping[str, Any]) -> Tensor:
-    """Shift the logits of every query so that they exceed 0 where its decided mask is.
-
-    To halfway between the least logit inside and the largest outside; a threshold of 1/2 needs no
-    shift. Where nothing is inside, all are below 0; where nothing is outside, all above.
-    """
-    decide = decision({**rankseg_kwargs, "output_mode": "multilabel"}, "sigmoid")
-    if decide.metric == "acc":
-        return logits
-    inside = decide(logits)
-    lowest = logits.masked_fill(~inside, torch.inf).flatten(2).amin(2)
-    highest = logits.masked_fill(inside, -torch.inf).flatten(2).amax(2)
-    cut = (lowest + highest) / 2
-    cut = torch.where(lowest.isinf(), highest + 1, torch.where(highest.isinf(), lowest - 1, cut))
-    return logits - cut[..., None, None]
+def _move_across(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return logits above 0 in the masks and below outside, changed only where they are not."""
+    least = 2 * torch.finfo(logits.dtype).eps  # whose sigmoid differs from 1/2
+    return torch.where(masks, logits.clamp(min=least), logits.clamp(max=-least))
 
 
-def _decide(
-    outputs: Any,
-    model: Any,
-    target_sizes: Any,
-    rankseg_kwargs: Mapping[str, Any] | None,
-    size: Mapping[str, int] | None = None,
-) -> Iterator[Tensor]:
-    """Decide image by image."""
-    kind, scores = _semantic_scores(outputs, model, target_sizes, size)
-    decide = decision(rankseg_kwargs, kind)
-    for one in scores:
-        yield decide_scores(decide, one, kind)[0]
+def _unpadded(masks: Tensor, target_sizes: Any, size: Size) -> Tensor:
+    """Return where images are in the padded input of EoMT, bool ``(batch, height, width)``."""
+    transforms = require("transformers.image_transforms", "transformers", "undoing EoMT's padding")
+    valid = masks.new_zeros(len(masks), *masks.shape[2:], dtype=torch.bool)
+    for inside, target in zip(valid, _sizes(target_sizes, len(masks)), strict=True):
+        height, width = transforms.get_size_with_aspect_ratio(target, *size)
+        inside[:height, :width] = True
+    return valid
 
 
-def _semantic_scores(
-    outputs: Any, model: Any, target_sizes: Any, size: Mapping[str, int] | None = None
-) -> tuple[str, Iterator[Tensor]]:
-    """Return the kind of the scores, and for every image its scores ``(1, classes, *size)``."""
-    if isinstance(outputs, (tuple, list)):
-        raise TypeError("outputs must not be a tuple: call the model with return_dict=True")
-    family = _family(outputs, model)
-    for name, reason in REFUSED.items():
-        if family.startswith(name):
-            raise ValueError(f"outputs of {family} have no semantic probabilities: {reason}")
-    kind, maps = _maps(outputs, family)
-    if family.startswith("eomt"):
-        return kind, _eomt_scores(outputs, model, maps, target_sizes, size)
-    if kind == "query_sums":
-        maps = (part for part in _query_sums(outputs, maps, family))
-        sizes = image_sizes(target_sizes, len(_queries(outputs)[0]))
-    else:
-        sizes = image_sizes(target_sizes, len(maps))
-        maps = (part.unsqueeze(0) for part in maps)
-    if sizes is None:
-        return kind, iter(maps)
-    return kind, (resize(part, one) for part, one in zip(maps, sizes, strict=True))
+def _options(rankseg_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the options of the decision, once RankSEG has taken them."""
+    if rankseg_kwargs is not None and not isinstance(rankseg_kwargs, Mapping):
+        raise TypeError(f"rankseg_kwargs must be a mapping, got {describe(rankseg_kwargs)}")
+    options = dict(rankseg_kwargs or {})
+    if "from_logits" in options:
+        raise TypeError(
+            "rankseg_kwargs must not hold from_logits, which follows from the family of the model, "
+            f"got {options['from_logits']!r}"
+        )
+    RankSEG(**options)
+    return options
 
 
-def _family(outputs: Any, model: Any) -> str:
-    """Return the model's family in small letters, without separators."""
-    if model is not None:
-        name = getattr(getattr(model, "config", None), "model_type", None)
-        if not isinstance(name, str):
-            raise TypeError(f"model must be a Transformers model, got {describe(model)}")
-    else:
-        name = type(outputs).__name__
-    return name.lower().replace("_", "").replace("-", "")
+def _module_family(thing: Any) -> str | None:
+    """Return the folder of Transformers that the class of a thing, or a base of it, is from."""
+    for kind in type(thing).__mro__:
+        if kind.__module__.startswith("transformers.models."):
+            return kind.__module__.split(".")[2]
+    return None
+
+
+def _family_of(outputs: Any, model: Any) -> str | None:
+    """Return the family that says how to read outputs, None for logits per pixel."""
+    if isinstance(outputs, tuple | list | Tensor):
+        raise TypeError(
+            "outputs must be a model output with named fields, got "
+            f"{describe(outputs)}: call the model with return_dict=True"
+        )
+    if model is not None and not hasattr(model, "config"):
+        raise TypeError(f"model must be a model of Transformers, got {describe(model)}")
+    sources = (outputs,) if model is None else (model.config, outputs)
+    for source in sources:
+        family = _module_family(source)
+        if family in FIELDS or family in REFUSED:
+            return family
+    return _structure(outputs)
+
+
+def _structure(outputs: Any) -> str | None:
+    """Return the family whose fields outputs have, None for logits per pixel."""
+    for names, family in STRUCTURES.items():
+        if all(_field(outputs, name) is not None for name in names):
+            return "eomt" if _field(outputs, "patch_offsets") else family
+    return None
+
+
+def _input_size(model: Any) -> Size | None:
+    size = getattr(getattr(model, "config", None), "image_size", None)
+    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
 
 
 def _field(outputs: Any, name: str) -> Any:
@@ -298,92 +374,139 @@ def _field(outputs: Any, name: str) -> Any:
     return getattr(outputs, name, None)
 
 
-def _queries(outputs: Any) -> tuple[Any, Any]:
-    """Return the logits of classes ``(batch, queries, ...)`` and masks of the queries."""
-    classes, masks = (_field(outputs, f"{part}_queries_logits") for part in ("class", "masks"))
-    if classes is None:
-        return _field(outputs, "logits"), _field(outputs, "pred_masks")
-    return classes, masks
+def _fields(outputs: Any, family: str) -> dict[str, Tensor]:
+    """Return the fields of a family, all there and tensors of their ranks."""
+    found = {name: _field(outputs, name) for name in FIELDS[family]}
+    for name, values in found.items():
+        axes = 3 if name in ("class_queries_logits", "logits") else 4
+        if not isinstance(values, Tensor) or values.ndim != axes:
+            raise ValueError(
+                f"outputs of {family} must have {' and '.join(found)}, and {name} {axes} axes, "
+                f"got {_shape(values)}"
+            )
+    if len({values.shape[:2] for values in found.values()}) > 1:
+        shapes = " and ".join(str(tuple(values.shape)) for values in found.values())
+        raise ValueError(
+            f"{' and '.join(found)} must have as many images and queries, got {shapes}"
+        )
+    return found
 
 
-def _maps(outputs: Any, family: str) -> tuple[str, Any]:
-    """Return the kind of scores and the tensor that holds them, or the masks of queries."""
-    semantic = _field(outputs, "semantic_seg")
-    if isinstance(semantic, Tensor) and semantic.dim() == 4:
-        return "probabilities", semantic.sigmoid()  # its processor resizes these, not the logits
-    classes, masks = _queries(outputs)
-    if isinstance(masks, Tensor) and masks.dim() == 4 and isinstance(classes, Tensor):
-        if classes.dim() == 3 and classes.shape[:2] == masks.shape[:2]:
-            return "query_sums", masks
-    elif isinstance(classes, Tensor) and masks is None:
-        if classes.dim() == 4:
-            return "softmax" if classes.shape[1] > 1 else "sigmoid", classes
-        if classes.dim() == 3 and family.startswith("clipseg"):
-            return "sigmoid", classes.unsqueeze(1)
-    raise ValueError(f"{EXPECTED}; got {_shapes(outputs)}")
+def _shape(values: Any) -> str:
+    return f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else describe(values)
 
 
-def _shapes(outputs: Any) -> str:
-    """Describe outputs by their fields."""
-    fields = outputs if isinstance(outputs, Mapping) else getattr(outputs, "__dict__", {})
-    found = {
-        name: tuple(value.shape) for name, value in fields.items() if isinstance(value, Tensor)
-    }
-    return f"{type(outputs).__name__} with {found or 'no tensors'}"
+def _scores(
+    outputs: Any, family: str | None, target_sizes: Any, input_size: Size | None
+) -> list[_Scores]:
+    """Return the scores of every image at its target size."""
+    if family in REFUSED:
+        raise ValueError(f"{family} has no probabilities of classes per pixel: {REFUSED[family]}")
+    if family is None:
+        logits = _logits(outputs)
+        kind = "softmax" if logits.shape[1] > 1 else "sigmoid"
+        return _resized(logits, kind, target_sizes)
+    if family == "sam3":
+        (logits,) = _fields(outputs, family).values()
+        return _resized(logits.sigmoid(), "probabilities", target_sizes)
+    classes, masks = _fields(outputs, family).values()
+    offsets = _field(outputs, "patch_offsets") if family in EOMT else None
+    if family in EOMT and target_sizes is None:
+        raise ValueError("target_sizes must be given for EoMT, whose input is cut or padded")
+    if offsets:
+        side = int(offsets[0][2]) - int(offsets[0][1])
+        input_size = input_size or (side, side)
+    sums = _sums(classes, _at_input_size(masks, family, input_size), family)
+    if offsets:
+        sizes = _sizes(target_sizes, 1 + max(int(image) for image, _, _ in offsets))
+        stitched = _stitched(sums, offsets, sizes)
+        pairs = zip(stitched, sizes, strict=True)
+        return [_Scores(resize(whole[None], size)[0], "query_sums") for whole, size in pairs]
+    return _resized(sums, "query_sums", target_sizes)
 
 
-def _query_sums(outputs: Any, masks: Tensor, family: str) -> Iterator[Tensor]:
-    """Yield, image by image, the sum over queries of class probability times mask probability."""
-    classes = _queries(outputs)[0]
-    weights = classes.softmax(-1)
-    if not family.startswith("conditionaldetr"):  # the only family without a class for nothing
-        weights = weights[..., :-1]
-    for weight, mask in zip(weights, masks, strict=True):
-        logits = mask.unsqueeze(0)
-        if family.startswith("mask2former"):
-            logits = resize(logits, MASK2FORMER_SIZE)
-        yield torch.einsum("qc,bqhw->bchw", weight, logits.sigmoid())
+def _logits(outputs: Any) -> Tensor:
+    """Return logits of classes per pixel, ``(batch, classes, height, width)``."""
+    logits = _field(outputs, "segmentation_logits")  # of TIPSv2
+    logits = _field(outputs, "logits") if logits is None else logits
+    if not isinstance(logits, Tensor) or logits.ndim != 4:
+        fields = (
+            list(outputs)
+            if isinstance(outputs, Mapping)
+            else list(getattr(outputs, "__dict__", ()))
+        )
+        raise ValueError(
+            "outputs must have logits (batch, classes, height, width), class_queries_logits and "
+            "masks_queries_logits, logits and pred_masks, or semantic_seg, got "
+            f"{describe(outputs)} with fields {fields} and logits of {_shape(logits)}"
+        )
+    return logits
 
 
-def _eomt_scores(
-    outputs: Any, model: Any, masks: Tensor, target_sizes: Any, size: Mapping[str, Any] | None
-) -> Iterator[Tensor]:
-    """Yield the query sums of EoMT's images, put together from the patches they were cut into."""
-    if size is None:
-        side = getattr(getattr(model, "config", None), "image_size", None)
-        if side is None:
-            raise ValueError("EoMT needs model=, which tells the size of its input")
-        size = {"shortest_edge": side, "longest_edge": None}
-    short, long = size["shortest_edge"], size["longest_edge"]
-    offsets = _field(outputs, "patch_offsets")
-    images = len(masks)
-    if offsets is not None and len(offsets):
-        offsets = torch.as_tensor([[int(value) for value in one] for one in offsets])
-        images = int(offsets[:, 0].max()) + 1
-    else:
-        offsets = None
-    sizes = image_sizes(target_sizes, images)
-    if sizes is None:
-        raise ValueError("EoMT needs target_sizes, the (height, width) of every image")
-    masks = resize(masks, (short, long or short))
-    sums = _query_sums(outputs, masks, "eomt")
-    if offsets is None:
-        return (resize(one, goal) for one, goal in zip(sums, sizes, strict=True))
-    return _joined_patches(list(sums), offsets, sizes, short, long)
+def _at_input_size(masks: Tensor, family: str, input_size: Size | None) -> Tensor:
+    """Resize logits of masks to the size that the processor of a family has them at first."""
+    if family == "mask2former":
+        return resize(masks, MASK2FORMER_SIZE)
+    if family in EOMT:
+        if input_size is None:
+            raise ValueError("model must be given for EoMT, to know how large its input was")
+        return resize(masks, input_size)
+    return masks
 
 
-def _joined_patches(
-    patches: list[Tensor], offsets: Tensor, sizes: list[tuple[int, int]], short: int, long: Any
-) -> Iterator[Tensor]:
-    """Yield images of which patches were cut along the longer side, averaged where they overlap."""
-    shapes = require("transformers.image_transforms", "transformers", "EoMT")
-    for image, goal in enumerate(sizes):
-        shape = shapes.get_size_with_aspect_ratio(goal, short, long)
-        total = patches[0].new_zeros(1, patches[0].shape[1], *shape)
-        times = total.new_zeros(shape)
-        axis = 0 if goal[0] > goal[1] else 1
-        for patch, (owner, start, end) in zip(patches, offsets.tolist(), strict=True):
-            if owner == image:
-                total.narrow(2 + axis, start, end - start).add_(patch)
-                times.narrow(axis, start, end - start).add_(1)
-        yield resize(total / times.clamp(min=1), goal)
+def _sums(classes: Tensor, masks: Tensor, family: str) -> Tensor:
+    """Return the sums over queries of class probability times mask probability."""
+    if family == "videomt":  # whose processor computes in single precision
+        classes, masks = classes.float(), masks.float()
+    probs = classes.softmax(-1)
+    if family != "conditional_detr":  # which alone has no class for "no object"
+        probs = probs[..., :-1]
+    if probs.shape[-1] < 2:
+        raise ValueError(
+            f"outputs of {family} must have two classes or more to be labels, got {probs.shape[-1]}"
+        )
+    return torch.einsum("bqc,bqhw->bchw", probs, masks.sigmoid())
+
+
+def _stitched(sums: Tensor, offsets: Sequence[Any], sizes: Sequence[Size]) -> list[Tensor]:
+    """Average the patches of EoMT, which overlap along the longer side, into one map an image."""
+    classes, short = sums.shape[1:3]
+    whole = []
+    for image, (height, width) in enumerate(sizes):
+        mine = [(patch, *map(int, at[1:])) for patch, at in enumerate(offsets) if at[0] == image]
+        long = max(end for _, _, end in mine)
+        axis = 1 if height > width else 2
+        total = sums.new_zeros((classes, long, short) if axis == 1 else (classes, short, long))
+        count = total.new_zeros(long)
+        for patch, start, end in mine:
+            total.narrow(axis, start, end - start).add_(sums[patch])
+            count[start:end] += 1
+        whole.append(total / count.clamp(min=1).view((-1, 1) if axis == 1 else (-1,)))
+    return whole
+
+
+def _resized(scores: Tensor, kind: str, target_sizes: Any) -> list[_Scores]:
+    if target_sizes is None:
+        return [_Scores(image, kind) for image in scores]
+    sizes = _sizes(target_sizes, len(scores))
+    pairs = zip(scores, sizes, strict=True)
+    return [_Scores(resize(image[None], size)[0], kind) for image, size in pairs]
+
+
+def _sizes(target_sizes: Any, images: int) -> list[Size]:
+    """Return the target sizes, one pair of positive integers an image."""
+    wanted = "target_sizes must be pairs of height and width, one an image"
+    if not isinstance(target_sizes, Sequence | Tensor):
+        raise TypeError(f"{wanted}, got {describe(target_sizes)}")
+    if len(target_sizes) != images:
+        raise ValueError(f"target_sizes must be one an image, {images}, got {len(target_sizes)}")
+    sizes = []
+    for pair in target_sizes:
+        if not isinstance(pair, Sequence | Tensor) or len(pair) != 2:
+            raise TypeError(f"{wanted}, got {pair!r}")
+        edges = pair.tolist() if isinstance(pair, Tensor) else pair
+        height, width = (integer("target_sizes", edge) for edge in edges)
+        if height < 1 or width < 1:
+            raise ValueError(f"target_sizes must be positive, got {(height, width)}")
+        sizes.append((height, width))
+    return sizes
