@@ -1,0 +1,328 @@
+"""MONAI: the decision as transforms, in place of ``AsDiscrete`` and ``AsDiscreted``.
+
+Importing this module imports MONAI, whose transforms its classes are; without MONAI that is an
+ImportError with the line that installs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+import rankseg
+from rankseg._arguments import integer
+from rankseg._problem import Maps, as_tensor
+from rankseg._settings import SUPPORT, SolverOptions
+from rankseg.integration._common import require, to_probabilities
+
+require("monai", "monai", "RankSEG as a transform")
+
+from monai.data.meta_obj import get_track_meta  # noqa: E402
+from monai.transforms.transform import MapTransform, Transform  # noqa: E402
+from monai.utils.enums import TransformBackends  # noqa: E402
+from monai.utils.type_conversion import (  # noqa: E402
+    convert_to_dst_type,
+    convert_to_tensor,
+    get_equivalent_dtype,
+)
+
+__all__ = ["RankSEG", "RankSEGD", "RankSEGDict", "RankSEGd"]
+
+UNCLAIMED = -1
+"""The label of pixels that no foreground class claims, before 1 is added: then the background's."""
+
+
+class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
+    """Decide the labels or masks that maximise the expected Dice or IoU of one image.
+
+    Goes where ``AsDiscrete(argmax=True)`` or ``AsDiscrete(threshold=0.5)`` was, and with
+    ``metric='acc'`` gives exactly what they give.
+
+    Parameters
+    ----------
+    metric, smooth, output_mode, solver, pruning_prob, from_logits, **options
+        Those of :class:`rankseg.RankSEG`, which describes them. ``output_mode='multiclass'``
+        stands for argmax, ``'multilabel'`` for the threshold.
+    to_onehot : int, optional
+        With multiclass output: give a channel for each of so many classes in place of labels. At
+        least as many as there are; two for maps of one channel. A void pixel is in no channel.
+    include_background : bool
+        Whether channel 0 is one of the classes whose scores are maximised, as in ``DiceMetric``.
+        If not, the decision is for the others alone, and what none of them claims is background:
+        the label 0, or the mask of channel 0, which stays. Its probabilities are not looked at
+        (but for the softmax of ``from_logits='softmax'``). Not for multiclass accuracy.
+    dtype : dtype
+        Of the result, as torch, NumPy or their names have it; float32 by default, as ``AsDiscrete``
+        has it.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or not one that the solver takes.
+    ValueError
+        If it is not allowed, or does not combine with the others.
+
+    Notes
+    -----
+    With ``include_background=False``, ``from_logits='softmax'`` makes all probabilities at once,
+    as large as the logits in float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankseg.integration.monai import RankSEG
+    >>> probs = np.array([[0.1, 0.55, 0.6, 0.9], [0.9, 0.45, 0.4, 0.1]])  # background and a class
+    >>> RankSEG("acc")(probs)
+    array([[1., 0., 0., 0.]], dtype=float32)
+    >>> RankSEG("dice", include_background=False)(probs)
+    array([[1., 1., 1., 0.]], dtype=float32)
+    """
+
+    backend: ClassVar[list[str]] = [TransformBackends.TORCH, TransformBackends.NUMPY]
+
+    def __init__(
+        self,
+        metric: str = "dice",
+        smooth: float = 0.0,
+        output_mode: str = "multiclass",
+        solver: str = "auto",
+        pruning_prob: float = 0.5,
+        *,
+        to_onehot: int | None = None,
+        include_background: bool = True,
+        dtype: Any = torch.float,
+        from_logits: str | None = None,
+        **options: Unpack[SolverOptions],
+    ) -> None:
+        super().__init__()
+        decide = rankseg.RankSEG(
+            metric, smooth, output_mode, solver, pruning_prob, from_logits=from_logits, **options
+        )
+        if not isinstance(include_background, bool):
+            raise TypeError(f"include_background must be a bool, got {include_background!r}")
+        self.include_background = include_background
+        self.softmax = not include_background and decide.from_logits == "softmax"
+        self.decide = decide if include_background else _of_foreground(decide)
+        self.to_onehot = None if to_onehot is None else integer("to_onehot", to_onehot)
+        if to_onehot is not None and decide.output_mode == "multilabel":
+            raise ValueError(
+                "output_mode='multilabel' gives masks already: to_onehot must be None, "
+                f"got {to_onehot}"
+            )
+        self.dtype = _dtype(dtype)
+
+    def __call__(self, img: Maps) -> Maps:
+        """Decide one image.
+
+        Parameters
+        ----------
+        img : MetaTensor, torch.Tensor or numpy.ndarray
+            ``(channels, *spatial)`` probabilities without a batch axis, as ``decollate_batch``
+            gives them, or logits if ``from_logits`` says so; any floating dtype, any device.
+
+        Returns
+        -------
+        MetaTensor, torch.Tensor or numpy.ndarray
+            Labels ``(1, *spatial)``, or ``(channels, *spatial)`` of zeros and ones. An array for an
+            array. For a tensor what ``AsDiscrete`` gives: a MetaTensor, with affine, metadata and
+            applied operations of a MetaTensor that came in, unless MONAI was told not to track.
+
+        Raises
+        ------
+        TypeError
+            If ``img`` is not a dense floating tensor or array.
+        ValueError
+            If its shape does not fit or a value is no probability.
+        """
+        scores = as_tensor("img", img)
+        self._check_shape(tuple(scores.shape))
+        decided = self._classes(scores)
+        if isinstance(img, Tensor):
+            img = convert_to_tensor(img, track_meta=get_track_meta())
+        result: Maps = convert_to_dst_type(decided, img, dtype=self.dtype)[0]
+        return result
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if len(shape) < 2:
+            raise ValueError(f"img must be (channels, *spatial), without a batch axis, got {shape}")
+        if not self.include_background and shape[0] < 2:
+            raise ValueError(
+                "include_background=False needs a channel for the background and at least one "
+                f"other, got img of shape {shape}"
+            )
+        classes = max(shape[0], 2)  # one channel gives the labels 0 and 1
+        if self.to_onehot is not None and self.to_onehot < classes:
+            raise ValueError(
+                f"to_onehot must be at least the number of classes, {classes} for img of shape "
+                f"{shape}, got {self.to_onehot}"
+            )
+
+    def _classes(self, scores: Tensor) -> Tensor:
+        """Return labels ``(1, *spatial)`` or boolean masks ``(channels, *spatial)``."""
+        maps = scores.unsqueeze(0)
+        if self.softmax:
+            maps = to_probabilities(maps, "softmax")
+        if not self.include_background:
+            maps = maps[:, 1:]
+        decided: Tensor = self.decide(maps)
+        masks = self.decide.output_mode == "multilabel"
+        decided = decided.squeeze(0) if masks else decided
+        if self.decide.metric == "acc" and (masks or maps.shape[1] == 1):
+            decided = decided | self._ties(maps.squeeze(0))
+        if masks:
+            return decided if self.include_background else _with_background(decided)
+        if not self.include_background and maps.shape[1] > 1:
+            decided = decided - UNCLAIMED
+        return decided if self.to_onehot is None else _one_hot(decided, self.to_onehot)
+
+    def _ties(self, maps: Tensor) -> Tensor:
+        """Return where a probability is 1/2: in for ``AsDiscrete``, and the same for accuracy."""
+        if self.decide.from_logits == "sigmoid":
+            maps = to_probabilities(maps, "sigmoid")
+        return maps == 0.5
+
+
+class RankSEGd(MapTransform):  # type: ignore[misc, unused-ignore]
+    """Decide the labels or masks of one or more items of a dictionary.
+
+    Parameters
+    ----------
+    keys : str or sequence of str
+        The items to decide.
+    allow_missing_keys : bool
+        Whether a key that is not in the dictionary is passed over; it is a KeyError by default.
+    metric, smooth and all others
+        Those of :class:`RankSEG`, or a list with one for each key. Among ``**options``, None
+        stands for none where the solver of one key takes an option and that of another does not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :class:`RankSEG`, and if a list has not as many entries as there are keys.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankseg.integration.monai import RankSEGd
+    >>> pred = torch.tensor([[0.1, 0.55, 0.6, 0.9], [0.9, 0.45, 0.4, 0.1]])
+    >>> decide = RankSEGd("pred", metric=["dice"], include_background=False)
+    >>> decide({"pred": pred})["pred"].tolist()
+    [[1.0, 1.0, 1.0, 0.0]]
+    """
+
+    backend: ClassVar[list[str]] = RankSEG.backend
+
+    def __init__(
+        self,
+        keys: Hashable | Sequence[Hashable],
+        metric: str | Sequence[str] = "dice",
+        smooth: float | Sequence[float] = 0.0,
+        output_mode: str | Sequence[str] = "multiclass",
+        solver: str | Sequence[str] = "auto",
+        pruning_prob: float | Sequence[float] = 0.5,
+        *,
+        to_onehot: int | Sequence[int | None] | None = None,
+        include_background: bool | Sequence[bool] = True,
+        dtype: Any = torch.float,
+        from_logits: str | Sequence[str | None] | None = None,
+        allow_missing_keys: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        arguments = {
+            "metric": metric,
+            "smooth": smooth,
+            "output_mode": output_mode,
+            "solver": solver,
+            "pruning_prob": pruning_prob,
+            "to_onehot": to_onehot,
+            "include_background": include_background,
+            "dtype": dtype,
+            "from_logits": from_logits,
+            **options,
+        }
+        columns = {name: self._for_each_key(name, value) for name, value in arguments.items()}
+        self.converters = [
+            RankSEG(
+                **{
+                    name: column[place]
+                    for name, column in columns.items()
+                    if name not in options or column[place] is not None
+                }
+            )
+            for place in range(len(self.keys))
+        ]
+
+    def _for_each_key(self, name: str, value: Any) -> Sequence[Any]:
+        """Return a list of arguments as it is, and one argument as often as there are keys."""
+        if not isinstance(value, list | tuple):
+            return [value] * len(self.keys)
+        if len(value) != len(self.keys):
+            raise ValueError(
+                f"{name} must be one value or a list of {len(self.keys)}, one for each key, "
+                f"got {len(value)}"
+            )
+        return value
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the dictionary with its items decided; ``data`` itself stays as it is."""
+        decided = dict(data)
+        for key, convert in self.key_iterator(decided, self.converters):
+            decided[key] = convert(decided[key])
+        return decided
+
+
+RankSEGD = RankSEGDict = RankSEGd
+
+
+def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
+    """Return the decision for maps without the background: what no class claims is left void."""
+    options: dict[str, Any] = dict(decide.solver_params)
+    written = sorted({"unassigned_policy", "void_index"} & set(options))
+    if written:
+        raise ValueError(
+            "include_background=False makes background of what no other class claims, and leaves "
+            f"nothing to say for {written}"
+        )
+    if decide.output_mode == "multiclass" and decide.metric == "acc":
+        raise ValueError(
+            "include_background=False does not go with metric='acc' and output_mode='multiclass': "
+            "accuracy counts pixels, of all classes"
+        )
+    if "unassigned_policy" in SUPPORT[decide.solver].options[decide.output_mode]:
+        options |= {"unassigned_policy": "void", "void_index": UNCLAIMED}
+    return rankseg.RankSEG(
+        decide.metric,
+        decide.smooth,
+        decide.output_mode,
+        decide.solver,
+        decide.pruning_prob,
+        from_logits=None if decide.from_logits == "softmax" else decide.from_logits,
+        **options,
+    )
+
+
+def _dtype(dtype: Any) -> torch.dtype:
+    """Return the torch dtype that is meant, as MONAI understands it."""
+    try:
+        found = get_equivalent_dtype(dtype, Tensor)
+    except (AttributeError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, torch.dtype):
+        raise TypeError(f"dtype must be one of torch or NumPy, or the name of one, got {dtype!r}")
+    return found
+
+
+def _with_background(masks: Tensor) -> Tensor:
+    """Put the mask of what is in no other before them."""
+    return torch.cat([~masks.any(0, keepdim=True), masks])
+
+
+def _one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Return boolean ``(classes, *spatial)`` of labels ``(1, *spatial)``."""
+    names = torch.arange(classes, device=labels.device)
+    return labels == names.view(-1, *[1] * (labels.dim() - 1))
