@@ -20,7 +20,7 @@ from rankseg._solvers import BINARY, SOLVERS
 SOURCE = REPOSITORY / "src" / "rankseg"
 
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
-OPTIONAL += ("onnx", "onnxscript", "onnxruntime")
+OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
@@ -58,9 +58,10 @@ LAYERS = [
     {"rankseg.functional", "rankseg.calibration", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
-    {"rankseg.integration._common"},
+    {"rankseg.integration._common", "rankseg.integration._nnunet_hook"},
     {"rankseg.integration", "rankseg.integration.monai", "rankseg.integration.onnx"}
-    | {"rankseg.integration.sam", "rankseg.integration.transformers"},
+    | {"rankseg.integration.nnunet", "rankseg.integration.sam"}
+    | {"rankseg.integration.transformers"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},

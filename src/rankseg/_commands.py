@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -31,6 +32,7 @@ from rankseg.evaluation import (
     standard_methods,
     time_methods,
 )
+from rankseg.integration.nnunet import decide_folders
 from rankseg.integration.onnx import export as export_decision
 from rankseg.metrics import Metric
 from rankseg.plots import comparison_figure, gain_and_loss
@@ -286,6 +288,72 @@ def export(
     except (ImportError, OSError) as error:
         _fail(str(error))
     _console().print(f"Written to {escape(str(path))}")
+
+
+@app.command()
+def nnunet(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="What nnUNetv2_predict --save_probabilities wrote. The probabilities of several "
+            "folders are averaged.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write label maps to.")
+    ],
+    metric: Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")] = "dice",
+    solver: Annotated[
+        str, typer.Option(help="How: auto, RMA, joint, exact; for regions also BA, TRNA, BA+TRNA.")
+    ] = "auto",
+    pruning_prob: Annotated[
+        float,
+        typer.Option(help="A class whose largest probability does not exceed this is absent."),
+    ] = 0.5,
+    smooth: Annotated[float, typer.Option(help="Added to numerator and denominator.")] = 0.0,
+    correlation: Annotated[
+        float,
+        typer.Option(help="In [0, 1): how strongly the labels of an image vary together."),
+    ] = 0.0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
+    ] = False,
+) -> None:
+    """Write label maps of the probabilities that nnU-Net saved.
+
+    Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
+    decided all the same.
+    """
+    options = {"correlation": correlation} if correlation else {}
+    try:
+        outcome = decide_folders(
+            folders,
+            output,
+            overwrite=overwrite,
+            track=_tracker("Deciding"),
+            metric=metric,
+            smooth=smooth,
+            solver=solver,
+            pruning_prob=pruning_prob,
+            **options,
+        )
+    except (TypeError, ValueError, ImportError, OSError) as error:
+        _fail(str(error))
+    skipped = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
+    _console().print(f"{len(outcome.written)} written to {escape(str(output))}{skipped}")
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    for case, reason in outcome.failures.items():
+        errors.print(f"Not decided: {escape(case)}: {escape(reason)}")
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+def _tracker(description: str) -> Callable[[Sequence[str]], Iterable[str]]:
+    """Return what shows a progress bar where somebody looks."""
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        return iter
+    return partial(track, description=description, console=errors, transient=True)
 
 
 def _warm_up() -> float:

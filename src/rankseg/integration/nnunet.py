@@ -1,0 +1,571 @@
+"""nnU-Net v2: decide from the probabilities it saves, or inside its predictor.
+
+:func:`decide_folders` reads what ``nnUNetv2_predict --save_probabilities`` wrote and needs nibabel,
+not nnU-Net. :func:`enable` makes a predictor of nnU-Net itself decide by RankSEG.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import pickle
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankseg._api import RankSEG
+from rankseg._files import write_whole
+from rankseg.integration._common import require
+
+__all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
+
+KEY = "probabilities"
+ENDING = ".nii.gz"
+DATASET, PLANS, OPTIONS = "dataset.json", "plans.json", "rankseg.json"
+
+REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
+"""The readers of nnU-Net whose maps have the axes of RAS, whatever those of the image."""
+
+PIECE = 1 << 18
+"""Probabilities decompressed at a time."""
+
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """The maps of a case, one class at a time; of several files, their average.
+
+    Iterating gives float32 arrays ``(z, y, x)``. A file is decompressed as it is read, so that one
+    map is in memory, however many classes and files there are. The average is rounded as that of
+    nnU-Net is: a sum in float32, divided by the number of files.
+
+    Parameters
+    ----------
+    files : tuple of Path
+        npz files with the array ``probabilities``, floating ``(classes, z, y, x)``.
+    shape : tuple of int
+        That of all of them.
+
+    Examples
+    --------
+    >>> from rankseg.integration.nnunet import ClassMaps
+    >>> maps = ClassMaps.open("fold_0/case.npz", "fold_1/case.npz")  # doctest: +SKIP
+    >>> volumes = [float(probs.sum()) for probs in maps]  # doctest: +SKIP
+    """
+
+    files: tuple[Path, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def open(cls, *files: str | PathLike[str]) -> ClassMaps:
+        """Look at the shapes, and at nothing else yet.
+
+        Raises
+        ------
+        ValueError
+            If a file cannot be read, lacks the array, or the arrays are not alike.
+        """
+        shapes = {}
+        for file in map(Path, files):
+            with _member(file) as member:
+                shapes[file] = member.shape
+        if len(set(shapes.values())) != 1:
+            told = ", ".join(f"{shape} in {file.parent}" for file, shape in shapes.items())
+            raise ValueError(f"the probabilities to average must be alike in shape, got {told}")
+        return cls(tuple(shapes), next(iter(shapes.values())))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        with contextlib.ExitStack() as stack:
+            members = [stack.enter_context(_member(file)) for file in self.files]
+            for _ in range(len(self)):
+                total = np.zeros(self.shape[1:], np.float32)
+                for member in members:
+                    member.add_next(total)
+                if len(members) > 1:
+                    total /= len(members)
+                yield total
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the cases of a folder.
+
+    Parameters
+    ----------
+    written, skipped : tuple of str
+        The cases decided now, and those whose label map was there.
+    failures : dict of str to str
+        The reason, for every case that could not be decided.
+    """
+
+    written: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failures: dict[str, str]
+
+
+def decide_folders(
+    folders: str | PathLike[str] | Sequence[str | PathLike[str]],
+    output: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    track: Callable[[Sequence[str]], Iterable[str]] = iter,
+    **rankseg_kwargs: Any,
+) -> Outcome:
+    """Write the label maps of all cases that nnU-Net saved the probabilities of.
+
+    Parameters
+    ----------
+    folders : path or sequence of paths
+        What ``nnUNetv2_predict --save_probabilities`` wrote: ``CASE.npz``, its own label map
+        ``CASE.nii.gz`` or else ``CASE.pkl``, and ``dataset.json``. Probabilities of several folders
+        are averaged, as ``nnUNetv2_ensemble`` does.
+    output : path
+        The folder to write ``CASE.nii.gz`` to, with the geometry and the dtype of nnU-Net's own,
+        and ``rankseg.json``, the options. It is made if need be.
+    overwrite : bool
+        Decide the cases anew whose label map is there.
+    track : callable
+        Called with the names of the cases to be decided; returns them one by one, as
+        ``rich.progress.track`` and ``tqdm`` do.
+    **rankseg_kwargs
+        Options of :class:`rankseg.RankSEG`, except ``output_mode`` and ``from_logits``. Regions
+        are decided each by itself and painted in the order of ``regions_class_order``.
+
+    Returns
+    -------
+    Outcome
+        A case that cannot be decided is named in it, and the others are decided all the same.
+
+    Raises
+    ------
+    ImportError
+        If nibabel is not installed.
+    FileNotFoundError
+        If a folder, its npz files or its ``dataset.json`` are missing.
+    TypeError, ValueError
+        If an option is not allowed, the folders are of different labels, ``output`` is one of
+        them, or it holds label maps made with other options.
+
+    Notes
+    -----
+    Regions take one map in memory and the labels. Classes that exclude each other are decided
+    together: their maps lie in a temporary file in ``output``, of 4 bytes per voxel and class,
+    which is mapped into memory; the system may drop its pages whenever memory is short.
+
+    Examples
+    --------
+    >>> from rankseg.integration.nnunet import decide_folders
+    >>> decide_folders(["fold_0", "fold_1"], "decided", metric="dice")  # doctest: +SKIP
+    """
+    _nibabel()  # before the work
+    sources = _check_folders(folders)
+    output = Path(output)
+    if any(output.resolve() == folder.resolve() for folder in sources):
+        raise ValueError(f"output must be another folder than those read, got {output}")
+    labels = _Labels.read(sources)
+    decide = _decision(labels.regions, rankseg_kwargs)
+    cases = sorted({file.stem for folder in sources for file in _maps_of(folder)})
+    _prepare(output, sources, decide, overwrite)
+    skipped = [case for case in cases if not overwrite and (output / f"{case}{ENDING}").is_file()]
+    written, failures = [], {}
+    for case in track([case for case in cases if case not in skipped]):
+        try:
+            _decide_case(case, sources, output, labels, decide)
+            written.append(case)
+        except _UNREADABLE as error:
+            failures[case] = str(error)
+    return Outcome(tuple(written), tuple(skipped), failures)
+
+
+def enable(predictor: Any, **rankseg_kwargs: Any) -> Any:
+    """Make an initialised ``nnUNetPredictor`` decide by RankSEG, in its worker processes too.
+
+    Parameters
+    ----------
+    predictor : nnUNetPredictor
+        After ``initialize_from_trained_model_folder`` or ``manual_initialization``. Its
+        ``plans_manager`` and ``label_manager`` are replaced.
+    **rankseg_kwargs
+        Options of :class:`rankseg.RankSEG`, except ``output_mode`` and ``from_logits``.
+
+    Returns
+    -------
+    nnUNetPredictor
+        The same predictor.
+
+    Raises
+    ------
+    ImportError
+        If nnU-Net is not installed.
+    TypeError, ValueError
+        If an option is not allowed, or the predictor is none, not initialised, or has a label
+        manager of its own.
+
+    Notes
+    -----
+    nnU-Net decides in the box that is not empty. The voxels outside, which are background for
+    certain, count in :func:`decide_folders` and not here: of Dice and IoU, the background may be
+    decided otherwise at few voxels.
+
+    Examples
+    --------
+    >>> from rankseg.integration.nnunet import enable
+    >>> enable(predictor, metric="dice").predict_from_files("in", "out")  # doctest: +SKIP
+    """
+    require("nnunetv2", "nnunet", "deciding inside a predictor of nnU-Net")
+    from rankseg.integration._nnunet_hook import RankSEGPlansManager
+
+    plans = getattr(predictor, "plans_manager", None)
+    if plans is None:
+        raise ValueError(
+            "predictor must be an nnUNetPredictor that is initialised, got "
+            f"{type(predictor).__name__} without plans_manager"
+        )
+    decide = _decision(predictor.label_manager.has_regions, rankseg_kwargs)
+    plans = RankSEGPlansManager(plans.plans, decide)
+    predictor.label_manager = plans.get_label_manager(predictor.dataset_json)
+    predictor.plans_manager = plans
+    return predictor
+
+
+def _decision(regions: bool, rankseg_kwargs: Mapping[str, Any]) -> RankSEG:
+    """Return the decision for labels or regions of nnU-Net, where every voxel has a label."""
+    fixed = sorted({"output_mode", "from_logits"} & set(rankseg_kwargs))
+    if fixed:
+        raise TypeError(f"{fixed} follow from the labels of nnU-Net and cannot be chosen")
+    if rankseg_kwargs.get("unassigned_policy", "max_score") != "max_score":
+        raise ValueError(
+            "unassigned_policy must be 'max_score', as nnU-Net has no label for void voxels, got "
+            f"{rankseg_kwargs['unassigned_policy']!r}"
+        )
+    mode = "multilabel" if regions else "multiclass"
+    return RankSEG(output_mode=mode, **rankseg_kwargs)
+
+
+def _nibabel() -> ModuleType:
+    return require("nibabel", "nnunet", "deciding from folders of nnU-Net")
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What the channels stand for: labels in order, or regions by the label they are painted in."""
+
+    by_channel: tuple[int, ...]
+    regions: bool
+
+    @classmethod
+    def read(cls, folders: Sequence[Path]) -> _Labels:
+        """Read ``dataset.json`` of every folder; all must say the same."""
+        found = {folder: cls._parse(folder / DATASET) for folder in folders}
+        if len(set(found.values())) > 1:
+            told = ", ".join(f"{labels.by_channel} in {path}" for path, labels in found.items())
+            raise ValueError(f"folders must be of the same labels, got {told}")
+        return found[folders[0]]
+
+    @classmethod
+    def _parse(cls, path: Path) -> _Labels:
+        dataset = _read_json(path)
+        try:
+            named = {
+                name: tuple(value) if isinstance(value, list) else (value,)
+                for name, value in dataset["labels"].items()
+                if name != "ignore"
+            }
+            regions = any(len(value) > 1 for value in named.values())
+            if not regions:
+                return cls(tuple(sorted({int(value) for (value,) in named.values()})), False)
+            order = tuple(int(label) for label in dataset["regions_class_order"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} does not describe labels: {error!r}") from error
+        number = sum(set(value) != {0} for value in named.values())
+        if len(order) != number:
+            raise ValueError(
+                f"'regions_class_order' in {path} must have a label for each of the {number} "
+                f"regions, got {list(order)}"
+            )
+        return cls(order, True)
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """The dtype in which nnU-Net writes them."""
+        return np.uint8 if max(self.by_channel) < 255 else np.uint16
+
+
+def _check_folders(
+    folders: str | PathLike[str] | Sequence[str | PathLike[str]],
+) -> list[Path]:
+    several = [folders] if isinstance(folders, str | PathLike) else list(folders)
+    if not several:
+        raise ValueError("folders must name one folder at least, got none")
+    paths = [Path(folder) for folder in several]
+    for path in paths:
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not a folder")
+        if not _maps_of(path):
+            raise FileNotFoundError(
+                f"{path} holds no npz file; nnUNetv2_predict writes them with --save_probabilities"
+            )
+    return paths
+
+
+def _maps_of(folder: Path) -> list[Path]:
+    return [file for file in folder.glob("*.npz") if not file.name.startswith(".")]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}, which nnUNetv2_predict writes")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _prepare(output: Path, folders: Sequence[Path], decide: RankSEG, overwrite: bool) -> None:
+    """Make the output folder, with the options and what nnU-Net puts beside its label maps.
+
+    Label maps made from other folders or by other options are not to be mixed with new ones.
+    """
+    options = {
+        "folders": [str(folder.resolve()) for folder in folders],
+        "options": asdict(decide.settings),
+    }
+    stored = output / OPTIONS
+    if stored.is_file() and not overwrite and _read_json(stored) != options:
+        raise ValueError(
+            f"{output} holds label maps made from other folders or with other options, which "
+            f"{OPTIONS} lists; take another folder, or overwrite them"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(stored, json.dumps(options, indent=1).encode())
+    for name in (DATASET, PLANS):
+        if (folders[0] / name).is_file():
+            write_whole(output / name, (folders[0] / name).read_bytes())
+
+
+def _decide_case(
+    case: str, folders: Sequence[Path], output: Path, labels: _Labels, decide: RankSEG
+) -> None:
+    missing = [str(folder) for folder in folders if not (folder / f"{case}.npz").is_file()]
+    if missing:
+        raise ValueError(f"there is no {case}.npz in {' and '.join(missing)}")
+    maps = ClassMaps.open(*(folder / f"{case}.npz" for folder in folders))
+    if len(maps) != len(labels.by_channel):
+        raise ValueError(
+            f"the probabilities must have {len(labels.by_channel)} channels, as {DATASET} says, "
+            f"got {len(maps)}"
+        )
+    geometry = _Geometry.read(case, folders, maps.shape[1:])  # before the work
+    decided = _paint(maps, labels, decide) if labels.regions else _share(maps, output, decide)
+    image = geometry.image(decided.astype(labels.dtype, copy=False))
+    content = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+    write_whole(output / f"{case}{ENDING}", content)
+
+
+def _paint(maps: ClassMaps, labels: _Labels, decide: RankSEG) -> NDArray[Any]:
+    """Decide every region by itself, and paint them one over the other."""
+    painted = np.zeros(maps.shape[1:], labels.dtype)
+    for label, probs in zip(labels.by_channel, maps, strict=True):
+        painted[decide(probs[None, None])[0, 0]] = label
+    return painted
+
+
+def _share(maps: ClassMaps, output: Path, decide: RankSEG) -> NDArray[Any]:
+    """Decide the classes together, from a file of their maps that is mapped into memory."""
+    with tempfile.TemporaryFile(dir=output, prefix=".") as file:  # where there is room on disk
+        probs = np.memmap(file, np.float32, "w+", shape=maps.shape)
+        for channel, one in enumerate(maps):
+            probs[channel] = one
+        labels: NDArray[Any] = decide(np.asarray(probs)[None])[0]
+        return labels
+
+
+@dataclass(frozen=True)
+class _Member:
+    """The array inside an npz file, while it is open."""
+
+    stream: IO[bytes]
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype[Any]
+
+    def add_next(self, total: NDArray[np.float32]) -> None:
+        """Add the map of the next class to others, piece by piece."""
+        own = total if self.order == "C" else np.zeros_like(total, order="F")
+        flat = own.reshape(-1, order=self.order)
+        for start in range(0, flat.size, PIECE):
+            part = flat[start : start + PIECE]
+            content = self.stream.read(part.size * self.dtype.itemsize)
+            if len(content) < part.size * self.dtype.itemsize:
+                raise ValueError("the file of probabilities ends too early")
+            part += np.frombuffer(content, self.dtype).astype(np.float32, copy=False)
+        if own is not total:
+            total += own
+
+
+@contextlib.contextmanager
+def _member(file: Path) -> Iterator[_Member]:
+    """Open the array of an npz file; every way in which that fails is a ValueError."""
+    with contextlib.ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            if f"{KEY}.npy" not in archive.namelist():
+                raise ValueError(f"it lacks the array {KEY!r}, and holds {archive.namelist()}")
+            stream = stack.enter_context(archive.open(f"{KEY}.npy"))
+            shape, transposed, dtype = _read_header(stream)
+        except _UNREADABLE as error:
+            raise ValueError(f"{file} cannot be read as probabilities: {error}") from error
+        if dtype.kind != "f" or len(shape) != 4 or 0 in shape:
+            raise ValueError(
+                f"{KEY!r} in {file} must be floating (classes, z, y, x), none of them empty, got "
+                f"{dtype} {shape}"
+            )
+        if transposed and shape[0] > 1:
+            raise ValueError(f"{KEY!r} in {file} must be in C order, one class after the other")
+        yield _Member(stream, shape, "F" if transposed else "C", dtype)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in read:
+        raise ValueError(f"its npy format {version} is not known")
+    return read[version](stream)
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Where the voxels are: the header to write, and whether axes must be turned back to it."""
+
+    header: Any
+    size: tuple[int, ...]
+    reorient: bool
+
+    @classmethod
+    def read(cls, case: str, folders: Sequence[Path], shape: tuple[int, ...]) -> _Geometry:
+        """Take the geometry of nnU-Net's own label map, or that of its pkl file."""
+        nibabel = _nibabel()
+        known = [_properties(folder / f"{case}.pkl") for folder in folders]
+        reorient = any(map(_was_turned, known)) or any(map(_reorients, folders))
+        for folder in folders:
+            path = folder / f"{case}{ENDING}"
+            if path.is_file():
+                try:
+                    own = nibabel.load(path)
+                except nibabel.filebasedimages.ImageFileError as error:
+                    raise ValueError(f"{path} cannot be read: {error}") from error
+                geometry = cls(own.header, own.shape, reorient)
+                geometry._check(shape, path)
+                return geometry
+        affine = next((found for found in map(_affine, known) if found is not None), None)
+        if affine is None:
+            raise ValueError(f"there is neither {case}{ENDING} nor a {case}.pkl that tells spacing")
+        turned = _turn(nibabel, np.empty(shape[::-1], np.uint8), affine) if reorient else None
+        size = shape[::-1] if turned is None else turned.shape
+        header = nibabel.Nifti1Image(np.broadcast_to(np.uint8(0), size), affine).header
+        header.set_xyzt_units("mm")
+        return cls(header, size, reorient)
+
+    def _check(self, shape: tuple[int, ...], path: Path) -> None:
+        def essential(sizes: Sequence[int]) -> list[int]:
+            kept = [size for size in sizes if size > 1]
+            return sorted(kept) if self.reorient else kept
+
+        if essential(self.size) != essential(shape[::-1]):
+            raise ValueError(
+                f"{path} must have the size of the probabilities, {shape[::-1]}, got {self.size}"
+            )
+
+    def image(self, labels: NDArray[Any]) -> Any:
+        """Return labels ``(z, y, x)`` as an image."""
+        nibabel = _nibabel()
+        array = labels.T
+        if self.reorient:
+            array = _turn(nibabel, array, self.header.get_best_affine())
+        header = self.header.copy()
+        header.set_data_dtype(labels.dtype)
+        header.set_slope_inter(1, 0)
+        header["cal_min"] = header["cal_max"] = 0
+        return nibabel.Nifti1Image(array.reshape(self.size, order="F"), None, header)
+
+
+def _turn(nibabel: Any, array: NDArray[Any], affine: NDArray[Any]) -> NDArray[Any]:
+    """Turn an array with the axes of RAS to the axes of an affine."""
+    wanted = nibabel.orientations.io_orientation(affine)
+    steps = nibabel.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], wanted)
+    turned: NDArray[Any] = nibabel.orientations.apply_orientation(array, steps)
+    return turned
+
+
+def _reorients(folder: Path) -> bool:
+    """Tell whether the plans name the reader that turns images to RAS."""
+    path = folder / PLANS
+    return path.is_file() and _read_json(path).get("image_reader_writer") in REORIENTING
+
+
+def _was_turned(properties: Mapping[str, Any]) -> bool:
+    """Tell whether what nnU-Net stored of the image is of one turned to RAS."""
+    return "reoriented_affine" in properties.get(
+        "nibabel_stuff", {}
+    ) or "original_orientation" in properties.get("sitk_stuff", {})
+
+
+class _OnlyArrays(pickle.Unpickler):
+    """Loads numbers, containers and arrays, and runs nothing else that a file might ask for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in (
+            "_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar",
+        ):  # fmt: skip
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+def _properties(path: Path) -> dict[str, Any]:
+    """Return what nnU-Net stored of the image, or nothing if it cannot be told."""
+    try:
+        with path.open("rb") as file:
+            properties = _OnlyArrays(file).load()
+    except Exception:  # a broken pickle may raise anything, and the label map is enough
+        return {}
+    if not isinstance(properties, dict):
+        return {}
+    return {name: stuff for name, stuff in properties.items() if isinstance(stuff, dict)}
+
+
+def _affine(properties: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Return the affine, in RAS and millimetres, of what nnU-Net stored of the image."""
+    try:
+        if "nibabel_stuff" in properties:
+            return np.asarray(properties["nibabel_stuff"]["original_affine"], float).reshape(4, 4)
+        stuff = properties["sitk_stuff"]
+        if _was_turned(properties):
+            return None  # the affine before that is not in the file
+        to_ras = np.diag([-1.0, -1.0, 1.0])  # ITK counts from right to left and front to back
+        affine = np.eye(4)
+        turned = to_ras @ np.asarray(stuff["direction"], float).reshape(3, 3)
+        affine[:3, :3] = turned * np.asarray(stuff["spacing"], float).reshape(3)
+        affine[:3, 3] = to_ras @ np.asarray(stuff["origin"], float).reshape(3)
+        return affine
+    except (KeyError, TypeError, ValueError):
+        return None
