@@ -22,7 +22,7 @@ from rankseg._solvers import BINARY, SOLVERS
 SOURCE = REPOSITORY / "src" / "rankseg"
 
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
-OPTIONAL += ("onnx", "onnxscript", "onnxruntime")
+OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "mmseg", "mmengine", "paddle", "paddleseg")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
@@ -59,7 +59,7 @@ LAYERS = [
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common"},
-    {"rankseg.integration", "rankseg.integration.onnx"},
+    {"rankseg.integration", "rankseg.integration.onnx", "rankseg.integration.mmseg"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},
