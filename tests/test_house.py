@@ -59,7 +59,8 @@ LAYERS = [
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common"},
-    {"rankseg.integration", "rankseg.integration.onnx", "rankseg.integration.mmseg"},
+    {"rankseg.integration", "rankseg.integration.onnx", "rankseg.integration.mmseg"}
+    | {"rankseg.integration.paddleseg"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},
