@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,6 @@ SHARED_WORK = 1 << 12
 """Probabilities to a task in tests of threads: few, so that small maps go to several threads."""
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def framework(name):
-    """Import a framework; skip where it is missing, or there and broken, as torchvision may be.
-
-    Frameworks named in ``RANKSEG_REQUIRE``, by comma, must be there.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except (ImportError, RuntimeError) as error:
-        if name in os.environ.get("RANKSEG_REQUIRE", "").split(","):
-            pytest.fail(f"{name} is required and cannot be imported: {error}")
-        pytest.skip(f"{name} cannot be imported: {error}")
 
 
 @pytest.fixture(params=["numba", "torch"])

@@ -20,7 +20,8 @@ from rankseg._solvers import BINARY, SOLVERS
 SOURCE = REPOSITORY / "src" / "rankseg"
 
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
-OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2")
+OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton")
+OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
@@ -59,9 +60,9 @@ LAYERS = [
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common", "rankseg.integration._nnunet_hook"},
-    {"rankseg.integration", "rankseg.integration.monai", "rankseg.integration.onnx"}
-    | {"rankseg.integration.nnunet", "rankseg.integration.sam"}
-    | {"rankseg.integration.transformers"},
+    {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
+    | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
+    | {"rankseg.integration.sam", "rankseg.integration.transformers"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},
@@ -90,6 +91,11 @@ def loaded_by(code):
 def test_importing_rankseg_loads_nothing_optional():
     assert "torch" in loaded_by("import rankseg")
     assert not loaded_by("import rankseg") & set(OPTIONAL) - loaded_by("import torch, numpy")
+
+
+def test_importing_rankseg_loads_no_compiler():
+    # torch's own takes a second or two.
+    assert "torch._dynamo" not in loaded_by("import rankseg")
 
 
 def test_the_check_above_can_fail():

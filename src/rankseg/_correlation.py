@@ -19,15 +19,19 @@ NODES = 15
 """Values of the factor that stand for all of them in the decision."""
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _gauss_hermite(count: int) -> tuple[list[float], list[float]]:
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     return nodes.tolist(), (weights / weights.sum()).tolist()
 
 
+_FACTOR = _gauss_hermite(NODES)
+"""Known before any graph is traced: a tracer cannot follow NumPy, and marking the function for it
+would load all of torch's compiler with this package."""
+
+
 def factor_nodes(count: int = NODES, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Return values of the factor and their weights, which sum to 1: Gauss-Hermite, float64."""
-    nodes, weights = _gauss_hermite(count)
+    nodes, weights = _FACTOR if count == NODES else _gauss_hermite(count)
     values, shares = (torch.tensor(row, dtype=torch.float64) for row in (nodes, weights))
     return values.to(device), shares.to(device)
 

@@ -16,28 +16,28 @@ import torch
 
 import rankseg
 from conftest import REPOSITORY
+from frameworks import framework
 
-try:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from monai import transforms
-        from monai.bundle import ConfigParser
-        from monai.data import (
-            DataLoader,
-            Dataset,
-            MetaTensor,
-            ThreadDataLoader,
-            decollate_batch,
-            list_data_collate,
-            set_track_meta,
-        )
-        from monai.inferers import sliding_window_inference
-        from monai.metrics import DiceMetric
-        from monai.networks.nets import UNet
-except (ImportError, RuntimeError) as error:
-    pytest.skip(f"monai cannot be imported: {error}", allow_module_level=True)
+framework("monai")
 
-from rankseg.integration.monai import RankSEG, RankSEGD, RankSEGd, RankSEGDict
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from monai import transforms
+    from monai.bundle import ConfigParser
+    from monai.data import (
+        DataLoader,
+        Dataset,
+        MetaTensor,
+        ThreadDataLoader,
+        decollate_batch,
+        list_data_collate,
+        set_track_meta,
+    )
+    from monai.inferers import sliding_window_inference
+    from monai.metrics import DiceMetric
+    from monai.networks.nets import UNet
+
+    from rankseg.integration.monai import RankSEG, RankSEGD, RankSEGd, RankSEGDict
 
 AFFINE = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
 

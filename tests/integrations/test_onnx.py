@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import maps
+from frameworks import framework
 from rankseg import RankSEG, __version__
 from rankseg.integration.onnx import export
 
-pytest.importorskip("onnx", reason="needs onnx")
-pytest.importorskip("onnxscript", reason="needs onnxscript")
-runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+framework("onnx")
+framework("onnxscript")
+runtime = framework("onnxruntime")
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:copyreg")  # torch's own
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import REPOSITORY, framework
+from conftest import REPOSITORY
+from frameworks import framework
 from rankseg import RankSEG
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import runpy
 import subprocess
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from conftest import REPOSITORY
+from frameworks import framework
 from rankseg import RankSEG
 from rankseg.integration import sam
 from rankseg.integration.sam import Sam1, Sam2, Sam3, decide_logits
@@ -90,16 +90,6 @@ def restored_by_sam3(outputs, number, threshold):
 
 
 # --- tiny random models ---
-
-
-def framework(name):
-    """Import a framework; skip where it is missing, or there and broken, as torchvision may be."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"{name} cannot be imported: {error}")
 
 
 def made(name, *arguments, **options):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import runpy
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,23 +11,13 @@ import pytest
 import torch
 
 from conftest import REPOSITORY
+from frameworks import framework
 from rankseg import RankSEG
 from rankseg.integration.transformers import (
     RankSEGProcessor,
     postprocess,
     restore_semantic_probs,
 )
-
-
-def framework(name):
-    """Import a framework; skip where it is missing, or there and broken, as torchvision may be."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"{name} cannot be imported: {error}", allow_module_level=True)
-
 
 T = framework("transformers")
 framework("PIL")
