@@ -208,7 +208,7 @@ class TestCompare:
         (folder / "meta.json").write_text(json.dumps(meta))
         drawn = []
         monkeypatch.setattr(
-            "rankseg._commands.comparison_figure",
+            "rankseg._commands.compare.comparison_figure",
             lambda path, examples, *_, **__: drawn.extend(examples),
         )
         run("compare", folder, "--output", tmp_path / "report", "--prior-correction")
@@ -230,7 +230,7 @@ class TestCompare:
         assert all(len(line.rstrip()) <= 80 for line in tables_only.splitlines())
 
     def test_no_number_is_cut_off_in_a_narrow_terminal(self, folder, monkeypatch):
-        monkeypatch.setattr("rankseg._commands.PIPED_WIDTH", 30)
+        monkeypatch.setattr("rankseg._commands._terminal.PIPED_WIDTH", 30)
         comparison = library(folder, solvers=["joint"])
         assert_prints(run("compare", folder, "--solver", "joint").stdout, comparison)
 
@@ -301,7 +301,7 @@ class TestCompare:
     def test_the_picture_is_of_the_metric_asked_for(self, folder, tmp_path, monkeypatch):
         drawn = []
         monkeypatch.setattr(
-            "rankseg._commands.comparison_figure",
+            "rankseg._commands.compare.comparison_figure",
             lambda path, examples, *_, **__: drawn.extend(examples),
         )
         run("compare", folder, "--output", tmp_path / "report", "--metric", "iou")

@@ -67,6 +67,10 @@ LAYERS = [
     | {"rankseg._predictions"},
     {"rankseg.evaluation"},
     {"rankseg.plots", "rankseg._tables"},
+    {"rankseg._commands._terminal"},
+    {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
+    | {"rankseg._commands.nnunet"},
+    {"rankseg._commands.compare", "rankseg._commands.demo"},
     {"rankseg._commands"},
     {"rankseg.cli"},
     {"rankseg.__main__"},

@@ -1,0 +1,45 @@
+"""The commands of ``rankseg``, a module each: parse, one call of the library, print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rankseg import __version__
+from rankseg._commands import compare, demo, export, info, nnunet
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="rankseg",
+    help="Segmentation masks that maximise expected Dice or IoU, against argmax.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rankseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+app.command()(demo.demo)
+app.command("compare")(compare.compare_folder)
+app.command()(nnunet.nnunet)
+app.command()(export.export)
+app.command()(info.info)

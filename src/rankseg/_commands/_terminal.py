@@ -1,0 +1,43 @@
+"""What all commands share: where they print, how they fail, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+__all__ = ["fail", "make_folder", "open_console", "tracker"]
+
+PIPED_WIDTH = 100  # columns
+
+
+def open_console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def fail(reason: str) -> NoReturn:
+    """Say on the error stream what is wrong, and exit with 1."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"Error: {escape(reason)}")
+    raise typer.Exit(1)
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(str(error))
+
+
+def tracker(description: str) -> Callable[[Sequence[str]], Iterable[str]]:
+    """Return what shows a progress bar where somebody looks."""
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        return iter
+    return partial(track, description=description, console=errors, transient=True)

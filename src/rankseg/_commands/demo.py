@@ -1,0 +1,61 @@
+"""``rankseg demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from rankseg import _tables
+from rankseg._commands._comparison import print_comparison
+from rankseg._commands._terminal import fail, open_console
+from rankseg._demo import load_sample
+from rankseg.evaluation import Case, compare, standard_methods, time_methods
+from rankseg.plots import comparison_figure, gain_and_loss
+
+__all__ = ["demo"]
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option(help="The picture to write, a PNG.", dir_okay=False)
+    ] = Path("rankseg-demo.png"),
+) -> None:
+    """Compare argmax with RankSEG on the held-out sample that comes with the package."""
+    if not output.parent.is_dir():
+        fail(f"there is no folder {output.parent} to write {output.name} to")
+    sample = load_sample()
+    names = [f"image {i}" for i in range(len(sample.probs))]
+    cases = [
+        Case(name, probs, label)
+        for name, probs, label in zip(names, sample.probs, sample.labels, strict=True)
+    ]
+    methods = standard_methods()
+    timings = time_methods(methods, sample.probs)
+    comparison = compare(cases, methods, classes=sample.classes)
+    console = open_console()
+    console.print(
+        f"{len(cases)} synthetic images of {_size(cases[0])} pixels, {len(sample.classes)} "
+        "classes; maps of a small network trained by\ncross-entropy on other images of the kind.\n"
+    )
+    print_comparison(console, comparison, pruning_prob=0.5)
+    _tables.print_table(_tables.time_table(timings, len(cases)))
+    console.print("The first call of RankSEG loads its kernels, or compiles them.\n", style="dim")
+    drawn = [methods[0], methods[2]]
+    examples = gain_and_loss(
+        comparison,
+        drawn,
+        dict(zip(names, cases, strict=True)).__getitem__,
+        images=dict(zip(names, sample.images, strict=True)),
+    )
+    try:
+        comparison_figure(output, examples, sample.classes)
+    except OSError as error:
+        fail(str(error))
+    console.print(f"Picture: {escape(str(output))}")
+
+
+def _size(case: Case) -> str:
+    return " x ".join(map(str, case.label.shape))
