@@ -87,7 +87,7 @@ def test_exact_masks_reach_the_best_cut(pixels, backend):
     shapes = [rng.beta(*shape, pixels) for shape in ((0.3, 1.5), (0.5, 0.5), (2, 5), (0.1, 3))]
     unlike_rma = 0
     for values in [*shapes, *(values for _, values in maps.adversarial(rng, pixels))]:
-        for case in rng.permutation(len(CASES))[:3]:
+        for case in rng.permutation(len(CASES))[:2]:
             metric, smooth, correlation = CASES[case]
             decide = [
                 RankSEG(metric, smooth, "multilabel", solver, 0.0, correlation=correlation)
