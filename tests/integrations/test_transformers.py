@@ -125,6 +125,39 @@ def mobilevit():
     )
 
 
+def mobilevit_v2():
+    return T.MobileViTV2ForSemanticSegmentation(
+        T.MobileViTV2Config(
+            image_size=64,
+            width_multiplier=0.25,
+            base_attn_unit_dims=[16] * 3,
+            n_attn_blocks=[1] * 3,
+            aspp_out_channels=8,
+            initializer_range=0.3,
+            **LABELS,
+        )
+    )
+
+
+def sapiens2():
+    head = {"upsample_out_channels": [8, 8], "conv_out_channels": [8]}
+    return T.Sapiens2ForSemanticSegmentation(
+        T.Sapiens2Config(**vit(num_hidden_layers=2), head_config=head, **LABELS)
+    )
+
+
+def tipsv2():
+    layers = {"out_indices": [1, 2, 3, 4], "apply_layernorm": True, "reshape_hidden_states": False}
+    return T.Tipsv2DptForSemanticSegmentation(
+        T.Tipsv2DptConfig(
+            backbone_config=T.Tipsv2VisionConfig(**vit(), **layers),
+            neck_hidden_sizes=[8] * 4,
+            fusion_hidden_size=8,
+            **LABELS,
+        )
+    )
+
+
 def mobilenet_v2():
     return T.MobileNetV2ForSemanticSegmentation(
         T.MobileNetV2Config(image_size=64, depth_multiplier=0.25, **LABELS)
@@ -214,6 +247,18 @@ def eomt():
     )
 
 
+def eomt_dinov3():
+    return T.EomtDinov3ForUniversalSegmentation(
+        T.EomtDinov3Config(**vit(num_blocks=1, num_queries=6, mlp_ratio=1), **LABELS)
+    )
+
+
+def videomt():
+    return T.VideomtForUniversalSegmentation(
+        T.VideomtConfig(**vit(num_blocks=1, num_queries=6, mlp_ratio=1), **LABELS)
+    )
+
+
 EOMT_SIZE = {"shortest_edge": 64, "longest_edge": 64}
 
 
@@ -236,6 +281,10 @@ PIXELS = {
     dpt: T.DPTImageProcessorPil,
     mobilevit: T.MobileViTImageProcessorPil,
     mobilenet_v2: T.MobileNetV2ImageProcessorPil,
+    mobilevit_v2: T.MobileViTImageProcessorPil,
+    # Theirs need torchvision; the rule of this one is the same.
+    sapiens2: T.SegformerImageProcessorPil,
+    tipsv2: T.SegformerImageProcessorPil,
 }
 
 QUERIES = {
@@ -245,9 +294,14 @@ QUERIES = {
     mask2former: T.Mask2FormerImageProcessorPil,
     oneformer: oneformer_processor,
     eomt: eomt_processor,
+    eomt_dinov3: eomt_processor,
 }
 
-FAMILIES = PIXELS | QUERIES
+# The processor of this one needs torchvision; the rule of MaskFormer's is the same.
+FAMILIES = PIXELS | QUERIES | {videomt: T.MaskFormerImageProcessorPil}
+
+EOMT = (eomt, eomt_dinov3)
+SIZE_OF_MASKS = {mask2former: (384, 384)} | dict.fromkeys(EOMT, (64, 64))
 
 SPREAD = {  # over which axes scores get mean 0 and a deviation that is not small
     "logits": (0, 2, 3),
@@ -274,8 +328,11 @@ def family(build):
         torch.manual_seed(0)
         model = build().eval()
         extra = {"task_inputs": torch.ones(2, 7, dtype=torch.long)} if build is oneformer else {}
+        images = {"pixel_values": IMAGES}
+        if build is videomt:  # one video of two frames
+            images = {"pixel_values_videos": IMAGES[None]}
         with torch.no_grad():
-            outputs = model(pixel_values=IMAGES, **extra)
+            outputs = model(**images, **extra)
         spread(outputs)
         RESULTS[build] = model, outputs, FAMILIES[build]()
     return RESULTS[build]
@@ -296,7 +353,7 @@ families_of_queries = pytest.mark.parametrize("build", QUERIES, ids=lambda build
 def test_accuracy_is_what_the_processor_decides(build):
     model, outputs, processor = family(build)
     for sizes in (SIZES, torch.tensor(SIZES), None):
-        if sizes is None and build is eomt:
+        if sizes is None and build in EOMT:
             continue
         given = sizes.tolist() if torch.is_tensor(sizes) else sizes
         expected = processor.post_process_semantic_segmentation(outputs, target_sizes=given)
@@ -316,7 +373,7 @@ def by_hand(build, outputs, sizes):
         classes = classes.softmax(-1)
         if build is not conditional_detr:
             classes = classes[..., :-1]
-        size = {mask2former: (384, 384), eomt: (64, 64)}.get(build, masks.shape[2:])
+        size = SIZE_OF_MASKS.get(build, masks.shape[2:])
         masks = torch.nn.functional.interpolate(masks, size, mode="bilinear").sigmoid()
         scores = torch.stack(
             [
@@ -348,7 +405,7 @@ def test_probabilities_and_labels_are_those_computed_by_hand(build):
 @every_family
 def test_without_the_model_the_class_of_the_outputs_tells_the_family(build):
     model, outputs, _ = family(build)
-    if build is eomt:
+    if build in EOMT:
         with pytest.raises(ValueError, match="model must be given for EoMT"):
             postprocess(outputs, target_sizes=SIZES)
         return
@@ -469,7 +526,7 @@ def merge(processor, build, task, outputs, threshold=0.1):
     options = {"threshold": threshold}
     if build is not oneformer:  # without torchvision its processor cannot resize
         options["target_sizes"] = SIZES
-    if build is not eomt or task == "panoptic":
+    if build not in EOMT or task == "panoptic":
         options["overlap_mask_area_threshold"] = 0.05
     return getattr(processor, f"post_process_{task}_segmentation")(outputs, **options)
 
@@ -495,12 +552,12 @@ def test_masks_of_queries_are_those_of_rankseg(build, task):
     options = {"metric": "dice", "pruning_prob": 0.0}
     merged = merge(RankSEGProcessor(processor, options), build, task, outputs)
     names = [name for name in vars(outputs) if "masks" in name]
-    size = {mask2former: (384, 384), eomt: (64, 64)}.get(build)
+    size = SIZE_OF_MASKS.get(build)
     logits = getattr(outputs, names[0])
     if size:
         logits = torch.nn.functional.interpolate(logits, size, mode="bilinear")
     masks = RankSEG(**options, output_mode="multilabel", from_logits="sigmoid")(logits)
-    if build is eomt:  # pixels of the padding are none
+    if build in EOMT:  # pixels of the padding are none
         for image, (height, width) in enumerate([(49, 64), (64, 55)]):
             inside = logits[image : image + 1, :, :height, :width]
             decided = RankSEG(**options, output_mode="multilabel", from_logits="sigmoid")(inside)
@@ -517,7 +574,7 @@ def test_masks_of_queries_are_those_of_rankseg(build, task):
         scores = [[one["score"] for one in side] for side in (told, hoped)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     plain = merge(processor, build, task, outputs)
-    if task == "instance" and build in (maskformer, mask2former, eomt):
+    if task == "instance" and build in (maskformer, mask2former, *EOMT):
         assert not torch.equal(plain[0]["segmentation"], merged[0]["segmentation"])
 
 
@@ -551,7 +608,7 @@ def test_pipeline(build, subtask):
     from PIL import Image
 
     model, _, processor = family(build)
-    if build is eomt:  # or its random weights find no object anywhere
+    if build in EOMT:  # or its random weights find no object anywhere
         model.class_predictor.bias.data[-1] = -50
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     options = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0, "subtask": subtask}
