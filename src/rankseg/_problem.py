@@ -105,10 +105,18 @@ class Problem:
     def restore(self, decision: Tensor) -> Any:
         """Give a decision the shape and type that the caller expects."""
         if self.binary and self.settings.output_mode == "multiclass":
-            decision = decision.squeeze(1).long()
+            decision = _labels_of(decision.squeeze(1))
             if self.valid is not None:
                 decision = decision.masked_fill(~self.valid, self.settings.void_index)
         return decision.numpy() if self.numpy else decision
+
+
+def _labels_of(mask: Tensor) -> Tensor:
+    """Return the labels 0 and 1 of a mask."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return mask.long()
+    # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
+    return torch.from_numpy(np.empty(mask.shape, np.int64)).copy_(mask)
 
 
 def as_tensor(name: str, value: object) -> Tensor:
