@@ -18,7 +18,7 @@ from typing import Any
 
 import _speed_cases
 import torch
-from _exact_gains import ExactGains
+from _exact_gains import JudgedByScore
 from _speed_report import Row, append_history, number, print_table, row
 from _speed_setup import REPOSITORY, describe_origin, note
 from small_regions import POINTS, SIDE, Regions
@@ -58,7 +58,7 @@ def rma_gains(backend: ModuleType, maps: Any, survey: Survey, settings: Settings
 
 def exact_gains(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Share exact masks out by exact increments."""
-    return share_out(ExactGains.build(backend, maps, survey, settings), settings)
+    return shared_labels(backend, maps, survey, replace(settings, solver="exact"))
 
 
 def joint_by_rma(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
@@ -70,7 +70,9 @@ def joint_by_rma(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
 
 def joint_by_score(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Relabel with exact increments, judged by the expected score."""
-    model = ExactGains.build(backend, maps, survey, settings)
+    objective = OBJECTIVES[settings.metric](settings.smooth)
+    eligible = eligible_classes(kept_classes(survey, settings))
+    model = JudgedByScore.build(backend, maps, survey, objective, settings, eligible)
     return relabelled(model, share_out(model, settings), settings)
 
 
@@ -86,13 +88,13 @@ def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
     return while_rising(relabelling.step, labels, rising, model.survey.fault)
 
 
-SHIPPED = "exact masks, RMA increments"
+SHIPPED = "exact masks, exact increments"
 RULES: dict[str, Rule] = {
     "argmax": argmax_labels,
     "RMA": shared_labels,
     "joint": joint_labels,
-    SHIPPED: rma_gains,
-    "exact masks, exact increments": exact_gains,
+    "exact masks, RMA increments": rma_gains,
+    SHIPPED: exact_gains,
     "joint from exact labels": joint_by_rma,
     "joint from exact labels, by expected score": joint_by_score,
 }

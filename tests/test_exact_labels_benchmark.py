@@ -1,4 +1,4 @@
-"""The measurement of ``benchmarks/exact_labels.py``: its exact increments, and a small run."""
+"""The measurement of ``benchmarks/exact_labels.py``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import exact_oracles as oracle
 import maps
-from rankseg import RankSEG, _backends, expected_score
-from rankseg._backends._bins import bin_of
-from rankseg._settings import Settings
+from rankseg import RankSEG, expected_score
 
 METRICS = ("dice", "iou")
 
@@ -21,72 +18,6 @@ METRICS = ("dice", "iou")
 @pytest.fixture
 def script(benchmark):
     return benchmark("exact_labels")
-
-
-@pytest.fixture
-def gains(benchmark):
-    return benchmark("_exact_gains")
-
-
-def model_of(gains, probs, metric, smooth):
-    tensor = torch.from_numpy(probs)
-    backend, _ = _backends.choose(tensor.device)
-    opened = backend.open_maps(tensor, None)
-    settings = Settings(metric, smooth, pruning_prob=0.0)
-    return gains.ExactGains.build(backend, opened, backend.survey(opened), settings)
-
-
-@pytest.mark.parametrize("smooth", [0.0, 0.3, 5.0])
-@pytest.mark.parametrize("metric", METRICS)
-def test_increments_are_differences_of_enumerated_scores(gains, metric, smooth):
-    for seed in range(6):
-        probs = maps.softmax(1, 3, 9, scale=2.0, seed=seed, dtype="float64")
-        labels = np.random.default_rng(seed).integers(-1, 3, (1, 9))
-        labels[:, :2] = -1  # pixels for every class to gain
-        labels = np.where(labels == seed % 4, -1, labels)  # of some seeds, a class without any
-        model = model_of(gains, probs, metric, smooth)
-        state = model.tally(torch.from_numpy(labels))
-        lines = model.increment(state).lines.view(3, -1, 2)
-        expectation = model._expectation(state)
-        for label, values in enumerate(probs[0]):
-            mask = labels[0] == label
-            joined = np.flatnonzero(~mask)
-            masks = np.array([mask, *(mask | (np.arange(9) == pixel) for pixel in joined)])
-            scores = oracle.by_enumeration(metric, values, masks, smooth)
-            points = torch.from_numpy(values[joined]).expand(3, -1)
-            found = expectation.gains(points)[label].numpy()
-            np.testing.assert_allclose(found, scores[1:] - scores[0], atol=1e-12)
-            assert model.score(state)[0, label].item() == pytest.approx(scores[0], abs=1e-12)
-            # In straight lines between the edges of bins they lose little.
-            bins = bin_of(points[0])
-            slope, toll = lines[label, bins].unbind(1)
-            np.testing.assert_allclose((slope * points[0] - toll).numpy(), found, atol=3e-5)
-
-
-@pytest.mark.parametrize("smooth", [0.0, 0.7])
-@pytest.mark.parametrize("metric", METRICS)
-def test_classes_of_both_sizes_gain_as_their_scores_rise(gains, metric, smooth, monkeypatch):
-    monkeypatch.setattr(gains, "SMALL", 30.0)
-    probs = maps.softmax(1, 4, 200, scale=2.0, dtype="float64")
-    probs *= np.array([1.0, 0.3, 0.1, 0.9])[:, None]
-    model = model_of(gains, probs, metric, smooth)
-    assert 0 < len(model.rows) < 4
-    labels = torch.from_numpy(probs.argmax(1))
-    labels[:, :50] = -1
-    state = model.tally(labels)
-    lines = model.increment(state).lines.view(4, -1, 2)
-    bins = bin_of(torch.from_numpy(probs))
-    before = expected_score(probs, labels.numpy(), metric, smooth)
-    for pixel in range(5):
-        for label in range(4):
-            after = labels.clone()
-            after[0, pixel] = label
-            rise = expected_score(probs, after.numpy(), metric, smooth) - before
-            piece = bins[0, label, pixel]
-            slope, toll = lines[label, piece].tolist()
-            gain = slope * probs[0, label, pixel] - toll
-            allowed = 3e-5 if [0, label] in model.rows.tolist() else 1e-3
-            assert gain == pytest.approx(rise[0, label], abs=allowed)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -10,13 +10,21 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from rankseg._backends._bins import bin_edges
 from rankseg._backends._records import GainCurves, Gains, Survey
+from rankseg._expectation import RATIOS
 from rankseg._objectives import Objective
 from rankseg._settings import Settings
 from rankseg._solvers._cuts import optimal_cuts
+from rankseg._solvers._exact_gains import Expectation
 from rankseg._solvers.exact import exact_cuts
+
+SMALL = 100.0
+"""Classes that expect fewer pixels get exact gains. Up to 1000 decides no crowd any better; see
+``benchmarks/exact_labels.py``."""
 
 
 class Model(Protocol):
@@ -97,7 +105,7 @@ class Independent:
     def score(self, state: tuple[Tensor, Tensor]) -> Tensor:
         return self.objective.score(*state, self.survey.mass)
 
-    def increment(self, state: tuple[Tensor, Tensor]) -> Gains:
+    def increment(self, state: tuple[Tensor, Tensor]) -> Gains | GainCurves:
         return self.objective.increment(*state, self.survey.mass)
 
     def slope(self, state: tuple[Tensor, Tensor]) -> Gains:
@@ -109,13 +117,79 @@ class Independent:
 
 @dataclass(frozen=True)
 class Exact(Independent):
-    """The same, with the cuts of the masks that maximise the expected metric itself.
-
-    Pixels are shared out by RMA's gains. Exact ones would differ from them by the reciprocal of
-    the volume, relatively, and cost an integral for every one.
-    """
+    """The same, with the cuts of the masks that maximise the expected metric itself."""
 
     settings: Settings
 
     def cuts(self, active: Tensor) -> Tensor:
         return exact_cuts(self.backend, self.maps, self.survey, self.settings, active)
+
+
+@dataclass(frozen=True)
+class ExactLabels(Exact):
+    """The same, with pixels shared out by what they add to the expected metric itself.
+
+    ``rows`` lists image and class of the small ones, and ``whole`` holds their profiles: a state
+    has the profiles of their masks too. To the others RMA's gains do, which differ by the
+    reciprocal of the volume, relatively. ``eligible`` are those that a pixel may be given to.
+    """
+
+    eligible: Tensor
+    rows: Tensor
+    whole: Tensor
+
+    @classmethod
+    def build(
+        cls,
+        backend: ModuleType,
+        maps: Any,
+        survey: Survey,
+        objective: Objective,
+        settings: Settings,
+        eligible: Tensor,
+    ) -> Exact:
+        """Take the profiles of small classes; without any, or in a traced graph, RMA's gains do."""
+        exact = Exact(backend, maps, survey, objective, settings)
+        if torch.compiler.is_compiling():
+            return exact
+        rows = (eligible & _small(survey)).nonzero()
+        if not len(rows):
+            return exact
+        whole = backend.profile(maps, survey, rows)
+        return cls(backend, maps, survey, objective, settings, eligible, rows, whole)
+
+    def claim(self, cuts: Tensor) -> tuple[Tensor, Any]:
+        labels, state = super().claim(cuts)
+        return labels, (*state, self.profile(labels))
+
+    def increment(self, state: Any) -> GainCurves:
+        count, mass, _ = state
+        return self.with_small(self.objective.increment(count, mass, self.survey.mass), state)
+
+    def profile(self, labels: Tensor) -> Tensor:
+        """Return the profiles of the pixels with the labels of small classes."""
+        none = torch.full_like(self.survey.mass, torch.inf)  # labels are told from empty masks
+        held: Tensor = self.backend.exchange(self.maps, self.survey, labels, none, self.rows)
+        return held
+
+    def expectation(self, state: Any) -> Expectation:
+        """Return the expected metric of small classes."""
+        ratio = RATIOS[self.settings.metric]
+        return Expectation.of(ratio, self.settings.smooth, state[2], self.whole)
+
+    def with_small(self, gains: Gains, state: Any) -> GainCurves:
+        """Return the gains of all classes, those of small ones exact."""
+        edges = bin_edges(self.whole.device)
+        # No pixel is above the peak, where an integral need not be finite.
+        peak = torch.searchsorted(edges, self.survey.peak[self.rows.unbind(1)].clamp(max=1))
+        probs = torch.minimum(edges, edges[peak].unsqueeze(1))
+        rows = self.eligible.nonzero()
+        slope, toll, size, shrink = (term[rows.unbind(1)].unsqueeze(1) for term in gains.terms())
+        knots = (slope * edges - toll) / (size - shrink * edges)
+        knots[_small(self.survey)[rows.unbind(1)]] = self.expectation(state).gains(probs)
+        return GainCurves.through(rows, knots)
+
+
+def _small(survey: Survey) -> Tensor:
+    """Return which classes get exact gains."""
+    return (survey.mass < SMALL) & (survey.peak > 0)

@@ -12,7 +12,7 @@ from rankseg._backends._records import Survey
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
 from rankseg._solvers._correlated import Correlated
-from rankseg._solvers._models import Exact, Independent, Model
+from rankseg._solvers._models import Exact, ExactLabels, Independent, Model
 
 
 def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
@@ -44,6 +44,8 @@ def model_of(
     objective = OBJECTIVES[settings.metric](settings.smooth)
     if settings.correlation > 0:
         return Correlated.build(backend, maps, survey, objective, settings, eligible, shared)
+    if settings.solver == "exact" and shared:
+        return ExactLabels.build(backend, maps, survey, objective, settings, eligible)
     if settings.solver == "exact":
         return Exact(backend, maps, survey, objective, settings)
     return Independent(backend, maps, survey, objective)
