@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maps import DTYPES, softmax
-from rankseg import RankSEG, calibration
+from rankseg import RankSEG, _problem
 from rankseg.calibration import prior_correction
 
 WEIGHTS = {
@@ -176,8 +176,9 @@ class TestContract:
     def test_piece_by_piece_is_the_same(self, shape, monkeypatch):
         probs = softmax(*shape, dtype="float64")
         whole = prior_correction(probs, WEIGHTS["ordinary"])
-        monkeypatch.setattr(calibration, "CHUNK", 30)
-        pieces = [piece.shape.numel() for piece in calibration._chunks(torch.tensor(probs))]
+        monkeypatch.setattr(_problem, "CHUNK", 30)
+        maps = torch.tensor(probs)
+        pieces = [maps[part].numel() for part in _problem._parts(maps)]
         rest = math.prod(shape[1:]) // max(shape[2:])  # what one step along the longest axis holds
         assert sum(pieces) == probs.size
         assert max(pieces) <= max(30, rest)
@@ -230,7 +231,7 @@ class TestRefuses:
 
     @pytest.mark.parametrize("place", [(0, 0, 0), (0, 2, 50), (1, 2, 99)])
     def test_a_fault_in_any_piece_is_seen(self, place, monkeypatch):
-        monkeypatch.setattr(calibration, "CHUNK", 30)
+        monkeypatch.setattr(_problem, "CHUNK", 30)
         probs = softmax(2, 3, 100)
         probs[place] = 1.5
         with pytest.raises(ValueError, match="must lie in"):

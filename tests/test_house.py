@@ -30,8 +30,9 @@ LAYERS = [
     | {"rankseg._backends.numba_compile"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
     {"rankseg._refined_normal"},
-    {"rankseg._settings", "rankseg._backends._records", "rankseg._correlation"}
+    {"rankseg._calibration", "rankseg._backends._records", "rankseg._correlation"}
     | {"rankseg._loop", "rankseg._backends.numba_exponential"},
+    {"rankseg._settings"},
     {"rankseg._scipy_refined_normal"},
     {"rankseg.distribution"},
     {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
@@ -56,7 +57,7 @@ LAYERS = [
     {"rankseg._score", "rankseg._class_profile"},
     {"rankseg._decision"},
     {"rankseg._api"},
-    {"rankseg.functional", "rankseg.calibration", "rankseg._counts"},
+    {"rankseg.functional", "rankseg._prior_correction", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common", "rankseg.integration._nnunet_hook"},
@@ -65,7 +66,10 @@ LAYERS = [
     | {"rankseg.integration.sam", "rankseg.integration.transformers"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
+    {"rankseg._folds", "rankseg._reliability"},
     {"rankseg.evaluation"},
+    {"rankseg._fit"},
+    {"rankseg.calibration"},
     {"rankseg.plots", "rankseg._tables"},
     {"rankseg._commands._terminal"},
     {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from rankseg._calibration import Calibration
 from rankseg._decision import Decision, decide
 from rankseg._problem import Maps, Problem
 from rankseg._settings import Settings, SolverOptions
@@ -16,7 +17,9 @@ from rankseg._solvers import solve
 
 __all__ = ["RankSEG"]
 
-OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "from_logits")
+OPTIONS = (
+    "metric", "smooth", "output_mode", "solver", "pruning_prob", "from_logits", "calibration",
+)  # fmt: skip
 
 
 def _option(name: str) -> property:
@@ -67,6 +70,9 @@ class RankSEG(nn.Module):
         default the maps hold probabilities. The result is that of the probabilities, computed in
         float32 (in float64 for float64 logits), up to their rounding; but they are computed as
         they are read, and never all in memory.
+    calibration : rankseg.calibration.Calibration or path, optional
+        Makes better probabilities of the maps first: all of them, in memory, float32 or wider.
+        Made by :func:`rankseg.calibration.fit`, or the file that it was saved to.
     unassigned_policy : {'max_score', 'void'}
         For RMA, joint and exact with multiclass output. What becomes of a pixel that is in no
         mask: it goes to the class, among those not pruned, that gains most (the default), or is
@@ -158,12 +164,13 @@ class RankSEG(nn.Module):
         pruning_prob: float = 0.5,
         *,
         from_logits: str | None = None,
+        calibration: Calibration | str | PathLike[str] | None = None,
         **options: Unpack[SolverOptions],
     ) -> None:
         super().__init__()
         self.solver_params = dict(options)
         self.settings = Settings.parse(
-            metric, smooth, output_mode, solver, pruning_prob, options, from_logits
+            metric, smooth, output_mode, solver, pruning_prob, options, from_logits, calibration
         )
 
     metric = _option("metric")
@@ -172,6 +179,7 @@ class RankSEG(nn.Module):
     solver = _option("solver")
     pruning_prob = _option("pruning_prob")
     from_logits = _option("from_logits")
+    calibration = _option("calibration")
 
     def _configure(self, **changes: Any) -> None:
         options = {name: getattr(self.settings, name) for name in OPTIONS} | changes
@@ -240,4 +248,4 @@ class RankSEG(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options in ``repr``, ``'auto'`` replaced by the solver it stands for."""
-        return ", ".join(f"{name}={value!r}" for name, value in asdict(self.settings).items())
+        return ", ".join(f"{name}={value!r}" for name, value in vars(self.settings).items())

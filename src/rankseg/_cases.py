@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg import calibration
 from rankseg._arguments import number
+from rankseg._prior_correction import prior_correction
 
 __all__ = ["Case", "CaseFolder", "Failure", "read_case"]
 
@@ -211,7 +211,7 @@ class CaseFolder:
             return case
         # Half precision would lose what division by a large weight makes small.
         probs = case.probs.to(torch.promote_types(case.probs.dtype, torch.float32))
-        return replace(case, probs=calibration.prior_correction(probs[None], self.class_weights)[0])
+        return replace(case, probs=prior_correction(probs[None], self.class_weights)[0])
 
 
 def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[float, ...] | None]:

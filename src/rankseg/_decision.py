@@ -76,7 +76,7 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     """
     if settings.metric == "acc":
         raise ValueError("decide() tells an expected score: metric must be 'dice' or 'iou'")
-    problem = Problem.parse(probs, valid, settings)
+    problem = Problem.parse(probs, valid, settings).calibrated()
     prediction = solve(problem)
     problem = problem.of_probabilities()
     probs = problem.probs.numpy() if problem.numpy else problem.probs

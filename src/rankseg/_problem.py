@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,12 +12,16 @@ from torch import Tensor
 
 from rankseg._arguments import describe, viewable
 from rankseg._backends._logits import to_probabilities
+from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._settings import SUPPORT, VOID_INDEX, Settings
 
 __all__ = ["Maps", "Problem", "as_tensor"]
 
 Maps = TypeVar("Maps", Tensor, np.ndarray)
 """What a caller gives, and gets back."""
+
+CHUNK = 1 << 18
+"""Values transformed at a time: 2 MiB of float64."""
 
 OVERSHOOT = 0.01
 """How far outside [0, 1] values may lie to be taken, in an error, for inexact probabilities."""
@@ -102,6 +107,54 @@ class Problem:
             probs = probs.masked_fill(~self.valid.unsqueeze(1), 0)
         return replace(self, probs=probs, settings=replace(self.settings, from_logits=None))
 
+    def calibrated(self) -> Problem:
+        """Return the same problem with calibrated probabilities, all in memory.
+
+        Raises
+        ------
+        ValueError
+            If a value is no probability, or no logit where the maps hold those.
+        """
+        calibration, link = self.settings.calibration, self.settings.from_logits
+        if calibration is None:
+            return self
+        settings = replace(self.settings, calibration=None, from_logits=None)
+        return replace(
+            self, probs=self.transformed(lambda maps: calibration.of(maps, link)), settings=settings
+        )
+
+    def transformed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return other probabilities, made of those of some pixels at a time in float64.
+
+        ``function`` takes and gives ``(1, classes, ...)``. Half precision becomes float32; pixels
+        that are not valid become 0, whatever they are.
+
+        Raises
+        ------
+        ValueError
+            If a value is no probability, or no logit where the maps hold those.
+        """
+        source = self.probs
+        wide = torch.promote_types(source.dtype, torch.float32)
+        made = torch.empty(source.shape, dtype=wide, device=source.device)
+        least, most = 0.0, 1 + ULPS_ABOVE_ONE * torch.finfo(source.dtype).eps
+        if self.settings.from_logits is not None:
+            most = torch.finfo(source.dtype).max
+            least = -most
+        sound = torch.ones((), dtype=torch.bool, device=source.device)
+        for part in _parts(source):
+            before = source[part].double()
+            if self.valid is not None:
+                outside = ~self.valid[(part[0], *part[2:])].unsqueeze(1)
+                before = before.masked_fill(outside, 0)
+            sound &= ((before >= least) & (before <= most)).all()  # False for NaN too
+            after = function(before)
+            if self.valid is not None:
+                after = after.masked_fill(outside, 0)
+            made[part] = after.to(wide)
+        self.check_values(~sound)
+        return made
+
     def restore(self, decision: Tensor) -> Any:
         """Give a decision the shape and type that the caller expects."""
         if self.binary and self.settings.output_mode == "multiclass":
@@ -137,6 +190,21 @@ def as_tensor(name: str, value: object) -> Tensor:
     )
 
 
+def _parts(maps: Tensor) -> Iterator[tuple[slice, ...]]:
+    """Yield indices of one image each, cut along its longest axis to about ``CHUNK`` values."""
+    if torch.compiler.is_compiling():  # a graph is of any size
+        yield (slice(None),) * maps.dim()
+        return
+    axis = max(range(2, maps.dim()), key=maps.shape.__getitem__)
+    length = maps.shape[axis]
+    step = max(1, CHUNK * length // maps.shape[1:].numel())
+    for image in range(len(maps)):
+        for start in range(0, length, step):
+            part = [slice(None)] * maps.dim()
+            part[0], part[axis] = slice(image, image + 1), slice(start, start + step)
+            yield tuple(part)
+
+
 def _check_shape(probs: Tensor) -> None:
     if probs.dim() < 3:
         raise ValueError(
@@ -156,6 +224,12 @@ def _check_classes(settings: Settings, classes: int) -> None:
         raise ValueError(
             "from_logits='softmax' needs two classes or more, got one channel, whose probabilities "
             "would all be 1; take from_logits='sigmoid'"
+        )
+    calibration = settings.calibration
+    if calibration is not None and calibration.classes != classes:
+        raise ValueError(
+            f"calibration must be for the {classes} classes of probs, got one for "
+            f"{calibration.classes}"
         )
     mode = settings.output_mode
     if classes == 1 or mode not in SUPPORT[settings.solver].binary:

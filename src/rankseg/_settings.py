@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Literal, TypedDict
 
-from rankseg._arguments import choice, integer, number
+from rankseg._arguments import choice, describe, integer, number
+from rankseg._calibration import LINKS, Calibration
 
 __all__ = ["Settings", "SolverOptions"]
 
 METRICS = {"dice": "dice", "iou": "iou", "acc": "acc", "accuracy": "acc"}
 OUTPUT_MODES = ("multiclass", "multilabel")
 POLICIES = ("max_score", "void")
-LINKS = ("softmax", "sigmoid")
 VOID_INDEX = 255
 EPS = 1e-4
 
@@ -88,6 +89,7 @@ class Settings:
     correlation: float = 0.0
     eps: float = EPS
     from_logits: str | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def parse(
@@ -99,6 +101,7 @@ class Settings:
         pruning_prob: float,
         options: Mapping[str, Any],
         from_logits: str | None = None,
+        calibration: object = None,
     ) -> Settings:
         """Check every option and the way they combine.
 
@@ -115,6 +118,7 @@ class Settings:
         solver = _combine(solver, metric, output_mode)
         _refuse_unknown(options, solver, output_mode)
         _check_screening(options.get("safe_screening", False))
+        link = None if from_logits is None else choice("from_logits", from_logits, LINKS)
         return cls(
             metric=metric,
             smooth=number("smooth", smooth, 0.0, math.inf),
@@ -129,8 +133,27 @@ class Settings:
                 "correlation", options.get("correlation", 0.0), 0.0, 1.0, excluded=(1.0,)
             ),
             eps=number("eps", options.get("eps", EPS), 0.0, 1.0, excluded=(0.0, 1.0)),
-            from_logits=None if from_logits is None else choice("from_logits", from_logits, LINKS),
+            from_logits=link,
+            calibration=_open_calibration(calibration, link),
         )
+
+
+def _open_calibration(calibration: object, from_logits: str | None) -> Calibration | None:
+    """Return a calibration that is given itself or as the path of its file."""
+    if isinstance(calibration, str | PathLike):
+        calibration = Calibration.load(calibration)
+    if calibration is None:
+        return None
+    if not isinstance(calibration, Calibration):
+        raise TypeError(
+            "calibration must be a Calibration or the path of a file of one, got "
+            f"{describe(calibration)}"
+        )
+    if from_logits not in (None, calibration.link):
+        raise ValueError(
+            f"calibration must be for from_logits={from_logits!r}, got one for {calibration.link!r}"
+        )
+    return calibration
 
 
 def _combine(solver: str, metric: str, output_mode: str) -> str:

@@ -104,6 +104,28 @@ class Comparison:
     failures: tuple[Failure, ...] = ()
     predicted: Mapping[str, Mapping[Metric, Floats]] | None = None
 
+    def __add__(self, other: Comparison) -> Comparison:
+        """Return the comparison of the cases of both, decided by the same methods."""
+        if (self.classes, self.methods) != (other.classes, other.methods):
+            raise ValueError("comparisons must be of the same classes and methods to be added")
+        predicted = None
+        if self.predicted is not None and other.predicted is not None:
+            predicted = {
+                name: {
+                    metric: np.concatenate([gains, other.predicted[name][metric]])
+                    for metric, gains in by_metric.items()
+                }
+                for name, by_metric in self.predicted.items()
+            }
+        return Comparison(
+            classes=self.classes,
+            cases=self.cases + other.cases,
+            counts={k: Counts.cat([v, other.counts[k]]) for k, v in self.counts.items()},
+            seconds={k: np.concatenate([v, other.seconds[k]]) for k, v in self.seconds.items()},
+            failures=self.failures + other.failures,
+            predicted=predicted,
+        )
+
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods, the baseline first."""

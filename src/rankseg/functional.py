@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Literal
 
 from typing_extensions import Unpack
 
 from rankseg._api import RankSEG
 from rankseg._arguments import choice
+from rankseg._calibration import Calibration
 from rankseg._problem import Maps
 from rankseg._settings import SolverOptions
 
@@ -24,6 +26,7 @@ def rankseg(
     *,
     valid: Maps | None = None,
     from_logits: str | None = None,
+    calibration: Calibration | str | PathLike[str] | None = None,
     **options: Unpack[SolverOptions],
 ) -> Maps:
     """Decide the masks or labels that maximise the expected Dice or IoU of each image.
@@ -41,7 +44,14 @@ def rankseg(
     array([[[ True, False, False, False]]])
     """
     decide = RankSEG(
-        metric, smooth, output_mode, solver, pruning_prob, from_logits=from_logits, **options
+        metric,
+        smooth,
+        output_mode,
+        solver,
+        pruning_prob,
+        from_logits=from_logits,
+        calibration=calibration,
+        **options,
     )
     decision: Maps = decide(probs, valid)
     return decision

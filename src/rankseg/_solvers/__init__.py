@@ -46,7 +46,11 @@ BINARY: dict[str, Solve] = {
 
 
 def solve(problem: Problem) -> Any:
-    """Decide a problem: choose the backend, scan the maps, solve, give back the caller's type."""
+    """Decide a problem: choose the backend, scan the maps, solve, give back the caller's type.
+
+    Probabilities are calibrated first, if they are to be.
+    """
+    problem = problem.calibrated()
     settings = problem.settings
     backend, _ = _backends.choose(problem.probs.device, settings.from_logits)
     maps = backend.open_maps(problem.probs, problem.valid, settings.from_logits)

@@ -347,6 +347,7 @@ def _prepare(output: Path, folders: Sequence[Path], decide: RankSEG, overwrite: 
         "folders": [str(folder.resolve()) for folder in folders],
         "options": asdict(decide.settings),
     }
+    options = json.loads(json.dumps(options))  # as it will be read
     stored = output / OPTIONS
     if stored.is_file() and not overwrite and _read_json(stored) != options:
         raise ValueError(

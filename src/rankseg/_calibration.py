@@ -1,0 +1,179 @@
+"""A calibration as a value: what it does to probabilities, and the small file it is kept in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg._arguments import choice, describe, number
+from rankseg._files import write_whole
+
+__all__ = ["LINKS", "Calibration", "check_weights", "log_probabilities"]
+
+FORMAT: Final = "rankseg calibration 1"
+LINKS: Final = ("softmax", "sigmoid")
+
+LEAST: Final = 2.0**-25
+"""Half of the least probability that half precision can hold."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    r"""A scale and an offset of the log-probabilities of every class.
+
+    With the link ``'softmax'`` the classes exclude each other, and probabilities :math:`p` become
+    :math:`\mathrm{softmax}_c (s_c \log p_c + b_c)`; with ``'sigmoid'``, for one channel or classes
+    that do not, :math:`\sigma (s_c \, \mathrm{logit} \, p_c + b_c)`.
+
+    Made by `rankseg.calibration.fit` or `from_class_weights`, applied by
+    `rankseg.calibration.calibrate`, and taken by ``RankSEG(calibration=...)``, as is the path of
+    the file it was saved to. Probabilities nearer to 0 (or for logits 1) than ``2 ** -25``, half of
+    the least that half precision can hold, count as that near.
+
+    Parameters
+    ----------
+    link : {'softmax', 'sigmoid'}
+        What makes probabilities of the sums.
+    scale : sequence of float
+        One for each class, above 0: the reciprocal of a temperature.
+    offset : sequence of float
+        One for each class. With softmax only their differences matter.
+    kind : str
+        What it is called: ``'temperature'``, ``'vector'``, ``'binary'``, ``'prior'``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not allowed, or there are not as many scales as offsets.
+
+    Examples
+    --------
+    >>> from rankseg.calibration import Calibration
+    >>> Calibration("softmax", [0.5, 0.5], [0.0, 0.0], "temperature")
+    Calibration(link='softmax', scale=(0.5, 0.5), offset=(0.0, 0.0), kind='temperature')
+    """
+
+    link: Literal["softmax", "sigmoid"]
+    scale: Sequence[float]
+    offset: Sequence[float]
+    kind: str = "vector"
+
+    def __post_init__(self) -> None:
+        choice("link", self.link, LINKS)
+        if not isinstance(self.kind, str):
+            raise TypeError(f"kind must be a string, got {self.kind!r}")
+        for name, least in (("scale", 0.0), ("offset", -math.inf)):
+            values = getattr(self, name)
+            if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+                raise TypeError(f"{name} must be a sequence of numbers, got {describe(values)}")
+            excluded = (0.0,) if name == "scale" else ()
+            checked = [number(f"every {name}", v, least, math.inf, excluded) for v in values]
+            object.__setattr__(self, name, tuple(checked))
+        if len(self.scale) != len(self.offset):
+            raise ValueError(
+                f"scale and offset must have one entry for each class, got {len(self.scale)} and "
+                f"{len(self.offset)}"
+            )
+
+    @classmethod
+    def from_class_weights(
+        cls, class_weights: Sequence[float] | np.ndarray[Any, Any] | Tensor
+    ) -> Calibration:
+        """Return what undoes the weights of a cross-entropy: see `prior_correction`.
+
+        A single weight is that of the foreground of one channel.
+
+        Examples
+        --------
+        >>> from rankseg.calibration import Calibration
+        >>> Calibration.from_class_weights([1.0, 1.0]).offset
+        (0.0, 0.0)
+        """
+        logs = [-math.log(weight) for weight in check_weights(class_weights)]
+        link: Literal["softmax", "sigmoid"] = "sigmoid" if len(logs) == 1 else "softmax"
+        return cls(link, [1.0] * len(logs), [log + 0.0 for log in logs], "prior")
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, or 1 for one channel."""
+        return len(self.scale)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it as JSON; the file is there whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        content = {"format": FORMAT, **asdict(self)}
+        write_whole(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                raise ValueError(f'it lacks "format": "{FORMAT}"')
+            return cls(**{field.name: content[field.name] for field in fields(cls)})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is no calibration file: {error}") from error
+
+    def of(self, maps: Tensor, from_logits: str | None = None) -> Tensor:
+        """Return calibrated probabilities ``(batch, classes, ...)`` of float64 maps, or logits."""
+        logs = log_probabilities(maps, self.link, from_logits)
+        shape = -1, *[1] * (maps.dim() - 2)
+        scale, offset = (
+            torch.tensor(terms, dtype=torch.float64, device=maps.device).view(shape)
+            for terms in (self.scale, self.offset)
+        )
+        sums = scale * logs + offset
+        return sums.softmax(1) if self.link == "softmax" else sums.sigmoid()
+
+
+def log_probabilities(maps: Tensor, link: str, from_logits: str | None = None) -> Tensor:
+    """Return what a calibration scales: log-probabilities, or with ``'sigmoid'`` their logits.
+
+    A logarithm needs some value: probabilities nearer to 0 than ``LEAST``, and for logits to 1,
+    count as that near.
+    """
+    if link == "softmax":
+        return maps.log_softmax(1) if from_logits else maps.clamp(min=LEAST).log()
+    if from_logits:
+        return maps
+    return maps.clamp(min=LEAST).log() - (1 - maps).clamp(min=LEAST).log()
+
+
+def check_weights(class_weights: object) -> list[float]:
+    """Return class weights as positive floats."""
+    if isinstance(class_weights, np.ndarray | Tensor):
+        class_weights = class_weights.tolist()
+    if not isinstance(class_weights, Iterable) or isinstance(class_weights, str):
+        raise TypeError(
+            f"class_weights must be a sequence of real numbers, got {describe(class_weights)}"
+        )
+    weights = [number("every class weight", weight, 0.0, math.inf) for weight in class_weights]
+    if 0 in weights:
+        raise ValueError(
+            f"every class weight must be above 0, got {weights}; a class of weight 0 was not "
+            "trained: leave its channel out of the maps"
+        )
+    return weights

@@ -1,0 +1,331 @@
+"""Calibrations fitted to labelled maps, and what they change on maps they were not fitted to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rankseg._api import RankSEG
+from rankseg._arguments import choice, integer
+from rankseg._calibration import Calibration, log_probabilities
+from rankseg._cases import Case, CaseFolder, Failure
+from rankseg._differences import Clusters
+from rankseg._folds import folds_of
+from rankseg._problem import Maps, Problem
+from rankseg._reliability import Reliability, labelled_pixels, reliability
+from rankseg._settings import Settings
+from rankseg.evaluation import Comparison, Method, argmax, compare
+
+__all__ = ["CrossValidation", "calibrate", "cross_validate", "fit"]
+
+Kind: TypeAlias = Literal["temperature", "vector", "binary"]
+KINDS: Final = ("temperature", "vector", "binary")
+
+PIXELS: Final = 20_000
+STEPS: Final = 200
+"""Most steps of L-BFGS: a fit that takes more has not been seen."""
+
+SMALLEST_STEP: Final = 1e-9
+
+
+def fit(
+    cases: Iterable[Case | Failure],
+    kind: Kind = "temperature",
+    *,
+    ignore_index: int | None = None,
+    pixels: int = PIXELS,
+    seed: int = 0,
+) -> Calibration:
+    r"""Fit a calibration to labelled maps: the one under which their labels are likeliest.
+
+    Parameters
+    ----------
+    cases : iterable of Case or Failure
+        Maps that the network was not trained on, with their labels. Only one is held at a time;
+        failures are passed over.
+    kind : {'temperature', 'vector', 'binary'}
+        One scale for all classes; a scale and an offset for each class; or these for each class by
+        itself, against all others, after which probabilities no longer sum to 1 over the classes.
+        With one channel the second is the third.
+    ignore_index : int, optional
+        Pixels whose label has this value do not count. Default: all do.
+    pixels : int
+        Most pixels taken of a case, drawn at random: 8 bytes of each are kept for every class.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    Calibration
+        A class that no label holds, or every label, keeps scale 1 and offset 0 by ``'vector'`` and
+        ``'binary'``, and a warning says so: its offset would have no end.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not allowed, there is no case or labelled pixel, cases differ in classes,
+        or a label is no class.
+
+    Warns
+    -----
+    UserWarning
+        If a class is left alone, or the fit did not come to an end.
+
+    Notes
+    -----
+    Minimises the negative log-likelihood
+
+    .. math:: -\sum_i \log \mathrm{softmax}_{y_i} (s \log p_i + b)
+
+    (or of the sigmoid) over :math:`\log s` and :math:`b` by L-BFGS in float64. A temperature is
+    :math:`1/s` [1]_. Scaling does not change the order of the classes of a pixel if it is the same
+    for all, and so not argmax; it does change what RankSEG decides.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
+
+    Examples
+    --------
+    Probabilities that claim 0.9 and come true in three of four pixels:
+
+    >>> import torch
+    >>> from rankseg.calibration import fit
+    >>> from rankseg.evaluation import Case
+    >>> case = Case("a", torch.full((1, 4), 0.9), torch.tensor([1, 1, 1, 0]))
+    >>> f"{fit([case]).of(torch.tensor([[[0.9]]], dtype=torch.float64)).item():.3f}"
+    '0.750'
+    """
+    kind = _kind(kind)
+    most = integer("pixels", pixels)
+    if most < 1:
+        raise ValueError(f"pixels must be at least 1, got {pixels}")
+    probs, label = _gather(cases, ignore_index, most, seed)
+    if not len(label):
+        raise ValueError("cases must hold labelled pixels, got none")
+    binary = kind == "binary" or len(probs) == 1
+    link: Literal["softmax", "sigmoid"] = "sigmoid" if binary else "softmax"
+    logs = log_probabilities(probs[None], link)[0]
+    first = 1 if len(probs) == 1 else 0
+    target = torch.stack([label == index for index in range(first, first + len(probs))])
+    free = target.any(1) & ~target.all(1)
+    if kind == "temperature":
+        free = torch.ones_like(free)
+    elif not free.all():
+        names = [index for index, moves in enumerate(free.tolist()) if not moves]
+        warnings.warn(
+            f"classes {names} are left as they are: no label holds them, or every label",
+            stacklevel=2,
+        )
+
+    def loss(scale: Tensor, offset: Tensor) -> Tensor:
+        sums = scale.unsqueeze(1) * logs + offset.unsqueeze(1)
+        if binary:
+            each = F.binary_cross_entropy_with_logits(sums, target.double(), reduction="none")
+            return each.sum(0).mean()
+        return F.cross_entropy(sums.T, label)
+
+    scale, offset = _minimise(loss, free, shared=kind == "temperature")
+    return Calibration(link, scale.tolist(), offset.tolist(), kind)
+
+
+def _kind(kind: object) -> Kind:
+    named: Kind = choice("kind", kind, KINDS)  # type: ignore[assignment]
+    return named
+
+
+def _gather(
+    cases: Iterable[Case | Failure], ignore_index: int | None, most: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return probabilities float64 (classes, n) and labels (n,) of all cases."""
+    parts = [
+        labelled_pixels(case, ignore_index, most, seed)
+        for case in cases
+        if not isinstance(case, Failure)
+    ]
+    counts = sorted({len(probs) for probs, _ in parts})
+    if len(counts) != 1:
+        raise ValueError(f"cases must be at least one, all of the same classes, got {counts}")
+    return torch.cat([probs for probs, _ in parts], 1), torch.cat([label for _, label in parts])
+
+
+def _minimise(
+    loss: Callable[[Tensor, Tensor], Tensor], free: Tensor, shared: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the scales and offsets of least loss; those not free stay 1 and 0."""
+    classes = len(free)
+    log_scale = torch.zeros(1 if shared else classes, dtype=torch.float64, requires_grad=True)
+    offset = torch.zeros(classes, dtype=torch.float64, requires_grad=not shared)
+    moved = [log_scale] if shared else [log_scale, offset]
+    optimiser = torch.optim.LBFGS(
+        moved,
+        max_iter=STEPS,
+        tolerance_grad=1e-8,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
+
+    def terms() -> tuple[Tensor, Tensor]:
+        return (log_scale * free).exp().expand(classes), offset * free
+
+    def step() -> Tensor:
+        optimiser.zero_grad()
+        value = loss(*terms())
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(step)
+    if optimiser.state[log_scale]["n_iter"] >= STEPS:
+        warnings.warn(f"the fit did not come to an end in {STEPS} steps", stacklevel=3)
+    scale, shift = terms()
+    return scale.detach(), shift.detach()
+
+
+@torch.no_grad()
+def calibrate(
+    probs: Maps,
+    calibration: Calibration,
+    valid: Maps | None = None,
+    *,
+    from_logits: str | None = None,
+) -> Maps:
+    """Apply a calibration.
+
+    Parameters
+    ----------
+    probs : torch.Tensor or numpy.ndarray
+        ``(batch, classes, *spatial)`` probabilities, or logits; as for :class:`rankseg.RankSEG`.
+    calibration : Calibration or path
+        For as many classes.
+    valid : torch.Tensor or numpy.ndarray, optional
+        ``(batch, *spatial)`` boolean. Pixels outside become 0.
+    from_logits : {'softmax', 'sigmoid'}, optional
+        What makes probabilities of the maps; by default they hold such.
+
+    Returns
+    -------
+    torch.Tensor or numpy.ndarray
+        Probabilities of the kind, shape and device that came in, float32 or wider.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :class:`rankseg.RankSEG` and its call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankseg.calibration import Calibration, calibrate
+    >>> hot = Calibration("softmax", [0.5, 0.5], [0.0, 0.0], "temperature")
+    >>> calibrate(np.array([[[0.9], [0.1]]]), hot)
+    array([[[0.75],
+            [0.25]]])
+    """
+    settings = Settings.parse(
+        "dice", 0.0, "multilabel", "auto", 0.0, {}, from_logits, calibration=calibration
+    )
+    problem = Problem.parse(probs, valid, settings)
+    result: Maps = problem.restore(problem.calibrated().probs)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """What a kind of calibration changes on maps that it was not fitted to.
+
+    Attributes
+    ----------
+    before, after : Reliability
+        Of the maps as they are, and as calibrations fitted to the other folds make them.
+    decisions : Comparison
+        Argmax and RankSEG, on the maps as they are and ``calibrated``.
+    """
+
+    before: Reliability
+    after: Reliability
+    decisions: Comparison
+
+
+def cross_validate(
+    folder: CaseFolder,
+    kind: Kind = "temperature",
+    *,
+    folds: int = 5,
+    clusters: Clusters | None = None,
+    bins: int = 15,
+    seed: int = 0,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> CrossValidation:
+    """Measure a kind of calibration on every case by one that was fitted without it.
+
+    Parameters
+    ----------
+    folder : CaseFolder
+        The labelled maps.
+    kind : {'temperature', 'vector', 'binary'}
+        As for `fit`.
+    folds : int
+        In how many parts the cases are put, at least 2; each is left out once.
+    clusters : sequence of str or int, optional
+        The patient or sequence of every case, in the order of ``folder.names``: those of one stay
+        together.
+    bins : int
+        As for `reliability`.
+    seed : int
+        Of the draws of pixels and of the parts.
+    track : callable
+        Called with the numbers of the folds; returns them one by one, as ``rich.progress.track``.
+
+    Returns
+    -------
+    CrossValidation
+
+    Raises
+    ------
+    ValueError
+        If there are fewer cases or clusters than folds, and as from `fit`.
+    """
+    parts = folds_of(len(folder), folds, clusters, seed)
+    options: dict[str, Any] = {"classes": folder.classes, "ignore_index": folder.ignore_index}
+    found: list[tuple[Reliability, Reliability, Comparison]] = []
+    for number in track(range(len(parts))):
+        rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
+        held_out = _chosen(folder, parts[number])
+        calibration = fit(rest, kind, ignore_index=folder.ignore_index, seed=seed)
+        before = reliability(held_out, bins=bins, **options)
+        after = reliability(held_out, calibration=calibration, bins=bins, **options)
+        found.append((before, after, compare(held_out, list(_methods(calibration)), **options)))
+    before, after, decisions = found[0]
+    for other in found[1:]:
+        before, after, decisions = before + other[0], after + other[1], decisions + other[2]
+    return CrossValidation(before, after, decisions)
+
+
+def _chosen(folder: CaseFolder, places: Sequence[int] | np.ndarray) -> CaseFolder:
+    return replace(folder, names=tuple(folder.names[place] for place in places))
+
+
+def _methods(calibration: Calibration) -> Iterator[Method]:
+    yield Method("argmax", argmax)
+    yield Method("argmax, calibrated", _Calibrated(calibration))
+    for metric in ("dice", "iou"):
+        yield Method(f"RankSEG {metric}", RankSEG(metric))
+        yield Method(f"RankSEG {metric}, calibrated", RankSEG(metric, calibration=calibration))
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """Argmax of calibrated maps."""
+
+    calibration: Calibration
+
+    def __call__(self, probs: Tensor) -> Tensor:
+        return argmax(calibrate(probs, self.calibration))

@@ -1,0 +1,283 @@
+"""Calibrations: fitted, kept in a file, applied before a decision, measured."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
+)
+
+import maps
+from rankseg import RankSEG
+from rankseg.calibration import (
+    Calibration,
+    calibrate,
+    cross_validate,
+    fit,
+    prior_correction,
+    reliability,
+)
+from rankseg.evaluation import Case, CaseFolder, Method, compare
+from rankseg.functional import rankseg
+
+VECTOR = Calibration("softmax", [0.5, 1.5, 1.0], [0.3, -0.4, 0.1])
+
+
+def simulated(calibration, cases=4, pixels=20_000, seed=0):
+    """Return cases whose labels are drawn from the calibrated probabilities."""
+    rng = np.random.default_rng(seed)
+    classes = calibration.classes
+    for number in range(cases):
+        logits = torch.from_numpy(3 * rng.normal(size=(1, max(classes, 2), pixels)))
+        probs = logits.softmax(1)[:, -classes:]
+        true = calibration.of(probs)[0].numpy()
+        if classes == 1:
+            true = np.concatenate([1 - true, true])
+        label = (true.cumsum(0) < rng.random(pixels)).sum(0).clip(max=len(true) - 1)
+        yield Case(f"case {number}", probs[0], torch.from_numpy(label))
+
+
+@pytest.mark.parametrize(
+    ("kind", "truth"),
+    [
+        ("temperature", Calibration("softmax", [0.4] * 3, [0.0] * 3)),
+        ("vector", VECTOR),
+        ("temperature", Calibration("sigmoid", [1.7], [0.0])),
+        ("vector", Calibration("sigmoid", [0.6], [-0.8])),
+        ("binary", Calibration("sigmoid", [0.6], [-0.8])),
+    ],
+)
+def test_fit_recovers_what_the_labels_were_drawn_from(kind, truth):
+    found = fit(simulated(truth), kind)
+    assert found.kind == kind
+    assert found.link == truth.link
+    np.testing.assert_allclose(found.scale, truth.scale, atol=0.05)
+    shift = np.mean(found.offset) - np.mean(truth.offset) if found.classes > 1 else 0.0
+    np.testing.assert_allclose(np.array(found.offset) - shift, truth.offset, atol=0.06)
+
+
+def test_each_class_by_itself():
+    cases = list(simulated(VECTOR))
+    found = fit(cases, "binary")
+    for index in range(3):
+        alone = (Case(one.name, one.probs[index : index + 1], (one.label == index).long())
+                 for one in cases)  # fmt: skip
+        expected = fit(alone, "vector")
+        np.testing.assert_allclose(found.scale[index], expected.scale[0], rtol=1e-4)
+        np.testing.assert_allclose(found.offset[index], expected.offset[0], atol=1e-4)
+
+
+def test_a_fit_is_never_less_likely_than_none_and_real_maps_may_hold_zeros():
+    cases = []
+    for seed in range(3):
+        probs, label = maps.labelled(seed)
+        cases.append(Case(str(seed), torch.from_numpy(probs).half(), torch.from_numpy(label)))
+    assert any((case.probs == 0).any() for case in cases)
+    plain = reliability(cases, ignore_index=255)
+    for kind in ("temperature", "vector"):
+        fitted = fit(cases, kind, ignore_index=255, pixels=10**6)
+        better = reliability(cases, calibration=fitted, ignore_index=255)
+        assert better.nll <= plain.nll
+
+
+def test_ignored_pixels_and_failures_do_not_count():
+    cases = list(simulated(VECTOR, cases=2))
+    spoilt = []
+    for case in cases:
+        label = case.label.clone()
+        label[::3] = 9
+        kept = label != 9
+        spoilt.append(Case(case.name, case.probs, label))
+        spoilt.append(Case("kept", case.probs[:, kept], label[kept]))
+    ours = fit(spoilt[::2], ignore_index=9, pixels=10**6)
+    assert ours.scale[0] == pytest.approx(fit(spoilt[1::2], pixels=10**6).scale[0], rel=1e-9)
+    told = reliability(spoilt[::2], ignore_index=9)
+    assert told.nll == pytest.approx(reliability(spoilt[1::2]).nll)
+    with pytest.raises(ValueError, match="labels of case 0 must be classes from 0 to 2"):
+        fit(spoilt[::2])
+
+
+def test_a_class_without_labels_is_left_alone():
+    (case,) = simulated(VECTOR, cases=1)
+    case = Case("a", case.probs, case.label.clamp(max=1))
+    with pytest.warns(UserWarning, match=r"classes \[2\] are left as they are"):
+        found = fit([case], "vector")
+    assert found.scale[2] == 1
+    assert found.offset[2] == 0
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_errors_are_those_of_torchmetrics(bins):
+    cases = list(simulated(VECTOR, cases=2, pixels=500))
+    told = reliability(cases, bins=bins)
+    probs = torch.cat([case.probs for case in cases], 1).T
+    label = torch.cat([case.label for case in cases])
+    expected = multiclass_calibration_error(probs, label, 3, n_bins=bins)
+    assert told.ece == pytest.approx(expected.item(), abs=1e-6)
+    for index in range(3):
+        expected = binary_calibration_error(probs[:, index], (label == index).long(), n_bins=bins)
+        assert told.classwise_ece[index] == pytest.approx(expected.item(), abs=1e-6)
+    assert told.nll == pytest.approx(
+        torch.nn.functional.nll_loss(probs.log(), label).item(), rel=1e-6
+    )
+    truth = [(label == index).sum() for index in range(3)]
+    np.testing.assert_allclose(told.volume_ratio, probs.sum(0).numpy() / truth)
+    assert told.pixels == len(label)
+    assert told.count.sum(1).tolist() == [len(label)] * 3
+
+
+def test_one_channel_tells_of_the_foreground_and_of_the_likelier_side():
+    (case,) = simulated(Calibration("sigmoid", [0.5], [0.0]), cases=1, pixels=500)
+    told = reliability([case], classes=["nucleus"])
+    expected = binary_calibration_error(case.probs[0], case.label, n_bins=15)
+    assert told.classwise_ece[0] == pytest.approx(expected.item(), abs=1e-6)
+    both = torch.stack([1 - case.probs[0], case.probs[0]], 1)
+    expected = multiclass_calibration_error(both, case.label, 2, n_bins=15)
+    assert told.ece == pytest.approx(expected.item(), abs=1e-6)
+
+
+class TestApplied:
+    @pytest.mark.parametrize("from_logits", [None, "softmax"])
+    @pytest.mark.parametrize("options", [{}, {"metric": "iou", "output_mode": "multilabel"}])
+    def test_the_decision_is_that_of_calibrated_maps(self, from_logits, options):
+        logits = torch.from_numpy(maps.smooth(2, 3, 64)).log() * 0.7
+        given = logits if from_logits else logits.softmax(1)
+        better = (torch.tensor(VECTOR.scale).view(3, 1, 1) * logits.log_softmax(1)
+                  + torch.tensor(VECTOR.offset).view(3, 1, 1)).softmax(1)  # fmt: skip
+        found = calibrate(given, VECTOR, from_logits=from_logits)
+        torch.testing.assert_close(found, better.to(found.dtype), atol=1e-6, rtol=1e-5)
+        expected = RankSEG(**options)(found)
+        decide = RankSEG(**options, from_logits=from_logits, calibration=VECTOR)
+        assert torch.equal(decide(given), expected)
+        assert not torch.equal(RankSEG(**options, from_logits=from_logits)(given), expected)
+        np.testing.assert_array_equal(
+            rankseg(given.numpy(), **options, from_logits=from_logits, calibration=VECTOR),
+            expected.numpy(),
+        )
+
+    def test_decide_and_valid(self):
+        probs = torch.from_numpy(maps.smooth(1, 3, 64))
+        valid = torch.ones(1, 64, 64, dtype=torch.bool)
+        valid[:, :9] = False
+        broken = probs.masked_fill(~valid.unsqueeze(1), torch.nan)
+        told = RankSEG(calibration=VECTOR).decide(broken, valid)
+        expected = RankSEG().decide(calibrate(broken, VECTOR, valid), valid)
+        for name in expected.__dataclass_fields__:
+            torch.testing.assert_close(getattr(told, name), getattr(expected, name), msg=name)
+
+    def test_half_precision_and_a_graph(self):
+        probs = torch.from_numpy(maps.smooth(1, 3, 64)).half()
+        expected = RankSEG()(calibrate(probs, VECTOR))
+        decide = RankSEG(calibration=VECTOR)
+        assert torch.equal(decide(probs), expected)
+        compiled = torch.compile(decide, fullgraph=True, backend="eager")
+        assert (compiled(probs.float()) != expected).float().mean() < 1e-3
+
+    def test_class_weights_are_undone_as_by_prior_correction(self):
+        probs = maps.softmax(2, 3, 50)
+        found = calibrate(probs, Calibration.from_class_weights([1.0, 4.0, 0.2]))
+        np.testing.assert_allclose(found, prior_correction(probs, [1.0, 4.0, 0.2]), atol=1e-6)
+        one = probs[:, :1]
+        found = calibrate(one, Calibration.from_class_weights([3.0]))
+        np.testing.assert_allclose(found, prior_correction(one, [3.0]), atol=1e-6)
+
+    def test_order_is_kept_by_one_scale_so_argmax_is(self):
+        probs = torch.from_numpy(maps.smooth(1, 3, 64))
+        mild = Calibration("softmax", [0.3] * 3, [0.0] * 3)
+        assert torch.equal(RankSEG("acc", calibration=mild)(probs), probs.argmax(1))
+
+    def test_wrong_values_are_seen(self):
+        decide = RankSEG(calibration=VECTOR)
+        probs = torch.full((1, 3, 5), 1 / 3)
+        probs[0, 1, 2] = 1.5
+        with pytest.raises(ValueError, match=r"probs must lie in \[0, 1\]"):
+            decide(probs)
+        with pytest.raises(ValueError, match="calibration must be for the 2 classes of probs"):
+            decide(probs[:, :2])
+
+    def test_an_adapter_takes_the_file(self, tmp_path):
+        from rankseg.integration.monai import RankSEG as Transform
+
+        VECTOR.save(tmp_path / "c.json")
+        probs = torch.from_numpy(maps.smooth(1, 3, 64))
+        decided = Transform(calibration=tmp_path / "c.json")(probs[0])
+        assert torch.equal(decided[0].long(), RankSEG(calibration=VECTOR)(probs)[0])
+
+
+class TestFile:
+    def test_round_trip(self, tmp_path):
+        VECTOR.save(tmp_path / "c.json")
+        assert Calibration.load(tmp_path / "c.json") == VECTOR
+        assert RankSEG(calibration=str(tmp_path / "c.json")).calibration == VECTOR
+        assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+
+    @pytest.mark.parametrize("change", [{"format": "x"}, {"scale": [0, 1]}, {"offset": [1]},
+                                        {"scale": None}, {"link": "log"}, {"kind": 3}])  # fmt: skip
+    def test_what_is_no_calibration(self, tmp_path, change):
+        path = tmp_path / "c.json"
+        VECTOR.save(path)
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(ValueError, match=r"c\.json is no calibration file"):
+            Calibration.load(path)
+
+    def test_other_files(self, tmp_path):
+        (tmp_path / "c.json").write_text("{")
+        with pytest.raises(ValueError, match=r"c\.json is no calibration file"):
+            RankSEG(calibration=tmp_path / "c.json")
+        with pytest.raises(FileNotFoundError):
+            RankSEG(calibration="nowhere.json")
+        with pytest.raises(TypeError, match="calibration must be a Calibration or the path"):
+            RankSEG(calibration=3)
+        with pytest.raises(ValueError, match="calibration must be for from_logits='sigmoid'"):
+            RankSEG(calibration=VECTOR, from_logits="sigmoid")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    truth = Calibration("softmax", [0.35] * 3, [0.0] * 3)
+    for case in simulated(truth, cases=6, pixels=2_000):
+        np.savez(tmp_path / f"{case.name}.npz", probs=case.probs.numpy(), label=case.label.numpy())
+    return CaseFolder.open(tmp_path)
+
+
+def test_cross_validation(folder):
+    told = cross_validate(folder, folds=3, clusters=["a", "a", "b", "b", "c", "c"])
+    assert told.before.nll == pytest.approx(reliability(folder).nll)
+    assert told.after.nll < told.before.nll
+    assert told.after.ece < 0.3 * told.before.ece
+    assert sorted(told.decisions.cases) == list(folder.names)
+    rest = [folder.read(f"case {number}") for number in (0, 1, 2, 3)]
+    decide = RankSEG("iou", calibration=fit(rest))
+    held_out = [folder.read(f"case {number}") for number in (4, 5)]
+    expected = compare(held_out, [Method("ours", decide)])
+    for place, name in enumerate(expected.cases):
+        found = told.decisions.by_image("RankSEG iou, calibrated")[told.decisions.cases.index(name)]
+        assert found == expected.by_image("ours")[place]
+
+
+def test_wrong_folds(folder):
+    with pytest.raises(ValueError, match="folds must be from 2 to the 6 cases, got 7"):
+        cross_validate(folder, folds=7)
+    with pytest.raises(ValueError, match="folds must be from 2 to the 2 clusters, got 3"):
+        cross_validate(folder, folds=3, clusters=list("aaabbb"))
+    with pytest.raises(ValueError, match="clusters must have one entry for each of 6 cases"):
+        cross_validate(folder, folds=2, clusters=list("ab"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"kind": "isotonic"}, ValueError, "kind must be one of"),
+        ({"pixels": 0}, ValueError, "pixels must be at least 1"),
+        ({"cases": []}, ValueError, "cases must be at least one, all of the same classes"),
+    ],
+)
+def test_wrong_options(change, error, message):
+    with warnings.catch_warnings(), pytest.raises(error, match=message):
+        fit(**({"cases": simulated(VECTOR, 1, 9)} | change))
