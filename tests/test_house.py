@@ -25,6 +25,7 @@ OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
+    | {"rankseg._colours", "rankseg._optional", "rankseg._outcome"}
     | {"rankseg._backends._axes"}
     | {"rankseg._backends._floats", "rankseg._backends._logits"}
     | {"rankseg._backends.numba_compile"}
@@ -64,6 +65,8 @@ LAYERS = [
     {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
     | {"rankseg.integration.sam", "rankseg.integration.transformers"},
+    {"rankseg._formats"},
+    {"rankseg.prediction"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
     {"rankseg._folds", "rankseg._reliability"},
@@ -71,9 +74,9 @@ LAYERS = [
     {"rankseg._fit"},
     {"rankseg.calibration"},
     {"rankseg.plots", "rankseg._tables"},
-    {"rankseg._commands._terminal"},
+    {"rankseg._commands._options", "rankseg._commands._terminal"},
     {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
-    | {"rankseg._commands.nnunet"},
+    | {"rankseg._commands.nnunet", "rankseg._commands.predict"},
     {"rankseg._commands.compare", "rankseg._commands.demo"},
     {"rankseg._commands"},
     {"rankseg.cli"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-__all__ = ["fail", "make_folder", "open_console", "tracker"]
+from rankseg._outcome import Outcome
+
+__all__ = ["fail", "make_folder", "open_console", "print_failures", "print_outcome", "tracker"]
 
 PIPED_WIDTH = 100  # columns
 
@@ -41,3 +43,19 @@ def tracker(description: str) -> Callable[[Sequence[str]], Iterable[str]]:
     if not errors.is_terminal:
         return iter
     return partial(track, description=description, console=errors, transient=True)
+
+
+def print_outcome(outcome: Outcome, output: Path) -> None:
+    """Say what was written; name what could not be decided, and exit with 1 if anything is."""
+    skipped = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
+    open_console().print(f"{len(outcome.written)} written to {escape(str(output))}{skipped}")
+    print_failures("Not decided", outcome.failures)
+
+
+def print_failures(what: str, failures: Mapping[str, str]) -> None:
+    """Name on the error stream what failed and why, and exit with 1 if anything did."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    for case, reason in failures.items():
+        errors.print(f"{what}: {escape(case)}: {escape(reason)}")
+    if failures:
+        raise typer.Exit(1)

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg._commands._options import (
+    CALIBRATION,
+    CORRELATION,
+    METRIC,
+    PRUNING_PROB,
+    SMOOTH,
+    given,
+)
+from rankseg._commands._terminal import fail, print_outcome, tracker
 from rankseg.integration.nnunet import decide_folders
 
 __all__ = ["nnunet"]
@@ -26,19 +32,14 @@ def nnunet(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write label maps to.")
     ],
-    metric: Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")] = "dice",
+    metric: METRIC = "dice",
     solver: Annotated[
         str, typer.Option(help="How: auto, RMA, joint, exact; for regions also BA, TRNA, BA+TRNA.")
     ] = "auto",
-    pruning_prob: Annotated[
-        float,
-        typer.Option(help="A class whose largest probability does not exceed this is absent."),
-    ] = 0.5,
-    smooth: Annotated[float, typer.Option(help="Added to numerator and denominator.")] = 0.0,
-    correlation: Annotated[
-        float,
-        typer.Option(help="In [0, 1): how strongly the labels of an image vary together."),
-    ] = 0.0,
+    pruning_prob: PRUNING_PROB = 0.5,
+    smooth: SMOOTH = 0.0,
+    correlation: CORRELATION = 0.0,
+    calibration: CALIBRATION = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
     ] = False,
@@ -48,25 +49,21 @@ def nnunet(
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
-    options = {"correlation": correlation} if correlation else {}
     try:
         outcome = decide_folders(
             folders,
             output,
             overwrite=overwrite,
             track=tracker("Deciding"),
-            metric=metric,
-            smooth=smooth,
-            solver=solver,
-            pruning_prob=pruning_prob,
-            **options,
+            **given(
+                metric=metric,
+                smooth=smooth,
+                solver=solver,
+                pruning_prob=pruning_prob,
+                correlation=correlation,
+                calibration=calibration,
+            ),
         )
     except (TypeError, ValueError, ImportError, OSError) as error:
         fail(str(error))
-    skipped = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
-    open_console().print(f"{len(outcome.written)} written to {escape(str(output))}{skipped}")
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    for case, reason in outcome.failures.items():
-        errors.print(f"Not decided: {escape(case)}: {escape(reason)}")
-    if outcome.failures:
-        raise typer.Exit(1)
+    print_outcome(outcome, output)

@@ -1,32 +1,23 @@
-"""What the adapters share: kinds of scores, sizes, and packages that may be missing."""
+"""What the adapters share: kinds of scores, and sizes."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rankseg._arguments import choice
+from rankseg._optional import require
+
+__all__ = ["KINDS", "require", "resize", "to_probabilities"]
 
 KINDS = ("softmax", "sigmoid", "probabilities", "query_sums")
 """What scores can be, by what makes probabilities of them; see :func:`to_probabilities`."""
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """How scores are resized, by the number of spatial axes."""
-
-
-def require(package: str, extra: str, purpose: str) -> ModuleType:
-    """Import an optional package, or say how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs {package} ({error}): pip install 'rankseg[{extra}]'", name=package
-        ) from error
 
 
 def to_probabilities(scores: Tensor, kind: str) -> Tensor:
