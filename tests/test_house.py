@@ -69,7 +69,7 @@ LAYERS = [
     {"rankseg.prediction"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
     | {"rankseg._predictions"},
-    {"rankseg._folds", "rankseg._reliability"},
+    {"rankseg._conventions", "rankseg._folds", "rankseg._reliability"},
     {"rankseg.evaluation"},
     {"rankseg._fit"},
     {"rankseg.calibration"},

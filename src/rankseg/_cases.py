@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import zipfile
@@ -19,7 +20,7 @@ from torch import Tensor
 from rankseg._arguments import number
 from rankseg._prior_correction import prior_correction
 
-__all__ = ["Case", "CaseFolder", "Failure", "read_case"]
+__all__ = ["Case", "CaseFolder", "Failure", "read_case", "read_clusters"]
 
 META: Final = "meta.json"
 
@@ -246,3 +247,30 @@ def _check_weights(weights: object, classes: Sequence[str] | None, path: Path) -
         return tuple(number(name, weight, 0.0, math.inf) for weight in weights)
     except TypeError as error:
         raise ValueError(str(error)) from error
+
+
+def read_clusters(path: Path | str) -> dict[str, str]:
+    """Read which patient or sequence every case belongs to: a CSV of case and cluster.
+
+    Two columns; a first row of ``case`` and something else is a heading.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a row has another number of columns, or a case is named twice.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if rows and rows[0][0].strip().lower() == "case":
+        del rows[0]
+    clusters: dict[str, str] = {}
+    for row in rows:
+        if len(row) != 2:
+            raise ValueError(f"every row of {path} must be a case and its cluster, got {row}")
+        case, cluster = (cell.strip() for cell in row)
+        if case in clusters:
+            raise ValueError(f"{path} names the case {case} twice")
+        clusters[case] = cluster
+    return clusters

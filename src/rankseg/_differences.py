@@ -10,7 +10,17 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RESAMPLES", "TIE", "Clusters", "Difference", "Floats", "bootstrap_interval"]
+from rankseg._optional import require
+
+__all__ = [
+    "RESAMPLES",
+    "TIE",
+    "Clusters",
+    "Difference",
+    "Floats",
+    "PairedTests",
+    "bootstrap_interval",
+]
 
 Floats: TypeAlias = NDArray[np.float64]
 Clusters: TypeAlias = Sequence[str] | Sequence[int] | NDArray[Any]
@@ -35,7 +45,7 @@ class Difference:
     low, high : float
         Ends of the 95 % bootstrap interval of the mean; see `bootstrap_interval`.
     wins, losses, ties : int
-        Images; a tie is a difference of at most 1e-9.
+        Images; a tie is a difference of at most the band, 1e-9 if none is named.
     """
 
     mean: float
@@ -51,12 +61,14 @@ class Difference:
         values: Floats,
         *,
         clusters: Clusters | None = None,
+        band: float = TIE,
         resamples: int = RESAMPLES,
         seed: int = 0,
     ) -> Difference:
         """Sum up the differences (images,) of which those that are NaN are left out.
 
-        ``clusters``, ``resamples`` and ``seed`` are those of `bootstrap_interval`.
+        ``clusters``, ``resamples`` and ``seed`` are those of `bootstrap_interval`. Differences of
+        at most ``band`` are ties.
 
         Examples
         --------
@@ -74,9 +86,66 @@ class Difference:
             mean=float(values.mean()) if len(values) else math.nan,
             low=low,
             high=high,
-            wins=int((values > TIE).sum()),
-            losses=int((values < -TIE).sum()),
-            ties=int((np.abs(values) <= TIE).sum()),
+            wins=int((values > band).sum()),
+            losses=int((values < -band).sum()),
+            ties=int((np.abs(values) <= band).sum()),
+        )
+
+
+@dataclass(frozen=True)
+class PairedTests:
+    """Whether differences this one-sided would be surprising if there were none on the whole.
+
+    Attributes
+    ----------
+    units : int
+        How many images, or clusters of them, were tested.
+    wilcoxon : float
+        p-value of the signed-rank test, two-sided, of differences scattered evenly around 0. NaN
+        if there are none but 0.
+    sign : float
+        p-value of the sign test, two-sided: wins as likely as losses, ties left out.
+    """
+
+    units: int
+    wilcoxon: float
+    sign: float
+
+    @classmethod
+    def of(
+        cls, values: Floats, *, clusters: Clusters | None = None, band: float = TIE
+    ) -> PairedTests:
+        """Test the differences (images,), or with ``clusters`` their means by cluster.
+
+        Differences of at most ``band`` are ties; those that are NaN are left out. Needs SciPy.
+
+        Raises
+        ------
+        ImportError
+            If SciPy is missing.
+        ValueError
+            If there are not as many clusters as values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rankseg.evaluation import PairedTests
+        >>> PairedTests.of(np.array([0.01, 0.02, 0.03, 0.04, 0.05, -0.06]))
+        PairedTests(units=6, wilcoxon=0.4375, sign=0.21875)
+        """
+        stats = require("scipy.stats", "stats", "testing differences")
+        known = ~np.isnan(values)
+        values, own = values[known], clusters
+        if own is not None:
+            _, member = np.unique(_check_clusters(own, known)[known], return_inverse=True)
+            values = np.bincount(member, values) / np.bincount(member)
+        wins, losses = int((values > band).sum()), int((values < -band).sum())
+        if not wins + losses:
+            return cls(len(values), math.nan, math.nan)
+        ranked = np.where(np.abs(values) <= band, 0.0, values)
+        signed_rank = stats.wilcoxon(ranked[ranked != 0]).pvalue
+        return cls(
+            len(values), float(signed_rank), float(stats.binomtest(wins, wins + losses).pvalue)
         )
 
 
@@ -147,7 +216,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _check_clusters(clusters: Clusters, values: Floats) -> NDArray[Any]:
+def _check_clusters(clusters: Clusters, values: NDArray[Any]) -> NDArray[Any]:
     """Return the clusters as an array, one for every value."""
     checked = np.asarray(clusters)
     if checked.shape != values.shape:

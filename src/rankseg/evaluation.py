@@ -22,8 +22,8 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -33,10 +33,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg import metrics
-from rankseg._arguments import number
-from rankseg._cases import Case, CaseFolder, Failure, read_case
-from rankseg._differences import Clusters, Difference, Floats, bootstrap_interval
+from rankseg._arguments import integer, number
+from rankseg._cases import IGNORE_INDEX, Case, CaseFolder, Failure, read_case, read_clusters
+from rankseg._conventions import CONVENTIONS, Aggregate, Convention, aggregate
+from rankseg._differences import (
+    TIE,
+    Clusters,
+    Difference,
+    Floats,
+    PairedTests,
+    bootstrap_interval,
+)
 from rankseg._files import write_whole
+from rankseg._formats import LABELS, ending_of, read_labels, stem_of
 from rankseg._methods import (
     Method,
     Timing,
@@ -49,18 +58,23 @@ from rankseg._predictions import predicted_gains
 from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
+    "Aggregate",
     "Case",
     "CaseFolder",
     "Comparison",
     "Difference",
     "Failure",
     "Method",
+    "PairedTests",
     "Timing",
+    "aggregate",
     "argmax",
     "bootstrap_interval",
     "compare",
+    "evaluate",
     "pruned_argmax",
     "read_case",
+    "read_clusters",
     "standard_methods",
     "time_methods",
 ]
@@ -89,12 +103,17 @@ class Comparison:
     counts : mapping of str to Counts
         By method, the first of which is the baseline: (cases, classes).
     seconds : mapping of str to ndarray
-        By method: float64 (cases,), the time of one decision.
+        By method: float64 (cases,), the time of one decision; empty where none was timed.
     failures : tuple of Failure
         The cases that could not be compared.
     predicted : mapping of str to mapping of Metric to ndarray, optional
         By method and metric: float64 (cases,), the predicted gains. None if they were not asked
         for.
+    clusters : tuple of str, optional
+        The patient or sequence of every case: those of one are not independent, and intervals and
+        tests draw or average them together.
+    band : float
+        Differences of at most this are ties.
     """
 
     classes: tuple[str, ...]
@@ -103,6 +122,8 @@ class Comparison:
     seconds: Mapping[str, Floats]
     failures: tuple[Failure, ...] = ()
     predicted: Mapping[str, Mapping[Metric, Floats]] | None = None
+    clusters: tuple[str, ...] | None = None
+    band: float = TIE
 
     def __add__(self, other: Comparison) -> Comparison:
         """Return the comparison of the cases of both, decided by the same methods."""
@@ -124,6 +145,8 @@ class Comparison:
             seconds={k: np.concatenate([v, other.seconds[k]]) for k, v in self.seconds.items()},
             failures=self.failures + other.failures,
             predicted=predicted,
+            clusters=self.clusters and other.clusters and self.clusters + other.clusters,
+            band=self.band,
         )
 
     @property
@@ -216,10 +239,31 @@ class Comparison:
     ) -> Difference:
         """Sum up `differences`: mean, bootstrap interval, wins, losses and ties.
 
-        ``clusters`` has one entry for every case: see `bootstrap_interval`.
+        ``clusters`` has one entry for every case, by default those of the comparison: see
+        `bootstrap_interval`.
         """
         differences = self.differences(method, metric, counted, baseline=baseline)
-        return Difference.of(differences, clusters=clusters)
+        clusters = self.clusters if clusters is None else clusters
+        return Difference.of(differences, clusters=clusters, band=self.band)
+
+    def tests(
+        self,
+        method: str,
+        metric: Metric = "dice",
+        counted: Counted = "label",
+        *,
+        baseline: str | None = None,
+    ) -> PairedTests:
+        """Test `differences`: signed ranks and signs, of clusters if there are any. Needs SciPy."""
+        differences = self.differences(method, metric, counted, baseline=baseline)
+        return PairedTests.of(differences, clusters=self.clusters, band=self.band)
+
+    def aggregate(
+        self, method: str, metric: Metric = "dice", convention: Convention = "nnunet"
+    ) -> Aggregate:
+        """Average as a toolkit does by default: see `aggregate`."""
+        self._check_names(method, metric)
+        return aggregate(self.counts[method], metric, convention)
 
     def predicted_gains(self, method: str, metric: Metric = "dice") -> Floats:
         """Return by how much the probabilities expect a method to score more than the first.
@@ -256,12 +300,21 @@ class Comparison:
             "cases": len(self.cases),
             "cases_by_class": held,
             "baseline": self.methods[0],
+            "clusters": None if self.clusters is None else len(set(self.clusters)),
+            "band": self.band,
             "methods": {name: self._summary_of(name) for name in self.methods},
             "failures": [asdict(failure) for failure in self.failures],
         }
 
     def _summary_of(self, method: str) -> dict[str, Any]:
-        result: dict[str, Any] = {"median_seconds": float(np.median(self.seconds[method]))}
+        result: dict[str, Any] = {}
+        if method in self.seconds:
+            result["median_seconds"] = float(np.median(self.seconds[method]))
+        for convention in CONVENTIONS:
+            result[f"as {convention}"] = {
+                metric: _or_none(self.aggregate(method, metric, convention).mean)
+                for metric in METRICS
+            }
         if self.predicted is not None:
             result["predicted_gain"] = {
                 metric: _or_none(self.predicted_gain(method, metric)) for metric in METRICS
@@ -275,15 +328,25 @@ class Comparison:
                 **{name: _or_none(value) for name, value in aggregates.items()},
                 "by_class": by_class,
                 "difference": {name: _or_none(value) for name, value in difference.items()},
+                "tests": self._tests_of(method, metric, counted),
             }
         return result
+
+    def _tests_of(self, method: str, metric: Metric, counted: Counted) -> dict[str, Any] | None:
+        """Return the tests, or None without SciPy."""
+        try:
+            told = asdict(self.tests(method, metric, counted))
+        except ImportError:
+            return None
+        return {name: _or_none(value) for name, value in told.items()}
 
     def write(self, folder: Path | str) -> list[Path]:
         """Write ``cases.csv``, ``classes.csv`` and ``summary.json`` into a folder.
 
         ``cases.csv`` has a row for every case and method: the seconds of the decision, and Dice
         and IoU, each averaged over the classes that count by either rule, then the predicted gains
-        in both, if they were asked for; empty where there is none.
+        in both, if they were asked for; empty where there is none. Before them, its cluster, if
+        there are clusters.
         ``classes.csv`` has the counts of every case, method and class. The folder is made if it
         is missing; files of these names are replaced.
 
@@ -316,11 +379,12 @@ class Comparison:
         for method in self.methods:
             columns = [self.by_image(method, metric, counted) for metric, counted in _READINGS]
             columns += [self.predicted_gains(method, metric) for metric in foretold]
+            seconds_taken = self.seconds.get(method, np.full(len(self.cases), math.nan))
             for case, seconds, *scores in zip(
-                self.cases, self.seconds[method].tolist(), *columns, strict=True
+                self.cases, seconds_taken.tolist(), *columns, strict=True
             ):
                 shown = ["" if math.isnan(score) else float(score) for score in scores]
-                yield case, method, seconds, *shown
+                yield case, method, "" if math.isnan(seconds) else seconds, *shown
 
     def _class_rows(self) -> Iterator[Sequence[object]]:
         yield "case", "method", "class", "tp", "fp", "fn"
@@ -348,6 +412,8 @@ def compare(
     classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
     predict_above: float | None = None,
+    clusters: Mapping[str, str] | None = None,
+    band: float = TIE,
 ) -> Comparison:
     """Decide every case by every method, and count.
 
@@ -370,6 +436,10 @@ def compare(
         probability in the image exceeds this, which should be the methods' own ``pruning_prob``.
         See the notes. Default: predict nothing; with predictions it takes some five times as long,
         and some fifty times where methods assume a correlation.
+    clusters : mapping of str to str, optional
+        The patient or sequence of every case, by the case's name: see `Comparison`.
+    band : float
+        At least 0: differences of at most this are ties, by default those of rounding.
 
     Returns
     -------
@@ -421,6 +491,7 @@ def compare(
     """
     if predict_above is not None:
         predict_above = number("predict_above", predict_above, 0.0, 1.0)
+    band = number("band", band, 0.0, 1.0)
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"methods must be at least one, of different names, got {names}")
@@ -443,7 +514,19 @@ def compare(
     if class_names is None or not results:
         reasons = "".join(f"\n  {failure.name}: {failure.reason}" for failure in failures)
         raise ValueError(f"no case could be compared, of {len(failures)} given{reasons}")
-    return _assemble(class_names, names, results, failures)
+    comparison = _assemble(class_names, names, results, failures)
+    return replace(comparison, clusters=_clusters_of(comparison.cases, clusters), band=band)
+
+
+def _clusters_of(
+    cases: Sequence[str], clusters: Mapping[str, str] | None
+) -> tuple[str, ...] | None:
+    if clusters is None:
+        return None
+    missing = [case for case in cases if case not in clusters]
+    if missing:
+        raise ValueError(f"clusters must have an entry for every case, got none for {missing}")
+    return tuple(clusters[case] for case in cases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -535,3 +618,126 @@ def _gather(
         name: {metric: np.array([gains[metric][i] for gains in predicted]) for metric in METRICS}
         for i, name in enumerate(methods)
     }
+
+
+def evaluate(
+    predictions: Mapping[str, Path | str],
+    labels: Path | str,
+    *,
+    classes: int | Sequence[str],
+    ignore_index: int | None = IGNORE_INDEX,
+    clusters: Mapping[str, str] | None = None,
+    band: float = TIE,
+    track: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> Comparison:
+    """Score folders of predicted label maps against a folder of true ones.
+
+    Parameters
+    ----------
+    predictions : mapping of str to path
+        A folder of label maps for every method, the first of which is the baseline. Files are
+        matched by their names without endings: ``.png``, ``.npy``, ``.npz``, ``.nii``, ``.nii.gz``,
+        ``.tif`` or ``.zarr``, of integers ``(*spatial)``.
+    labels : path
+        The folder of true label maps; every one must have a prediction of every method.
+    classes : int or sequence of str
+        How many classes there are, from 0, or their names.
+    ignore_index : int, optional
+        Pixels whose true label has this value do not count, 255 by default. None: all do.
+    clusters, band
+        As for `compare`.
+    track : callable
+        Called with the names of the cases; returns them one by one, as ``rich.progress.track``.
+
+    Returns
+    -------
+    Comparison
+        Without times. Cases that cannot be read, lack a prediction, or differ in shape are among
+        its failures, and the others are scored. A predicted label that is no class (void) is a
+        miss, and no false positive of any class.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is missing or holds no label map.
+    TypeError, ValueError
+        If an option is not allowed, or not one case could be scored.
+
+    Examples
+    --------
+    >>> from rankseg.evaluation import evaluate
+    >>> told = evaluate({"ours": "labels"}, "truth", classes=4)  # doctest: +SKIP
+    >>> told.by_class("ours")  # doctest: +SKIP
+    """
+    names = tuple(
+        (f"class {i}" for i in range(integer("classes", classes)))
+        if isinstance(classes, int)
+        else classes
+    )
+    if len(names) < 2:
+        raise ValueError(f"classes must be at least two, background and another, got {names}")
+    if not predictions:
+        raise ValueError("predictions must name one folder at least, got none")
+    truth = _label_files(labels)
+    predicted = {method: _label_files(folder) for method, folder in predictions.items()}
+    results: list[_Result] = []
+    failures: list[Failure] = []
+    for case in track(list(truth)):
+        try:
+            label = torch.from_numpy(read_labels(truth[case]))[None]
+            counts = [
+                _count_file(files, case, label, len(names), ignore_index, method)
+                for method, files in predicted.items()
+            ]
+            results.append(_Result(case, counts, [], {}))
+        except Exception as error:  # libraries that read files raise what they like
+            failures.append(Failure(case, str(error) or type(error).__name__))
+    if not results:
+        reasons = "".join(f"\n  {failure.name}: {failure.reason}" for failure in failures)
+        raise ValueError(f"no case could be scored, of {len(failures)} given{reasons}")
+    comparison = Comparison(
+        classes=names,
+        cases=tuple(result.name for result in results),
+        counts={
+            method: Counts.cat(result.counts[i] for result in results)
+            for i, method in enumerate(predicted)
+        },
+        seconds={},
+        failures=tuple(failures),
+    )
+    clustered = _clusters_of(comparison.cases, clusters)
+    return replace(comparison, clusters=clustered, band=number("band", band, 0.0, 1.0))
+
+
+def _label_files(folder: Path | str) -> dict[str, Path]:
+    """Return the label maps of a folder by their names without endings."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    files = {
+        stem_of(path): path
+        for path in sorted(folder.iterdir())
+        if ending_of(path) in LABELS and not path.name.startswith(".")
+    }
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no label map that ends in one of {list(LABELS)}")
+    return files
+
+
+def _count_file(
+    files: Mapping[str, Path],
+    case: str,
+    label: Tensor,
+    classes: int,
+    ignore_index: int | None,
+    method: str,
+) -> Counts:
+    if case not in files:
+        raise ValueError(f"{method} has no prediction of it")
+    prediction = torch.from_numpy(read_labels(files[case]))[None]
+    if prediction.shape != label.shape:
+        raise ValueError(
+            f"the prediction of {method} must be of the shape of the label, "
+            f"{tuple(label.shape[1:])}, got {tuple(prediction.shape[1:])}"
+        )
+    return metrics.count(prediction, label, num_classes=classes, ignore_index=ignore_index)

@@ -6,12 +6,16 @@ import copy
 import pickle
 import runpy
 
+import numpy as np
 import pytest
 import torch
 
 from conftest import REPOSITORY
+from convention_cases import CASES
 from frameworks import framework
 from rankseg import RankSEG
+from rankseg.evaluation import aggregate
+from rankseg.metrics import count
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmengine's and mmcv's own
 
@@ -340,3 +344,23 @@ def test_wrong_arguments(mmseg):
 def test_example(capsys):
     runpy.run_path(str(REPOSITORY / "examples" / "mmsegmentation.py"), run_name="__main__")
     assert "int64" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("ignored", [None, 255])
+def test_the_average_is_that_of_its_metric(case, ignored):
+    metric = framework("mmseg.evaluation").IoUMetric
+    prediction, label, classes = CASES[case]
+    if ignored is not None:
+        label = np.where(np.arange(label.shape[1]) % 7 == 0, ignored, label)
+    areas = [
+        metric.intersect_and_union(torch.from_numpy(one), torch.from_numpy(truth), classes, 255)
+        for one, truth in zip(prediction, label, strict=True)
+    ]
+    totals = [sum(some) for some in zip(*areas, strict=True)]
+    theirs = metric.total_area_to_metrics(*totals, metrics=["mIoU", "mDice"])
+    counts = count(prediction, label, num_classes=classes, ignore_index=ignored)
+    for name, key in (("iou", "IoU"), ("dice", "Dice")):
+        found = aggregate(counts, name, "mmseg")
+        np.testing.assert_allclose(found.by_class, theirs[key], atol=1e-6)
+        assert found.mean == pytest.approx(np.nanmean(theirs[key]), abs=1e-6)

@@ -16,9 +16,12 @@ import torch
 
 import frameworks
 from conftest import REPOSITORY
+from convention_cases import CASES
 from rankseg import RankSEG
+from rankseg.evaluation import aggregate
 from rankseg.integration import nnunet
 from rankseg.integration.nnunet import ClassMaps, decide_folders, enable
+from rankseg.metrics import count
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 
@@ -608,3 +611,35 @@ def test_predictors_that_cannot_be_enabled(framework):
     with pytest.raises(ValueError, match="metric must be one of"):
         enable(predictor, metric="f1")
     assert type(predictor.plans_manager).__name__ == "PlansManager"
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("ignored", [None, 9])
+def test_the_average_is_that_of_its_evaluation(tmp_path, case, ignored):
+    theirs = frameworks.framework("nnunetv2.evaluation.evaluate_predictions")
+    reader = frameworks.framework("nnunetv2.imageio.nibabel_reader_writer").NibabelIO()
+    prediction, label, classes = CASES[case]
+    if ignored is not None:
+        label = np.where(np.arange(label.shape[1]) % 7 == 0, ignored, label)
+    for name, maps_ in (("truth", label), ("predicted", prediction)):
+        (tmp_path / name).mkdir()
+        for number, one in enumerate(maps_):
+            image = nibabel.Nifti1Image(one.astype(np.uint8)[None, None], np.eye(4))
+            nibabel.save(image, tmp_path / name / f"{number}.nii.gz")
+    told = theirs.compute_metrics_on_folder(
+        str(tmp_path / "truth"),
+        str(tmp_path / "predicted"),
+        None,
+        reader,
+        ".nii.gz",
+        list(range(1, classes)),
+        ignored,
+        1,
+    )
+    counts = count(prediction, label, num_classes=classes, ignore_index=ignored)
+    for metric, key in (("dice", "Dice"), ("iou", "IoU")):
+        found = aggregate(counts, metric, "nnunet")
+        by_class = [told["mean"][index][key] for index in range(1, classes)]
+        np.testing.assert_allclose(found.by_class[1:], by_class, atol=1e-9)
+        assert found.mean == pytest.approx(told["foreground_mean"][key], abs=1e-9, nan_ok=True)
