@@ -71,13 +71,14 @@ LAYERS = [
     | {"rankseg._predictions"},
     {"rankseg._conventions", "rankseg._folds", "rankseg._reliability"},
     {"rankseg.evaluation"},
-    {"rankseg._fit"},
+    {"rankseg._fit", "rankseg.tuning"},
     {"rankseg.calibration"},
     {"rankseg.plots", "rankseg._tables"},
     {"rankseg._commands._options", "rankseg._commands._terminal"},
     {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
-    | {"rankseg._commands.nnunet", "rankseg._commands.predict"},
-    {"rankseg._commands.compare", "rankseg._commands.demo"},
+    | {"rankseg._commands.calibrate", "rankseg._commands.nnunet", "rankseg._commands.predict"}
+    | {"rankseg._commands.tune"},
+    {"rankseg._commands.compare", "rankseg._commands.demo", "rankseg._commands.evaluate"},
     {"rankseg._commands"},
     {"rankseg.cli"},
     {"rankseg.__main__"},

@@ -11,12 +11,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rankseg._conventions import CONVENTIONS
+from rankseg.calibration import CrossValidation
 from rankseg.evaluation import Comparison, Counted, Difference, Timing
 from rankseg.metrics import METRICS, Metric
+from rankseg.tuning import Tuning
 
-__all__ = ["class_table", "decision_table", "image_table", "print_table", "time_table"]
+__all__ = [
+    "aggregate_table",
+    "calibrated_decisions_table",
+    "calibration_table",
+    "class_table",
+    "decision_table",
+    "image_table",
+    "print_table",
+    "score_table",
+    "tests_table",
+    "time_table",
+    "tuning_table",
+]
 
 METRIC_NAMES: dict[Metric, str] = {"dice": "Dice", "iou": "IoU"}
+SHORT_NAMES = {"nnunet": "nnunet", "monai": "monai", "torchmetrics": "t.metrics", "mmseg": "mmseg"}
 UNLIMITED = 10_000  # columns
 COUNTED_NAMES: dict[Counted, str] = {
     "label": "a class counts where the label holds it",
@@ -34,7 +50,8 @@ def class_table(comparison: Comparison) -> Table:
         [str(images) for images in comparison.images_by_class],
     ]
     for metric in METRICS:
-        for position, method in enumerate((*comparison.methods[:2], ours(comparison, metric))):
+        shown = dict.fromkeys((*comparison.methods[:2], ours(comparison, metric)))
+        for position, method in enumerate(shown):
             group = METRIC_NAMES[metric] if position == 0 else ""
             table.add_column(f"{group}\n{_two_lines(method)}", justify="right", no_wrap=True)
             columns.append([points(score) for score in comparison.by_class(method, metric)])
@@ -50,8 +67,9 @@ def class_table(comparison: Comparison) -> Table:
 
 def ours(comparison: Comparison, metric: Metric) -> str:
     """Return the first RankSEG method that maximises the metric, or else the first there is."""
-    fitting = [name for name in comparison.methods[2:] if metric in name.split()]
-    return (fitting or comparison.methods[2:])[0]
+    others = comparison.methods[2:] or comparison.methods[-1:]
+    fitting = [name for name in others if metric in name.split()]
+    return (fitting or others)[0]
 
 
 def image_table(comparison: Comparison, counted: Counted) -> Table:
@@ -89,6 +107,131 @@ def _paired(
     if comparison.predicted is not None:
         cells.insert(0, signed(comparison.predicted_gain(method, metric)))
     return cells
+
+
+def tests_table(comparison: Comparison) -> Table:
+    """Show p-values of the change of every method from the first. Needs SciPy."""
+    units = "images" if comparison.clusters is None else "clusters"
+    table = _table(
+        f"Tests of the change by {units}: p of signed ranks (Wilcoxon) and of signs, two-sided"
+    )
+    table.add_column("method", no_wrap=True)
+    for metric in METRICS:
+        for counted in COUNTED_NAMES:
+            table.add_column(f"{METRIC_NAMES[metric]}\n{counted}", justify="right", no_wrap=True)
+    for method in comparison.methods[1:]:
+        cells = []
+        for metric in METRICS:
+            for counted in COUNTED_NAMES:
+                told = comparison.tests(method, metric, counted)
+                cells.append(f"{_chance(told.wilcoxon)}, {_chance(told.sign)}")
+        table.add_row(method, *cells)
+    return table
+
+
+def _chance(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def aggregate_table(comparison: Comparison) -> Table:
+    """Show the averages of the toolkits."""
+    table = _table("Averages by the ways of toolkits: points")
+    table.add_column("method", no_wrap=True)
+    for metric in METRICS:
+        for position, name in enumerate(CONVENTIONS):
+            group = METRIC_NAMES[metric] if position == 0 else ""
+            table.add_column(f"{group}\n{SHORT_NAMES[name]}", justify="right", no_wrap=True)
+    for method in comparison.methods:
+        means = [
+            comparison.aggregate(method, metric, name).mean
+            for metric in METRICS
+            for name in CONVENTIONS
+        ]
+        table.add_row(method, *map(points, means))
+    return table
+
+
+def score_table(comparison: Comparison) -> Table:
+    """Show Dice and IoU of every class of a single method."""
+    (method,) = comparison.methods
+    table = _table(f"{method}: points, mean over the n images in which a class counts")
+    table.add_column("class", no_wrap=True)
+    for metric in METRICS:
+        for counted in COUNTED_NAMES:
+            table.add_column(f"{METRIC_NAMES[metric]}\n{counted}", justify="right", no_wrap=True)
+            table.add_column("\nn", justify="right", no_wrap=True)
+    for place, name in enumerate(comparison.classes):
+        cells = []
+        for metric in METRICS:
+            for counted in COUNTED_NAMES:
+                scores = comparison.scores(method, metric, counted)[:, place]
+                cells += [points(scores.nanmean().item()), str(int((~scores.isnan()).sum()))]
+        table.add_row(name, *cells)
+    return table
+
+
+def calibration_table(told: CrossValidation) -> Table:
+    """Show likelihood and calibration errors before and after."""
+    table = _table("Probabilities of held-out maps")
+    table.add_column("", no_wrap=True)
+    for name in ("before", "after"):
+        table.add_column(name, justify="right", no_wrap=True)
+    both = (told.before, told.after)
+    table.add_row("NLL", *(f"{one.nll:.4f}" for one in both))
+    table.add_row("ECE", *(points(one.ece) for one in both))
+    table.add_row("ECE by class, mean", *(points(one.mean_classwise_ece) for one in both))
+    for place, name in enumerate(told.before.classes):
+        table.add_row(f"ECE of {name}", *(points(one.classwise_ece[place]) for one in both))
+    for place, name in enumerate(told.before.classes):
+        table.add_row(f"volume of {name}", *(_ratio(one.volume_ratio[place]) for one in both))
+    return table
+
+
+def _ratio(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def calibrated_decisions_table(told: CrossValidation) -> Table:
+    """Show what calibration changes of the decisions."""
+    table = _table("Decisions on held-out maps: points, change by calibration")
+    table.add_column("method", no_wrap=True)
+    for metric in METRICS:
+        for name in (METRIC_NAMES[metric], "calibrated", "change", "95 % interval"):
+            table.add_column(name, justify="right", no_wrap=True)
+    decisions = told.decisions
+    for method in decisions.methods[::2]:
+        other = f"{method}, calibrated"
+        cells: list[Text | str] = []
+        for metric in METRICS:
+            means = [float(np.nanmean(decisions.by_image(one, metric))) for one in (method, other)]
+            change = decisions.difference(other, metric, baseline=method)
+            cells += [*map(points, means), signed(change.mean), interval(change)]
+        table.add_row(method, *cells)
+    return table
+
+
+def tuning_table(tuned: Tuning, metric: Metric, counted: Counted) -> Table:
+    """Show every candidate, the chosen one, and what is to be expected."""
+    table = _table(f"{METRIC_NAMES[metric]} per image: points, {COUNTED_NAMES[counted]}")
+    table.add_column("candidate", no_wrap=True)
+    for name in ("points", "change", "95 % interval", "won", "lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for candidate in tuned.candidates:
+        name = candidate.name
+        mean = float(np.nanmean(tuned.comparison.by_image(name, metric, counted)))
+        change = tuned.comparison.difference(name, metric, counted)
+        mark = " <- chosen" if candidate is tuned.chosen else ""
+        table.add_row(name + mark, points(mean), *_change_cells(change))
+    table.add_row("")
+    table.add_row("held out", "", *_change_cells(tuned.held_out))
+    table.add_row("optimism", "", signed(tuned.optimism))
+    return table
+
+
+def _change_cells(change: Difference) -> list[Text | str]:
+    return [signed(change.mean), interval(change), str(change.wins), str(change.losses)]
 
 
 def time_table(timings: Mapping[str, Timing], images: int) -> Table:

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from rankseg import __version__
-from rankseg._commands import compare, demo, export, info, nnunet, predict
+from rankseg._commands import (
+    calibrate,
+    compare,
+    demo,
+    evaluate,
+    export,
+    info,
+    nnunet,
+    predict,
+    tune,
+)
 
 __all__ = ["app"]
 
@@ -39,8 +49,11 @@ def _options(
 
 
 app.command()(demo.demo)
-app.command("compare")(compare.compare_folder)
 app.command()(predict.predict)
+app.command("compare")(compare.compare_folder)
+app.command("evaluate")(evaluate.evaluate_folders)
+app.command()(calibrate.calibrate)
+app.command("tune")(tune.tune_folder)
 app.command()(nnunet.nnunet)
 app.command()(export.export)
 app.command()(info.info)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 
 from rankseg import _tables
+from rankseg._commands._terminal import print_failures
 from rankseg._differences import RESAMPLES
 from rankseg.evaluation import Comparison
 
-__all__ = ["print_comparison", "print_failures"]
+__all__ = ["print_aggregates", "print_comparison", "print_not_compared"]
 
 LEGEND = (
-    "A point is 0.01. pruned argmax: argmax over the classes whose largest probability in the "
-    "image exceeds {pruning_prob:g}, as RankSEG prunes them. r: the correlation of the labels that "
-    "RankSEG assumes, 0 if none is named. change: from argmax, paired by image; "
-    f"interval: percentile bootstrap over images, {RESAMPLES:,} resamples. mean: over the classes "
-    "of an image, then images; C: over the images of a class, then classes; D: counts summed over "
-    "the data set first."
+    "A point is 0.01. change: from the first method, paired by image; "
+    f"interval: percentile bootstrap over {{units}}, {RESAMPLES:,} resamples. mean: over the "
+    "classes of an image, then images; C: over the images of a class, then classes; D: counts "
+    "summed over the data set first."
+)
+METHODS_LEGEND = (
+    " pruned argmax: argmax over the classes whose largest probability in the image exceeds "
+    "{pruning_prob:g}, as RankSEG prunes them. r: the correlation of the labels that RankSEG "
+    "assumes, 0 if none is named."
+)
+AGGREGATES_LEGEND = (
+    "Averages as toolkits report them by default. nnunet: by case, then the classes but the first; "
+    "a class counts if label or prediction hold it. monai: by image; where the label holds it. "
+    "torchmetrics: by image; if label or prediction hold it. mmseg: counts summed over the data "
+    "set first."
 )
 PREDICTED_LEGEND = (
     " predicted: the change that the probabilities themselves expect, without labels. Both "
@@ -28,7 +37,11 @@ PREDICTED_LEGEND = (
 )
 
 
-def print_comparison(console: Console, comparison: Comparison, pruning_prob: float) -> None:
+def print_comparison(console: Console, comparison: Comparison, pruning_prob: float | None) -> None:
+    """Print tables by class and by image, tests if SciPy is there, and what the numbers mean.
+
+    ``pruning_prob`` is None if nothing was decided here.
+    """
     _tables.print_table(_tables.class_table(comparison))
     _tables.print_table(_tables.image_table(comparison, "label"))
     if comparison.predicts_absent_class:
@@ -37,11 +50,24 @@ def print_comparison(console: Console, comparison: Comparison, pruning_prob: flo
         console.print("No method predicts a class where it is absent.\n")
     if not comparison.images_by_class.any():
         console.print("No label holds any class: where classes count by the label, none does.\n")
-    legend = LEGEND if comparison.predicted is None else LEGEND + PREDICTED_LEGEND
-    console.print(legend.format(pruning_prob=pruning_prob) + "\n", style="dim")
+    legend = METHODS_LEGEND if pruning_prob is not None else ""
+    if comparison.predicted is not None:
+        legend = legend + PREDICTED_LEGEND
+    units = "images" if comparison.clusters is None else "clusters"
+    shown = (LEGEND + legend).format(pruning_prob=pruning_prob, units=units)
+    console.print(shown + "\n", style="dim")
+    try:
+        _tables.print_table(_tables.tests_table(comparison))
+    except ImportError as error:
+        console.print(f"No tests: {error}\n", style="dim", markup=False)
 
 
-def print_failures(comparison: Comparison) -> None:
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    for failure in comparison.failures:
-        errors.print(f"Not compared: {escape(failure.name)}: {escape(failure.reason)}")
+def print_aggregates(console: Console, comparison: Comparison) -> None:
+    """Print the averages of the toolkits."""
+    _tables.print_table(_tables.aggregate_table(comparison))
+    console.print(AGGREGATES_LEGEND + "\n", style="dim")
+
+
+def print_not_compared(comparison: Comparison, what: str = "Not compared") -> None:
+    """Name the cases that failed, and exit with 1 if any did."""
+    print_failures(what, {failure.name: failure.reason for failure in comparison.failures})

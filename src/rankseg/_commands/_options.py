@@ -7,7 +7,19 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-__all__ = ["CALIBRATION", "CLUSTERS", "CORRELATION", "METRIC", "PRUNING_PROB", "SMOOTH", "given"]
+from rankseg.evaluation import read_clusters
+
+__all__ = [
+    "BAND",
+    "CALIBRATION",
+    "CLUSTERS",
+    "CORRELATION",
+    "METRIC",
+    "PRUNING_PROB",
+    "SMOOTH",
+    "clusters_from",
+    "given",
+]
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
 SMOOTH: TypeAlias = Annotated[float, typer.Option(help="Added to numerator and denominator.")]
@@ -28,6 +40,17 @@ CLUSTERS: TypeAlias = Annotated[
         dir_okay=False,
     ),
 ]
+
+
+BAND: TypeAlias = Annotated[
+    float,
+    typer.Option(min=0.0, help="Changes of at most this are ties, as a fraction: 0.01 is a point."),
+]
+
+
+def clusters_from(path: Path | None) -> dict[str, str] | None:
+    """Read the clusters, if a file is named."""
+    return None if path is None else read_clusters(path)
 
 
 def given(**options: Any) -> dict[str, Any]:

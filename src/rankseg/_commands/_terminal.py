@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -37,7 +37,7 @@ def make_folder(folder: Path) -> None:
         fail(str(error))
 
 
-def tracker(description: str) -> Callable[[Sequence[str]], Iterable[str]]:
+def tracker(description: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
     """Return what shows a progress bar where somebody looks."""
     errors = Console(stderr=True)
     if not errors.is_terminal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.progress import track
 
 from rankseg import _tables
-from rankseg._commands._comparison import print_comparison, print_failures
+from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
+from rankseg._commands._options import BAND, CLUSTERS, clusters_from
 from rankseg._commands._terminal import fail, make_folder, open_console
 from rankseg.evaluation import (
     Case,
@@ -69,16 +70,20 @@ def compare_folder(
         MetricChoice, typer.Option(case_sensitive=False, help="What RankSEG maximises.")
     ] = MetricChoice.BOTH,
     solver: Annotated[
-        SolverChoice, typer.Option(case_sensitive=False, help="How RankSEG does it.")
-    ] = SolverChoice.RMA,
+        list[SolverChoice] | None,
+        typer.Option(
+            case_sensitive=False, help="How RankSEG does it, RMA by default; repeat it for several."
+        ),
+    ] = None,
     correlation: Annotated[
-        float,
+        list[float] | None,
         typer.Option(
             min=0.0,
-            help="In [0, 1): RankSEG is shown for labels that vary together so strongly, beside "
-            "the published rule, which takes them for independent. 0 leaves it alone.",
+            help="In [0, 1), 0.5 by default: RankSEG is shown for labels that vary together so "
+            "strongly, beside the published rule, which takes them for independent. 0 leaves it "
+            "alone; repeat it for several.",
         ),
-    ] = 0.5,
+    ] = None,
     predicted: Annotated[
         bool,
         typer.Option(
@@ -95,6 +100,12 @@ def compare_folder(
             "--prior-correction",
             help="Undo the class_weights of meta.json first, for argmax and RankSEG alike.",
         ),
+    ] = False,
+    clusters: CLUSTERS = None,
+    band: BAND = 0.0,
+    aggregates: Annotated[
+        bool,
+        typer.Option("--aggregates", help="Show the averages as four toolkits report them, too."),
     ] = False,
     output: Annotated[
         Path | None,
@@ -115,27 +126,35 @@ def compare_folder(
     )
     try:
         methods = standard_methods(
-            pruning_prob, metrics, [solver.value], sorted({0.0, correlation})
+            pruning_prob,
+            metrics,
+            [one.value for one in solver or [SolverChoice.RMA]],
+            sorted({0.0, *([0.5] if correlation is None else correlation)}),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    predict_above = pruning_prob if predicted else None
-    comparison, maps = _compare_folder(folder, methods, prior_correction, predict_above)
+    options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
+    options |= {"band": band} if band else {}
+    comparison, maps = _compare_folder(folder, methods, prior_correction, clusters, options)
     console = open_console()
     if prior_correction:
         console.print("Class weights undone: p / w, renormalised over the classes.\n")
     print_comparison(console, comparison, pruning_prob)
+    if aggregates:
+        print_aggregates(console, comparison)
     _tables.print_table(_tables.decision_table(comparison))
     if output is not None:
         _write_report(output, comparison, methods, maps, metrics[0])
         console.print(f"Written to {escape(str(output))}")
-    if comparison.failures:
-        print_failures(comparison)
-        raise typer.Exit(1)
+    print_not_compared(comparison)
 
 
 def _compare_folder(
-    folder: Path, methods: Sequence[Method], prior_correction: bool, predict_above: float | None
+    folder: Path,
+    methods: Sequence[Method],
+    prior_correction: bool,
+    clusters: Path | None,
+    options: dict[str, Any],
 ) -> tuple[Comparison, CaseFolder]:
     """Compare with a progress bar, or exit with the reason why nothing can be compared."""
     errors = Console(stderr=True)
@@ -149,9 +168,10 @@ def _compare_folder(
             methods,
             classes=maps.classes,
             ignore_index=maps.ignore_index,
-            predict_above=predict_above,
+            clusters=clusters_from(clusters),
+            **options,
         )
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         fail(str(error))
     return comparison, maps
 

@@ -1,0 +1,93 @@
+"""``rankseg calibrate``."""
+
+from __future__ import annotations
+
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from rankseg import _tables
+from rankseg._commands._options import CLUSTERS, clusters_from
+from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg.calibration import Calibration, cross_validate, fit
+from rankseg.evaluation import CaseFolder
+
+__all__ = ["calibrate"]
+
+LEGEND = (
+    "Of maps left out of the fit, by cross-validation over {folds} folds. NLL: mean negative "
+    "log-likelihood of a label, in nats. ECE: expected calibration error of the likeliest class, "
+    "and by class the mean over the classes, in points, over {bins} bins. volume: the sum of the "
+    "probabilities of a class over its true volume. Dice and IoU: points, mean per image, a class "
+    "counts where the label holds it; a loss is a reason to leave calibration away."
+)
+
+
+class KindChoice(str, Enum):
+    """What is fitted."""
+
+    TEMPERATURE = "temperature"
+    VECTOR = "vector"
+    BINARY = "binary"
+    PRIOR = "prior"
+
+
+def calibrate(
+    folder: Annotated[
+        Path, typer.Argument(help="Labelled maps, as for rankseg compare; not those trained on.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
+    ] = Path("calibration.json"),
+    kind: Annotated[
+        KindChoice,
+        typer.Option(
+            case_sensitive=False,
+            help="One scale; scale and offset by class; these for each class by itself; or the "
+            "class_weights of meta.json undone, without a fit.",
+        ),
+    ] = KindChoice.TEMPERATURE,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
+    bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
+    clusters: CLUSTERS = None,
+    seed: Annotated[int, typer.Option(help="Of the draws of pixels and folds.")] = 0,
+) -> None:
+    """Fit a calibration to labelled maps, and show what it changes on maps left out of the fit.
+
+    The file is taken by rankseg predict --calibration and RankSEG(calibration=...).
+    """
+    console = open_console()
+    try:
+        maps = CaseFolder.open(folder)
+        if kind is KindChoice.PRIOR:
+            if maps.class_weights is None:
+                fail(f"{folder / 'meta.json'} names no class_weights")
+            Calibration.from_class_weights(maps.class_weights).save(output)
+        else:
+            named = clusters_from(clusters)
+            own = None if named is None else [named.get(name, name) for name in maps.names]
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                told = cross_validate(
+                    maps,
+                    kind.value,
+                    folds=folds,
+                    clusters=own,
+                    bins=bins,
+                    seed=seed,
+                    track=tracker("Fitting"),
+                )
+                fitted = fit(maps, kind.value, ignore_index=maps.ignore_index, seed=seed)
+            fitted.save(output)
+            for message in dict.fromkeys(str(one.message) for one in caught):
+                console.print(f"Note: {escape(message)}")
+            _tables.print_table(_tables.calibration_table(told))
+            _tables.print_table(_tables.calibrated_decisions_table(told))
+            console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
+    except (TypeError, ValueError, OSError) as error:
+        fail(str(error))
+    console.print(f"Written to {escape(str(output))}")

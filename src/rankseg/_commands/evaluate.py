@@ -1,0 +1,77 @@
+"""``rankseg evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankseg import _tables
+from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
+from rankseg._commands._options import BAND, CLUSTERS, clusters_from
+from rankseg._commands._terminal import fail, make_folder, open_console, tracker
+from rankseg.evaluation import evaluate
+
+__all__ = ["evaluate_folders"]
+
+
+def evaluate_folders(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of predicted label maps, one for each method, the baseline first; then "
+            "the folder of true ones. Files are matched by name: png, npy, npz, nii, nii.gz, tif, "
+            "zarr.",
+        ),
+    ],
+    classes: Annotated[
+        str,
+        typer.Option(help="How many classes, or their names, separated by commas.", metavar="N"),
+    ],
+    ignore_index: Annotated[
+        int, typer.Option(help="Pixels whose true label is this do not count. -1: all do.")
+    ] = 255,
+    clusters: CLUSTERS = None,
+    band: BAND = 0.0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A folder to write cases.csv, classes.csv and summary.json to."
+        ),
+    ] = None,
+) -> None:
+    """Score label maps against the truth: several folders of them are compared case by case.
+
+    Exits with 1 if a case could not be scored; the others are scored all the same.
+    """
+    if len(folders) < 2:
+        raise typer.BadParameter("name a folder of predictions and the folder of true labels")
+    *predicted, truth = folders
+    names = [folder.name or str(folder) for folder in predicted]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in predicted]
+    if output is not None:
+        make_folder(output)
+    try:
+        comparison = evaluate(
+            dict(zip(names, predicted, strict=True)),
+            truth,
+            classes=int(classes) if classes.isdigit() else classes.split(","),
+            ignore_index=None if ignore_index == -1 else ignore_index,
+            clusters=clusters_from(clusters),
+            track=tracker("Scoring"),
+            **({"band": band} if band else {}),
+        )
+    except (TypeError, ValueError, ImportError, OSError) as error:
+        fail(str(error))
+    console = open_console()
+    if len(names) > 1:
+        print_comparison(console, comparison, None)
+    else:
+        _tables.print_table(_tables.score_table(comparison))
+    print_aggregates(console, comparison)
+    if output is not None:
+        comparison.write(output)
+        console.print(f"Written to {output}")
+    print_not_compared(comparison, "Not scored")

@@ -1,0 +1,95 @@
+"""``rankseg tune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from rankseg import _tables
+from rankseg._commands._options import CLUSTERS, clusters_from
+from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg.calibration import Calibration
+from rankseg.evaluation import CaseFolder
+from rankseg.tuning import standard_candidates, tune
+
+__all__ = ["tune_folder"]
+
+LEGEND = (
+    "points: the mean per image, and its change from argmax; best by itself, and so too good to "
+    "expect. held out: chosen without the fold it is scored on, which tells what choosing so is "
+    "worth on other cases; the rest is optimism. The simplest way within a standard error of the "
+    "best is chosen."
+)
+
+
+def tune_folder(
+    folder: Annotated[
+        Path, typer.Argument(help="Labelled maps, as for rankseg compare; not those trained on.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
+    ] = Path("tuned.json"),
+    metric: Annotated[str, typer.Option(help="dice or iou.")] = "dice",
+    counted: Annotated[
+        str,
+        typer.Option(
+            help="label: a class counts where the label holds it. either: a class predicted where "
+            "it is absent scores 0."
+        ),
+    ] = "either",
+    solver: Annotated[
+        list[str] | None, typer.Option(help="To try; repeat it. By default RMA and joint.")
+    ] = None,
+    correlation: Annotated[
+        list[float] | None, typer.Option(help="To try; repeat it. By default 0 and 0.5.")
+    ] = None,
+    pruning_prob: Annotated[
+        list[float] | None, typer.Option(help="To try; repeat it. By default 0, 0.5 and 0.8.")
+    ] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="To try; repeat it. By default 1.")
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None, typer.Option(help="Files of rankseg calibrate to try; repeat it.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
+    clusters: CLUSTERS = None,
+    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+) -> None:
+    """Choose solver, correlation, pruning and temperature on labelled maps, by cross-validation.
+
+    Argmax is always among the candidates. The file holds options for RankSEG.
+    """
+    try:
+        maps = CaseFolder.open(folder)
+        candidates = standard_candidates(
+            metric,  # type: ignore[arg-type]
+            classes=len(maps.read(maps.names[0]).probs),
+            solvers=solver or ("RMA", "joint"),
+            correlations=correlation or (0.0, 0.5),
+            pruning_probs=pruning_prob or (0.0, 0.5, 0.8),
+            temperatures=temperature or (1.0,),
+            calibrations=[Calibration.load(path) for path in calibration or ()],
+        )
+        tuned = tune(
+            maps,
+            metric,  # type: ignore[arg-type]
+            counted=counted,  # type: ignore[arg-type]
+            candidates=candidates,
+            folds=folds,
+            clusters=clusters_from(clusters),
+            seed=seed,
+            track=tracker("Deciding"),
+        )
+        tuned.save(output)
+    except (TypeError, ValueError, OSError) as error:
+        fail(str(error))
+    console = open_console()
+    _tables.print_table(_tables.tuning_table(tuned, metric, counted))  # type: ignore[arg-type]
+    console.print(LEGEND + "\n", style="dim")
+    for warning in tuned.warnings:
+        console.print(f"Note: {escape(warning)}.")
+    console.print(f"Chosen: {escape(tuned.chosen.name)}. Written to {escape(str(output))}")

@@ -1,0 +1,119 @@
+"""Choosing how to decide, on cases where it is known what is best."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg import RankSEG
+from rankseg.calibration import Calibration
+from rankseg.evaluation import Case
+from rankseg.tuning import Candidate, standard_candidates, tune
+
+ARGMAX, DICE = Candidate({"metric": "acc"}), Candidate({"metric": "dice"})
+
+
+def drawn(cases, temperature=1.0, seed=0, pixels=400):
+    """Return maps of one class and labels drawn from them at some temperature."""
+    rng = np.random.default_rng(seed)
+    for number in range(cases):
+        logits = 2 * rng.normal(size=pixels) - 1.5
+        label = rng.random(pixels) < 1 / (1 + np.exp(-logits / temperature))
+        probs = 1 / (1 + np.exp(-logits))
+        yield Case(
+            f"case {number:02}", torch.from_numpy(probs)[None], torch.from_numpy(label).long()
+        )
+
+
+def test_chooses_what_gains_and_expects_as_much_of_other_cases():
+    cases = list(drawn(40))
+    tuned = tune(cases, candidates=[ARGMAX, DICE])
+    assert tuned.options == {"metric": "dice"}
+    assert tuned.gain == tuned.comparison.difference("dice").mean > 0.02
+    # One candidate is chosen in every fold, so that nothing is gained by choosing.
+    assert set(tuned.picked) == {"dice"}
+    assert tuned.optimism == pytest.approx(0.0, abs=1e-12)
+    assert tuned.held_out.mean == pytest.approx(tuned.gain)
+    assert not any("may do as well" in warning for warning in tuned.warnings)
+
+
+def test_finds_the_temperature_the_labels_were_drawn_at():
+    temperatures = (0.5, 2.0, 4.0)
+    candidates = standard_candidates(
+        classes=1, solvers=["RMA"], correlations=[0.0], pruning_probs=[0.5],
+        temperatures=temperatures,
+    )  # fmt: skip
+    assert [one.name for one in candidates] == [
+        "argmax",
+        "dice",
+        "dice T=0.5",
+        "dice T=2",
+        "dice T=4",
+    ]
+    for temperature in (0.5, 4.0):
+        tuned = tune(drawn(60, temperature), candidates=candidates)
+        assert tuned.options["calibration"].scale == (1 / temperature,)
+
+
+def test_choosing_among_chance_is_optimistic_and_warned_of():
+    rng = np.random.default_rng(0)
+    cases = []
+    for number in range(8):
+        probs = torch.from_numpy(rng.random((1, 30)))
+        cases.append(Case(f"{number}", probs, torch.from_numpy(rng.integers(0, 2, 30))))
+    noise = [Candidate({"metric": "dice", "pruning_prob": p / 100, "smooth": float(s)})
+             for p in range(3) for s in range(4)]  # fmt: skip
+    tuned = tune(cases, candidates=[ARGMAX, *noise], folds=4)
+    assert any("8 cases are too few" in warning for warning in tuned.warnings)
+    assert any("say nothing about presence" in warning for warning in tuned.warnings)
+
+
+def test_the_simplest_within_a_standard_error():
+    same = Candidate({"metric": "dice", "pruning_prob": 0.4})
+    tuned = tune(drawn(12), candidates=[ARGMAX, DICE, same])
+    assert tuned.chosen is DICE
+    worse = list(drawn(12, temperature=0.05))
+    assert tune(worse, candidates=[ARGMAX, DICE]).options == {"metric": "acc"}
+
+
+def test_clusters_stay_together():
+    cases = list(drawn(12))
+    clusters = {case.name: f"patient {number // 4}" for number, case in enumerate(cases)}
+    tuned = tune(cases, candidates=[ARGMAX, DICE], folds=3, clusters=clusters)
+    assert len(tuned.picked) == 3
+    assert any("3 clusters are too few" in warning for warning in tuned.warnings)
+    with pytest.raises(ValueError, match="folds must be from 2 to the 3 clusters, got 5"):
+        tune(cases, candidates=[ARGMAX, DICE], clusters=clusters)
+    with pytest.raises(ValueError, match="clusters must have an entry for every case"):
+        tune(cases, candidates=[ARGMAX, DICE], clusters={})
+
+
+def test_what_is_saved_decides_the_same(tmp_path):
+    (case,) = drawn(1)
+    candidates = [
+        ARGMAX,
+        Candidate({"metric": "iou", "correlation": 0.3,
+                   "calibration": Calibration("sigmoid", [0.7], [0.2])}),
+    ]  # fmt: skip
+    tuned = tune(drawn(12, temperature=3.0), "iou", candidates=candidates)
+    tuned.save(tmp_path / "tuned.json")
+    saved = json.loads((tmp_path / "tuned.json").read_text())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "tuned.calibration.json",
+        "tuned.json",
+    ]
+    decided = RankSEG(**saved["options"])(case.probs[None])
+    assert torch.equal(decided, RankSEG(**tuned.options)(case.probs[None]))
+    assert saved["held_out"]["mean"] == tuned.held_out.mean
+
+
+def test_wrong_options():
+    with pytest.raises(ValueError, match="candidates must begin with"):
+        tune(drawn(3), candidates=[DICE])
+    with pytest.raises(ValueError, match="metric must be one of"):
+        tune(drawn(3), "f1")
+    with pytest.raises(ValueError, match="cases must hold one at least"):
+        tune([])
