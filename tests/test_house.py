@@ -74,6 +74,7 @@ LAYERS = [
     {"rankseg._fit", "rankseg.tuning"},
     {"rankseg.calibration"},
     {"rankseg.plots", "rankseg._tables"},
+    {"rankseg.report"},
     {"rankseg._commands._options", "rankseg._commands._terminal"},
     {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
     | {"rankseg._commands.calibrate", "rankseg._commands.nnunet", "rankseg._commands.predict"}

@@ -1,4 +1,7 @@
-"""Pictures of decisions beside the truth, as PNG files. Needs ``pip install 'rankseg[cli]'``."""
+"""Pictures of decisions, differences and probabilities. Needs ``pip install 'rankseg[cli]'``.
+
+All but `comparison_figure` return a matplotlib ``Figure``, which needs no display.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from rankseg._colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
 from rankseg._differences import TIE
 from rankseg._files import write_whole
+from rankseg.calibration import Reliability
 from rankseg.evaluation import Case, Comparison, Counted, Method
 from rankseg.metrics import Metric
 
@@ -23,13 +27,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Example", "comparison_figure", "gain_and_loss"]
+__all__ = [
+    "Example",
+    "comparison_figure",
+    "draw_examples",
+    "gain_and_loss",
+    "paired_differences",
+    "reliability_diagram",
+    "score_by_cut",
+    "volume_changes",
+]
 
 Labels: TypeAlias = NDArray[np.integer[Any]]
 
 # What became of a pixel under the first method and the last.
 BOTH_RIGHT, SAME_ERROR, LAST_RIGHT, FIRST_RIGHT, BOTH_WRONG, IGNORED = range(6)
 VERDICT_COLOURS: Final = ("#EDEDED", "#BDBDBD", "#0072B2", "#D55E00", "#000000", IGNORED_COLOUR)
+
+GAIN_COLOUR: Final = "#0072B2"
+LOSS_COLOUR: Final = "#D55E00"
+LINE_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#882255", "#332288", "#777777")
+MARKERS: Final = "osD^vPX"
+METRIC_NAMES: Final[dict[Metric, str]] = {"dice": "Dice", "iou": "IoU"}
+POINTS: Final = 100
+MOST_CURVES: Final = 12
+MOST_POINTS: Final = 400  # of a curve: more are not seen
 
 DOTS_PER_INCH: Final = 150
 PANEL_WIDTH: Final = 2.8  # inches, like everything below
@@ -127,15 +149,274 @@ def comparison_figure(
     >>> example = Example("eye", truth, {"argmax": 0 * truth, "RankSEG dice": truth})
     >>> comparison_figure("eye.png", [example], ["background", "line"])  # doctest: +SKIP
     """
+    figure = draw_examples(examples, classes, ignore_index=ignore_index)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=DOTS_PER_INCH)
+    write_whole(Path(path), picture.getvalue())
+
+
+def draw_examples(
+    examples: Sequence[Example], classes: Sequence[str], *, ignore_index: int | None = None
+) -> Figure:
+    """Draw what `comparison_figure` writes; arguments and errors are the same."""
     _require_matplotlib()
     methods = {tuple(example.predictions) for example in examples}
     if len(methods) != 1:
         raise ValueError(f"examples must be at least one, all of the same methods, got {methods}")
     flat = [_most_different_slice(example, ignore_index) for example in examples]
-    figure = _draw(flat, classes, ignore_index)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DOTS_PER_INCH)
-    write_whole(Path(path), picture.getvalue())
+    return _draw(flat, classes, ignore_index)
+
+
+def paired_differences(
+    comparison: Comparison,
+    method: str,
+    metric: Metric = "dice",
+    counted: Counted = "label",
+) -> Figure:
+    """Draw by how much a method scores more than the first, case by case.
+
+    Bars are cases in order of their difference, in points; the band is the 95 % bootstrap interval
+    of the mean.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Of at least two methods.
+    method : str
+        Not the first.
+    metric, counted
+        As for `rankseg.evaluation.Comparison.differences`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    ValueError
+        If a name is not one of those allowed.
+    """
+    figure, (axes,) = _figure(6.4, 3.2)
+    values = comparison.differences(method, metric, counted)
+    values = POINTS * np.sort(values[~np.isnan(values)])
+    told = comparison.difference(method, metric, counted)
+    colours = np.where(values > POINTS * comparison.band, GAIN_COLOUR, LOSS_COLOUR)
+    axes.bar(np.arange(len(values)), values, width=1.0, color=colours.tolist())
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axhline(POINTS * told.mean, color="black", linestyle="--", linewidth=1.2, label="mean")
+    if not math.isnan(told.low):
+        label = "95 % interval of the mean"
+        axes.axhspan(POINTS * told.low, POINTS * told.high, color="black", alpha=0.12, label=label)
+    axes.set_xlabel(f"{len(values)} cases, in order of the difference")
+    axes.set_xticks([])
+    axes.set_ylabel(f"{METRIC_NAMES[metric]}, points")
+    _title(axes, f"{method} minus {comparison.methods[0]}: {told.wins} won, {told.losses} lost")
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def volume_changes(comparison: Comparison, methods: Sequence[str] | None = None) -> Figure:
+    """Draw the predicted over the true volume of every class, over the whole data set.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Whose classes are drawn that a label holds.
+    methods : sequence of str, optional
+        By default all.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    """
+    names = list(methods or comparison.methods)
+    held = comparison.images_by_class > 0
+    classes = [name for name, there in zip(comparison.classes, held, strict=True) if there]
+    figure, (axes,) = _figure(6.4, 1.4 + 0.28 * len(classes))
+    places = np.arange(len(classes))
+    for number, name in enumerate(names):
+        counts = comparison.counts[name].total()
+        predicted, true = (counts.tp + counts.fp)[0].numpy(), (counts.tp + counts.fn)[0].numpy()
+        ratio = predicted[held] / true[held]
+        shift = 0.6 * ((number + 0.5) / len(names) - 0.5)
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(
+            ratio, places + shift, marker, color=_line_colour(number), label=name, markersize=5
+        )
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(places, classes)
+    axes.invert_yaxis()
+    axes.set_xlabel("predicted volume / true volume")
+    _title(axes, f"Volumes over {len(comparison.cases)} cases")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def reliability_diagram(told: Reliability) -> Figure:
+    """Draw how often what was given a probability came true, for the likeliest class and each.
+
+    Parameters
+    ----------
+    told : rankseg.calibration.Reliability
+        Bins without pixels are left out.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    """
+    figure, (left, right) = _figure(8.4, 3.8, columns=2)
+    for axes in (left, right):
+        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+        axes.set_xlabel("probability given, mean of the bin")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+    left.set_ylabel("share that came true")
+    shares = told.top_count / max(1, told.pixels)
+    middle = (told.edges[1:] + told.edges[:-1]) / 2
+    width = np.diff(told.edges)
+    left.bar(middle, shares, width=width, color="#BBBBBB", label="share of the pixels")
+    left.plot(told.top_confidence, told.top_frequency, "o-", color=GAIN_COLOUR, label="likeliest")
+    _title(left, f"Likeliest class: ECE {POINTS * told.ece:.2f} points")
+    left.legend(fontsize=8, frameon=False)
+    for number, name in enumerate(told.classes):
+        right.plot(
+            told.confidence[number],
+            told.frequency[number],
+            MARKERS[number % len(MARKERS)] + "-",
+            color=_line_colour(number),
+            label=name,
+            markersize=3.5,
+            linewidth=1,
+        )
+    _title(right, f"By class: mean ECE {POINTS * told.mean_classwise_ece:.2f} points")
+    right.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def score_by_cut(
+    case: Case,
+    metric: Metric = "dice",
+    *,
+    classes: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+    pruning_prob: float = 0.5,
+) -> Figure:
+    """Draw the score of the mask ``p > cut`` against the cut, for each class of a case.
+
+    Solid: with the label. Dashed: as RMA expects it of the probabilities alone, whose best cut is
+    marked; dotted is 1/2. Where the two curves differ, the probabilities do.
+
+    Parameters
+    ----------
+    case : Case
+        At most twelve classes are drawn, those that the label holds or the map exceeds
+        ``pruning_prob`` in.
+    metric : {'dice', 'iou'}
+        The score.
+    classes : sequence of str, optional
+        Names; by default numbers.
+    ignore_index : int, optional
+        Pixels whose label has this value are left out of both.
+    pruning_prob : float
+        In [0, 1].
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    ValueError
+        If no class is to be drawn.
+    """
+    probs, label = case.probs.flatten(1).double().numpy(), case.label.flatten().numpy()
+    if ignore_index is not None:
+        probs, label = probs[:, label != ignore_index], label[label != ignore_index]
+    first = 1 if len(probs) == 1 else 0
+    names = classes or [f"class {number}" for number in range(len(probs))]
+    shown = [
+        number
+        for number in range(len(probs))
+        if probs.shape[1]
+        and ((label == number + first).any() or probs[number].max() > pruning_prob)
+    ][:MOST_CURVES]
+    if not shown:
+        raise ValueError(f"case must have a class to draw, {case.name} has none")
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, grid = _figure(3.1 * columns, 2.3 * rows, columns=columns, rows=rows)
+    for axes, number in zip(grid, shown, strict=False):
+        _draw_curves(axes, probs[number], label == number + first, metric)
+        _title(axes, names[number])
+    for axes in grid[len(shown) :]:
+        axes.set_axis_off()
+    for axes in grid[max(0, len(shown) - columns) : len(shown)]:
+        axes.set_xlabel("cut")
+    grid[0].set_ylabel(METRIC_NAMES[metric])
+    grid[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _draw_curves(axes: Axes, probs: NDArray[Any], hit: NDArray[np.bool_], metric: Metric) -> None:
+    order = np.argsort(-probs, kind="stable")
+    values = probs[order]
+    taken = np.arange(1, len(values) + 1)
+    ends = np.append(values[1:] < values[:-1], True)  # a mask holds all or none of equal values
+    mass, hits = values.cumsum(), hit[order].cumsum()
+    if metric == "dice":
+        achieved = 2 * hits / (taken + hit.sum())
+        expected = 2 * mass / (taken + values.sum() + 1)
+    else:
+        achieved = hits / (taken + hit.sum() - hits)
+        expected = mass / (taken + values.sum() - mass)
+    cuts = np.append(values[1:], 0.0)
+    best = int(np.where(ends, expected, -1.0).argmax())
+    kept = np.flatnonzero(ends)
+    kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), MOST_POINTS)).astype(int)]
+    axes.plot(cuts[kept], achieved[kept], color=GAIN_COLOUR, label="achieved")
+    axes.plot(cuts[kept], expected[kept], "--", color=LOSS_COLOUR, label="expected")
+    axes.axvline(cuts[best], color="black", linewidth=0.9)
+    axes.axvline(0.5, color="black", linewidth=0.9, linestyle=":")
+    axes.plot(cuts[best], achieved[best], "o", color="black", markersize=4, label="chosen")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+
+
+def _figure(
+    width: float, height: float, *, columns: int = 1, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its axes, row by row."""
+    _require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes: list[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.tick_params(labelsize=8)
+    return figure, axes
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=9.5, parse_math=False)
+
+
+def _line_colour(number: int) -> str:
+    return LINE_COLOURS[number % len(LINE_COLOURS)]
 
 
 def gain_and_loss(
@@ -187,7 +468,7 @@ def gain_and_loss(
             f"{method} {_points(comparison.by_image(method, metric, counted)[index])}"
             for method in (first, last)
         )
-        measure = {"dice": "Dice", "iou": "IoU"}[metric]
+        measure = METRIC_NAMES[metric]
         title = f"{kind.capitalize()}: {_shortened(name)}, mean {measure} {scores}"
         image = (images or {}).get(name)
         examples.append(_decided(title, read(name), methods, image))

@@ -16,6 +16,7 @@ from rankseg import _tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, clusters_from
 from rankseg._commands._terminal import fail, make_folder, open_console
+from rankseg.calibration import reliability
 from rankseg.evaluation import (
     Case,
     CaseFolder,
@@ -27,6 +28,7 @@ from rankseg.evaluation import (
 )
 from rankseg.metrics import Metric
 from rankseg.plots import comparison_figure, gain_and_loss
+from rankseg.report import write_report
 
 __all__ = ["compare_folder"]
 
@@ -107,6 +109,10 @@ def compare_folder(
         bool,
         typer.Option("--aggregates", help="Show the averages as four toolkits report them, too."),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="An HTML file to write, with pictures and all.", dir_okay=False),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -146,6 +152,9 @@ def compare_folder(
     if output is not None:
         _write_report(output, comparison, methods, maps, metrics[0])
         console.print(f"Written to {escape(str(output))}")
+    if report is not None:
+        _write_html(report, comparison, methods, maps, metrics[0])
+        console.print(f"Report: {escape(str(report))}")
     print_not_compared(comparison)
 
 
@@ -194,4 +203,30 @@ def _write_report(
             folder / EXAMPLE_PICTURE, examples, classes, ignore_index=maps.ignore_index
         )
     except OSError as error:
+        fail(str(error))
+
+
+def _write_html(
+    path: Path,
+    comparison: Comparison,
+    methods: Sequence[Method],
+    maps: CaseFolder,
+    metric: Metric,
+) -> None:
+    """Write the report, with the reliability of the maps."""
+    try:
+        told = reliability(maps, classes=maps.classes, ignore_index=maps.ignore_index)
+        corrected = ", class weights undone" if maps.prior_correction else ""
+        write_report(
+            path,
+            comparison,
+            methods=methods,
+            read=maps.read,
+            metric=metric,
+            reliability=told,
+            ignore_index=maps.ignore_index,
+            title=f"{maps.path.name}: argmax against RankSEG",
+            made=f"rankseg compare {maps.path.name}{corrected}.",
+        )
+    except (ImportError, OSError, ValueError) as error:
         fail(str(error))

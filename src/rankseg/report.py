@@ -1,0 +1,288 @@
+"""A comparison as one HTML file that can be sent to somebody. Needs ``pip install 'rankseg[cli]'``.
+
+The file loads nothing: pictures are in it, there is no script, and it can be printed.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rankseg import __version__, plots
+from rankseg._differences import Difference
+from rankseg._files import write_whole
+from rankseg._optional import require
+from rankseg.calibration import Reliability
+from rankseg.evaluation import Case, Comparison, Counted, Method
+from rankseg.metrics import METRICS, Metric
+from rankseg.plots import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["write_report"]
+
+TEMPLATE: Final = "report.html"
+DOTS_PER_INCH: Final = 110
+COUNTED: Final[dict[Counted, str]] = {
+    "label": "a class counts where the label holds it",
+    "either": "a class predicted where it is absent scores 0",
+}
+
+
+@dataclass(frozen=True)
+class _Table:
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    alt: str
+    data: str
+
+    @classmethod
+    def of(cls, figure: Figure, alt: str) -> _Picture:
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
+        return cls(alt, base64.b64encode(content.getvalue()).decode())
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    tables: Sequence[_Table] = ()
+    pictures: Sequence[_Picture] = ()
+    note: str = ""
+
+
+def write_report(
+    path: str | PathLike[str],
+    comparison: Comparison,
+    *,
+    methods: Sequence[Method] = (),
+    read: Callable[[str], Case] | None = None,
+    metric: Metric = "dice",
+    reliability: Reliability | None = None,
+    ignore_index: int | None = None,
+    title: str = "argmax against RankSEG",
+    made: str = "",
+) -> None:
+    """Write a comparison as a self-contained HTML file: answer, tables, pictures, cases left out.
+
+    Parameters
+    ----------
+    path : path
+        The file, replaced if there is one; it is there whole or not at all.
+    comparison : Comparison
+        Of two methods or more. The answer is about the last one that names ``metric``, or the
+        last.
+    methods : sequence of Method
+        Those compared, to draw the cases of most gain and loss; with ``read`` only.
+    read : callable, optional
+        Returns the case of a name. Without it no case is drawn.
+    metric : {'dice', 'iou'}
+        What the answer and the pictures are about; tables have both.
+    reliability : Reliability, optional
+        Of the same maps.
+    ignore_index : int, optional
+        The label of pixels that have no truth.
+    title, made : str
+        The heading, and a sentence on what was compared and how.
+
+    Raises
+    ------
+    ImportError
+        If jinja2 or matplotlib is missing.
+    ValueError
+        If there is nothing to compare with.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> from rankseg.report import write_report
+    >>> write_report("report.html", comparison)  # doctest: +SKIP
+    """
+    jinja2 = require("jinja2", "cli", "a report")
+    if len(comparison.methods) < 2:
+        raise ValueError(f"comparison must be of two methods at least, got {comparison.methods}")
+    method = _main_method(comparison, metric)
+    source = resources.files("rankseg").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    content = environment.from_string(source).render(
+        title=title,
+        cases=len(comparison.cases),
+        classes=len(comparison.classes),
+        clusters=len(set(comparison.clusters)) if comparison.clusters else 0,
+        answer=list(_answer(comparison, method, metric)),
+        sections=[
+            *_tables(comparison, method),
+            *_pictures(comparison, method, metric, reliability),
+            *_cases(comparison, methods, read, method, metric, ignore_index),
+        ],
+        made=f"{made} rankseg {__version__}.".strip(),
+        failures=comparison.failures,
+    )
+    write_whole(Path(path), content.encode())
+
+
+def _main_method(comparison: Comparison, metric: Metric) -> str:
+    others = comparison.methods[1:]
+    fitting = [name for name in others if metric in name.split()]
+    return (fitting or list(others))[0]
+
+
+def _answer(comparison: Comparison, method: str, metric: Metric) -> Iterator[str]:
+    """Say in sentences what came out."""
+    told = comparison.difference(method, metric)
+    baseline, name = comparison.methods[0], METRIC_NAMES[metric]
+    units = "cases" if comparison.clusters is None else "clusters"
+    yield (
+        f"On these {len(comparison.cases)} cases {method} changes the mean {name} of "
+        f"{baseline} by {_signed(told.mean)} points (95 % interval {_interval(told)}, over "
+        f"{units}): {told.wins} cases won, {told.losses} lost, {told.ties} tied."
+    )
+    if math.isnan(told.low):
+        yield "One case or cluster says nothing about others."
+    elif told.low > 0:
+        yield f"The interval is above 0: {method} is better on cases like these."
+    elif told.high < 0:
+        yield f"The interval is below 0: {method} is worse on cases like these."
+    else:
+        yield "The interval includes 0: these cases do not tell which of the two is better."
+    if comparison.predicted is not None:
+        gain = comparison.predicted_gain(method, metric)
+        yield (
+            f"The probabilities themselves promise {_signed(gain)} points. Where the two differ, "
+            "the probabilities are not what they claim to be."
+        )
+
+
+def _tables(comparison: Comparison, method: str) -> Iterator[_Section]:
+    yield _Section(
+        "Per image",
+        [_by_image(comparison, metric, counted) for counted in COUNTED for metric in METRICS],
+        note="mean: over the classes of an image, then images. change: from the first method, "
+        "paired by image. p: signed-rank and sign test, two-sided. C: over the images of a class, "
+        "then classes. D: counts summed over the data set first.",
+    )
+    yield _Section("Per class", [_by_class(comparison, method, metric) for metric in METRICS])
+
+
+def _by_image(comparison: Comparison, metric: Metric, counted: Counted) -> _Table:
+    rows = []
+    for method in comparison.methods:
+        means = comparison.aggregates(method, metric, counted)
+        cells = [""] * 5
+        if method != comparison.methods[0]:
+            told = comparison.difference(method, metric, counted)
+            record = f"{told.wins} / {told.losses} / {told.ties}"
+            cells = [_signed(told.mean), _interval(told), record]
+            cells += _chances(comparison, method, metric, counted)
+        rows.append([method, _points(means["I"]), *cells, *map(_points, (means["C"], means["D"]))])
+    head = ["method", "mean", "change", "95 % interval", "won / lost / tied"]
+    head += ["p, ranks", "p, signs", "C", "D"]
+    return _Table(head, rows, f"{METRIC_NAMES[metric]}, {COUNTED[counted]}")
+
+
+def _chances(comparison: Comparison, method: str, metric: Metric, counted: Counted) -> list[str]:
+    try:
+        told = comparison.tests(method, metric, counted)
+    except ImportError:
+        return ["-", "-"]
+    return ["-" if math.isnan(p) else f"{p:.3g}" for p in (told.wilcoxon, told.sign)]
+
+
+def _by_class(comparison: Comparison, method: str, metric: Metric) -> _Table:
+    baseline = comparison.methods[0]
+    theirs, ours = (comparison.by_class(name, metric) for name in (baseline, method))
+    rows = [
+        [name, str(images), _points(before), _points(after), _signed(after - before)]
+        for name, images, before, after in zip(
+            comparison.classes, comparison.images_by_class, theirs, ours, strict=True
+        )
+    ]
+    caption = f"{METRIC_NAMES[metric]}, mean over the images whose label holds the class"
+    return _Table(["class", "images", baseline, method, "change"], rows, caption)
+
+
+def _pictures(
+    comparison: Comparison, method: str, metric: Metric, reliability: Reliability | None
+) -> Iterator[_Section]:
+    name = METRIC_NAMES[metric]
+    figure = plots.paired_differences(comparison, method, metric)
+    yield _Section(
+        "Case by case", pictures=[_Picture.of(figure, f"{name} of every case against the first")]
+    )
+    figure = plots.volume_changes(comparison, [comparison.methods[0], method])
+    yield _Section(
+        "Volumes",
+        pictures=[_Picture.of(figure, "predicted over true volume by class")],
+        note="Over the whole data set. Where a class covers more than it should under every "
+        "method, its probabilities are too large.",
+    )
+    if reliability is not None:
+        yield _Section(
+            "Can the probabilities be taken at their word?",
+            pictures=[_Picture.of(plots.reliability_diagram(reliability), "reliability diagram")],
+            note="A point below the line: less came true than was claimed. RankSEG takes "
+            "probabilities at their word; `rankseg calibrate` mends them. Negative log-likelihood "
+            f"{reliability.nll:.4f} nats by pixel.",
+        )
+
+
+def _cases(
+    comparison: Comparison,
+    methods: Sequence[Method],
+    read: Callable[[str], Case] | None,
+    method: str,
+    metric: Metric,
+    ignore_index: int | None,
+) -> Iterator[_Section]:
+    """Draw the cases of most gain and loss, and the curves of one of them."""
+    if read is None or not methods:
+        return
+    known = {one.name: one for one in methods}
+    drawn = [known[comparison.methods[0]], known[method]]
+    examples = plots.gain_and_loss(comparison, drawn, read, metric=metric)
+    classes = comparison.classes
+    named = ("background", *classes) if len(classes) == 1 else classes
+    figure = plots.draw_examples(examples, named, ignore_index=ignore_index)
+    yield _Section(
+        "Most gain and most loss", pictures=[_Picture.of(figure, "truth, decisions, differences")]
+    )
+    differences = np.nan_to_num(comparison.differences(method, metric))
+    name = comparison.cases[int(np.abs(differences).argmax())]
+    curves = plots.score_by_cut(read(name), metric, classes=classes, ignore_index=ignore_index)
+    yield _Section(
+        f"{METRIC_NAMES[metric]} against the cut: {name}",
+        pictures=[_Picture.of(curves, "score of the mask above a cut, by class")],
+        note="The case in which the decision matters most. Solid: the score of the mask p > cut. "
+        "Dashed: as expected of the probabilities alone, whose best cut is chosen; dotted is 1/2.",
+    )
+
+
+def _points(score: float) -> str:
+    return "-" if math.isnan(score) else f"{100 * score:.2f}"
+
+
+def _signed(difference: float) -> str:
+    if math.isnan(difference):
+        return "-"
+    rounded = round(100 * difference, 2)
+    return "0.00" if rounded == 0 else f"{rounded:+.2f}"
+
+
+def _interval(told: Difference) -> str:
+    return "-" if math.isnan(told.low) else f"{_signed(told.low)} to {_signed(told.high)}"
