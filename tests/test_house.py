@@ -74,11 +74,11 @@ LAYERS = [
     {"rankseg._fit", "rankseg.tuning"},
     {"rankseg.calibration"},
     {"rankseg.plots", "rankseg._tables"},
-    {"rankseg.report"},
+    {"rankseg.app", "rankseg.report"},
     {"rankseg._commands._options", "rankseg._commands._terminal"},
     {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
     | {"rankseg._commands.calibrate", "rankseg._commands.nnunet", "rankseg._commands.predict"}
-    | {"rankseg._commands.tune"},
+    | {"rankseg._commands.app", "rankseg._commands.tune"},
     {"rankseg._commands.compare", "rankseg._commands.demo", "rankseg._commands.evaluate"},
     {"rankseg._commands"},
     {"rankseg.cli"},

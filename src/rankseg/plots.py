@@ -32,6 +32,7 @@ __all__ = [
     "comparison_figure",
     "draw_examples",
     "gain_and_loss",
+    "paint_labels",
     "paired_differences",
     "reliability_diagram",
     "score_by_cut",
@@ -165,6 +166,30 @@ def draw_examples(
         raise ValueError(f"examples must be at least one, all of the same methods, got {methods}")
     flat = [_most_different_slice(example, ignore_index) for example in examples]
     return _draw(flat, classes, ignore_index)
+
+
+def paint_labels(labels: Labels, classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Return labels in the colours of the other pictures.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Integer (height, width); what is no class, such as void, is white.
+    classes : sequence of str
+        The names of the labels from 0; a first one called ``background`` is dark.
+
+    Returns
+    -------
+    ndarray
+        uint8 (height, width, 3).
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    """
+    _require_matplotlib()
+    return np.rint(255 * _paint(labels, _class_colours(classes))).astype(np.uint8)
 
 
 def paired_differences(

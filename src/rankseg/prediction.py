@@ -208,7 +208,7 @@ class _Maps:
 
 
 @dataclass(frozen=True)
-class _HuggingFace:
+class HuggingFace:
     """Images, by a model of Transformers and its processor."""
 
     model: Any
@@ -217,7 +217,7 @@ class _HuggingFace:
     endings = IMAGES
 
     @classmethod
-    def open(cls, name: str, options: dict[str, Any]) -> _HuggingFace:
+    def open(cls, name: str, options: dict[str, Any]) -> HuggingFace:
         package = require("transformers", "transformers", "deciding images by a model of the hub")
         try:
             model = package.AutoModelForSemanticSegmentation.from_pretrained(name).eval()
@@ -227,7 +227,7 @@ class _HuggingFace:
 
     @torch.no_grad()
     def labels(self, path: Path) -> tuple[NDArray[Any], None]:
-        image = _read_image(path)
+        image = read_image(path)
         outputs = self.model(**self.processor(image, return_tensors="pt"))
         size = [image.shape[:2]]
         (decided,) = transformers.postprocess(
@@ -248,7 +248,7 @@ class _Program:
 
     @torch.no_grad()
     def labels(self, path: Path) -> tuple[NDArray[Any], None]:
-        image = torch.from_numpy(_read_image(path)).movedim(-1, 0)[None] / 255
+        image = torch.from_numpy(read_image(path)).movedim(-1, 0)[None] / 255
         maps = self.network((image - self.mean) / self.std)
         for name in ("logits", "out"):
             if isinstance(maps, dict) and name in maps:
@@ -269,7 +269,7 @@ def _open_model(
 ) -> _Source:
     path = Path(model)
     if path.suffix not in (*SCRIPTED, EXPORTED):
-        return _HuggingFace.open(str(model), options)
+        return HuggingFace.open(str(model), options)
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}")
     try:
@@ -290,7 +290,7 @@ def _load_network(path: Path) -> Callable[[Tensor], Any]:
     return network
 
 
-def _read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image as uint8 (height, width, 3)."""
     image = require("PIL.Image", "files", "reading images").open(path)
     return np.array(image.convert("RGB"))

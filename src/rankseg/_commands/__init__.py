@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rankseg import __version__
+from rankseg._commands import app as page
 from rankseg._commands import (
     calibrate,
     compare,
@@ -56,4 +57,5 @@ app.command()(calibrate.calibrate)
 app.command("tune")(tune.tune_folder)
 app.command()(nnunet.nnunet)
 app.command()(export.export)
+app.command("app")(page.app)
 app.command()(info.info)

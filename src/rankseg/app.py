@@ -1,0 +1,274 @@
+"""A page to look at decisions in a browser. Needs ``pip install 'rankseg[app]'``.
+
+`show` decides one case and makes what the page shows of it; `build` is the page around it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rankseg._api import RankSEG
+from rankseg._demo import load_sample
+from rankseg._formats import IMAGES, MAPS, ending_of, read_maps, write_labels
+from rankseg._optional import require
+from rankseg.plots import paint_labels
+
+__all__ = ["Shown", "build", "show"]
+
+METRICS: Final = ("dice", "iou")
+SOLVERS: Final = ("RMA", "joint", "exact")
+HEAD: Final = ("class", "volume argmax", "volume", "cut", "expected argmax", "expected")
+SAME, DIFFERENT = (237, 237, 237), (213, 94, 0)
+SIDE: Final = 420
+"""Pixels a picture has at least: small maps are shown with larger pixels."""
+
+INTRODUCTION: Final = """# RankSEG beside argmax
+The same probabilities, decided by argmax and so that the expected Dice or IoU is largest.
+Expected scores are what the probabilities promise, without any label."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the page shows of one case.
+
+    Attributes
+    ----------
+    argmax, ours, difference : ndarray
+        uint8 (height, width, 3): the labels in colours, and where they differ.
+    rows : list of list of str
+        By class: name, volumes in pixels, cut, expected scores.
+    labels : ndarray
+        int64 (*spatial): the decision.
+    summary : str
+        One sentence.
+    """
+
+    argmax: NDArray[np.uint8]
+    ours: NDArray[np.uint8]
+    difference: NDArray[np.uint8]
+    rows: list[list[str]]
+    labels: NDArray[np.int64]
+    summary: str
+
+
+def show(
+    maps: Tensor | NDArray[Any],
+    classes: Sequence[str] | None = None,
+    *,
+    depth: float = 0.5,
+    **rankseg_kwargs: Any,
+) -> Shown:
+    """Decide one case by argmax and RankSEG.
+
+    Parameters
+    ----------
+    maps : torch.Tensor or numpy.ndarray
+        Probabilities, floating (classes, height, width) or (classes, depth, height, width).
+    classes : sequence of str, optional
+        Names; by default they are numbered.
+    depth : float
+        In [0, 1]: which slice of a volume is drawn.
+    **rankseg_kwargs
+        Options of `rankseg.RankSEG`; the metric must be Dice or IoU.
+
+    Returns
+    -------
+    Shown
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rankseg.RankSEG` and its call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankseg.app import show
+    >>> shown = show(np.array([[[0.9, 0.45, 0.4, 0.1]]]), ["spot"])
+    >>> shown.rows
+    [['spot', '1', '3', '0.100', '0.653', '0.690']]
+    """
+    probs = torch.as_tensor(maps)[None]
+    told = RankSEG(**rankseg_kwargs).decide(probs)
+    count = probs.shape[1]
+    binary = count == 1
+    plain = (probs[0, 0] > 0.5).long() if binary else probs[0].argmax(0)
+    labels = told.prediction[0]
+    first = 1 if binary else 0
+    names = classes or [f"class {number}" for number in range(count)]
+    rows = [
+        [
+            name,
+            str(int((plain == number + first).sum())),
+            str(int(told.volume[0, number])),
+            f"{told.cut[0, number].item():.3f}",
+            f"{told.expected_argmax[0, number].item():.3f}",
+            f"{told.expected[0, number].item():.3f}",
+        ]
+        for number, name in enumerate(names)
+        if bool(told.present[0, number])
+    ]
+    shown = ["background", *names] if binary else list(names)
+    before, after = (_plane(one.numpy(), depth) for one in (plain, labels))
+    changed = np.where((before == after)[..., None], SAME, DIFFERENT).astype(np.uint8)
+    gain, pixels = told.expected_gain.item(), int((plain != labels).sum())
+    return Shown(
+        argmax=_enlarged(paint_labels(before, shown)),
+        ours=_enlarged(paint_labels(after, shown)),
+        difference=_enlarged(changed),
+        rows=rows,
+        labels=labels.numpy(),
+        summary=f"{pixels} of {labels.numel()} pixels differ. Expected change of the mean "
+        f"{told_metric(rankseg_kwargs)} over the classes present: {100 * gain:+.2f} points.",
+    )
+
+
+def told_metric(options: Mapping[str, Any]) -> str:
+    """Return how the metric is written."""
+    return "IoU" if str(options.get("metric", "dice")).strip().lower() == "iou" else "Dice"
+
+
+def _plane(labels: NDArray[Any], depth: float) -> NDArray[Any]:
+    if labels.ndim == 1:
+        return labels[None]
+    while labels.ndim > 2:
+        labels = labels[round(depth * (len(labels) - 1))]
+    return labels
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    times = max(1, SIDE // max(pixels.shape[:2]))
+    return pixels.repeat(times, 0).repeat(times, 1)
+
+
+def build() -> Any:
+    """Make the page.
+
+    Returns
+    -------
+    gradio.Blocks
+        Its ``launch()`` serves it.
+
+    Raises
+    ------
+    ImportError
+        If gradio is missing.
+
+    Examples
+    --------
+    >>> from rankseg.app import build
+    >>> build().launch()  # doctest: +SKIP
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
+    gradio = require("gradio", "app", "the app")
+    sample = load_sample()
+    examples = [f"example {number}" for number in range(len(sample.probs))]
+    with gradio.Blocks(title="RankSEG beside argmax", analytics_enabled=False) as page:
+        gradio.Markdown(INTRODUCTION)
+        with gradio.Row():
+            with gradio.Column(scale=1):
+                upload = gradio.File(
+                    label="Probability maps, or an image for a model",
+                    file_types=sorted({*MAPS, *IMAGES}),
+                )
+                example = gradio.Dropdown(examples, value=examples[0], label="Or an example")
+                model = gradio.Textbox(
+                    label="Model for an image", placeholder="Hugging Face id or folder"
+                )
+                metric = gradio.Radio(METRICS, value="dice", label="Metric")
+                solver = gradio.Radio(SOLVERS, value="RMA", label="Solver")
+                pruning = gradio.Slider(0, 1, 0.5, step=0.05, label="pruning_prob")
+                correlation = gradio.Slider(0, 0.95, 0, step=0.05, label="correlation")
+                smooth = gradio.Number(0, minimum=0, label="smooth")
+                depth = gradio.Slider(0, 1, 0.5, step=0.01, label="Slice of a volume")
+                button = gradio.Button("Decide", variant="primary", elem_id="decide")
+            with gradio.Column(scale=3):
+                summary = gradio.Markdown(elem_id="summary")
+                with gradio.Row():
+                    pictures = [
+                        gradio.Image(label=name, interactive=False, format="png")
+                        for name in ("argmax", "RankSEG", "where they differ")
+                    ]
+                table = gradio.Dataframe(headers=list(HEAD), interactive=False, elem_id="scores")
+                files = gradio.File(label="The decision, as PNG and NPY", file_count="multiple")
+
+        def decide(*values: Any) -> list[Any]:
+            try:
+                return _page_of(gradio, examples, sample, *values)
+            except (TypeError, ValueError, ImportError, OSError, KeyError) as error:
+                raise gradio.Error(str(error)) from error
+
+        button.click(
+            decide,
+            [upload, example, model, metric, solver, pruning, correlation, smooth, depth],
+            [summary, *pictures, table, files],
+        )
+    return page
+
+
+def _page_of(
+    gradio: Any,
+    examples: Sequence[str],
+    sample: Any,
+    upload: str | None,
+    example: str,
+    model: str,
+    metric: str,
+    solver: str,
+    pruning_prob: float,
+    correlation: float,
+    smooth: float,
+    depth: float,
+) -> list[Any]:
+    """Return the values of the page after a click."""
+    classes: Sequence[str] | None = None
+    maps: Any
+    if upload is None:
+        maps, classes = sample.probs[examples.index(example)], sample.classes
+    elif model and ending_of(Path(upload)) in IMAGES:
+        maps, classes = _maps_by_model(Path(upload), model)
+    elif ending_of(Path(upload)) in MAPS:
+        maps = read_maps(Path(upload)).maps
+    else:
+        raise ValueError("an image needs a model: name one of the hub, or its folder")
+    shown = show(
+        maps,
+        classes,
+        depth=depth,
+        metric=metric,
+        solver=solver if len(maps) > 1 or solver != "joint" else "RMA",
+        pruning_prob=pruning_prob,
+        correlation=correlation,
+        smooth=smooth,
+    )
+    folder = Path(tempfile.mkdtemp(prefix="rankseg-"))
+    endings = [".npy", ".png"] if shown.labels.ndim == 2 else [".npy"]
+    files = [folder / f"decision{ending}" for ending in endings]
+    for path in files:
+        write_labels(path, shown.labels)
+    pictures = (shown.argmax, shown.ours, shown.difference)
+    return [shown.summary, *pictures, shown.rows, [str(path) for path in files]]
+
+
+def _maps_by_model(path: Path, name: str) -> tuple[Tensor, Sequence[str]]:
+    """Return the probabilities that a model of Transformers gives for an image."""
+    from rankseg.integration.transformers import restore_semantic_probs
+    from rankseg.prediction import HuggingFace, read_image
+
+    source = HuggingFace.open(name, {})
+    image = read_image(path)
+    with torch.no_grad():
+        outputs = source.model(**source.processor(image, return_tensors="pt"))
+    (probs,) = restore_semantic_probs(outputs, model=source.model, target_sizes=[image.shape[:2]])
+    labels = source.model.config.id2label
+    return probs, [str(labels.get(number, number)) for number in range(len(probs))]

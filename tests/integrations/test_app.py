@@ -1,0 +1,74 @@
+"""The page in a browser: a click, and the numbers on it are the library's."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frameworks import framework
+from rankseg import app
+from rankseg._demo import load_sample
+from rankseg.app import show
+
+OFFLINE = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def page():
+    framework("gradio")
+    driver = framework("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs the browser chromium")
+    blocks = app.build()
+    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True)
+    with driver.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=chromium, args=OFFLINE)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(address)
+        yield page
+        browser.close()
+    blocks.close()
+
+
+def click(page):
+    page.get_by_role("button", name="Decide").click()
+
+
+def numbers(page):
+    """Return the table as text, row by row, without its heading."""
+    page.locator("#scores").get_by_text("background").first.wait_for(timeout=20_000)
+    cells = [cell.strip() for cell in page.locator("#scores").inner_text().split("\n")]
+    cells = [cell for cell in cells if cell]
+    width = len(app.HEAD)
+    return [cells[start : start + width] for start in range(width, len(cells), width)]
+
+
+def wait_for(page, summary):
+    page.locator("#summary").get_by_text(summary.split(" Expected")[0]).wait_for(timeout=20_000)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_click_shows_what_the_library_says(page, tmp_path):
+    sample = load_sample()
+    expected = show(sample.probs[0], sample.classes)
+    click(page)
+    wait_for(page, expected.summary)
+    assert numbers(page) == expected.rows
+    page.screenshot(path=tmp_path / "page.png")
+    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_files_are_taken_and_errors_told(page, tmp_path):
+    probs = np.random.default_rng(0).dirichlet([0.5] * 3, (9, 11)).transpose(2, 0, 1)
+    np.savez(tmp_path / "maps.npz", probs=probs.astype(np.float32))
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "maps.npz")
+    page.get_by_text("maps.npz").wait_for(timeout=20_000)
+    page.get_by_label("iou").check()
+    click(page)
+    wait_for(page, show(probs.astype(np.float32), metric="iou").summary)
