@@ -22,9 +22,11 @@ SOURCE = REPOSITORY / "src" / "rankseg"
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
 OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton")
 OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
+OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
+    | {"rankseg._colours"}
     | {"rankseg._backends._axes"}
     | {"rankseg._backends._floats", "rankseg._backends._logits"}
     | {"rankseg._backends.numba_compile"}
@@ -59,7 +61,10 @@ LAYERS = [
     {"rankseg.functional", "rankseg.calibration", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
-    {"rankseg.integration._common", "rankseg.integration._nnunet_hook"},
+    {"rankseg.integration._common", "rankseg.integration._nnunet_hook"}
+    | {"rankseg._formats._common", "rankseg._batch"},
+    {"rankseg._formats._arrays", "rankseg._formats._nifti", "rankseg._formats._pictures"},
+    {"rankseg._formats"},
     {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
     | {"rankseg.integration.sam", "rankseg.integration.transformers"},

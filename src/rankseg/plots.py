@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rankseg._colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
 from rankseg._differences import TIE
 from rankseg._files import write_whole
 from rankseg.evaluation import Case, Comparison, Counted, Method
@@ -25,26 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Example", "comparison_figure", "gain_and_loss"]
 
 Labels: TypeAlias = NDArray[np.integer[Any]]
-
-BACKGROUND_COLOUR: Final = "#2B2B2B"
-IGNORED_COLOUR: Final = "#FFFFFF"
-
-# Okabe and Ito's colours, told apart with every common colour blindness, then others that differ
-# from them and from each other in lightness.
-CLASS_COLOURS: Final = (
-    "#56B4E9",
-    "#E69F00",
-    "#009E73",
-    "#F0E442",
-    "#CC79A7",
-    "#882255",
-    "#BBBBBB",
-    "#332288",
-    "#DDCC77",
-    "#777777",
-    "#D55E00",
-    "#0072B2",
-)
 
 # What became of a pixel under the first method and the last.
 BOTH_RIGHT, SAME_ERROR, LAST_RIGHT, FIRST_RIGHT, BOTH_WRONG, IGNORED = range(6)

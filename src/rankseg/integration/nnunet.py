@@ -13,7 +13,7 @@ import pickle
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
+from rankseg._batch import Outcome, Track, work_through
 from rankseg._files import write_whole
 from rankseg.integration._common import require
 
@@ -100,29 +101,12 @@ class ClassMaps:
                 yield total
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of the cases of a folder.
-
-    Parameters
-    ----------
-    written, skipped : tuple of str
-        The cases decided now, and those whose label map was there.
-    failures : dict of str to str
-        The reason, for every case that could not be decided.
-    """
-
-    written: tuple[str, ...]
-    skipped: tuple[str, ...]
-    failures: dict[str, str]
-
-
 def decide_folders(
     folders: str | PathLike[str] | Sequence[str | PathLike[str]],
     output: str | PathLike[str],
     *,
     overwrite: bool = False,
-    track: Callable[[Sequence[str]], Iterable[str]] = iter,
+    track: Track = iter,
     **rankseg_kwargs: Any,
 ) -> Outcome:
     """Write the label maps of all cases that nnU-Net saved the probabilities of.
@@ -180,15 +164,13 @@ def decide_folders(
     decide = _decision(labels.regions, rankseg_kwargs)
     cases = sorted({file.stem for folder in sources for file in _maps_of(folder)})
     _prepare(output, sources, decide, overwrite)
-    skipped = [case for case in cases if not overwrite and (output / f"{case}{ENDING}").is_file()]
-    written, failures = [], {}
-    for case in track([case for case in cases if case not in skipped]):
-        try:
-            _decide_case(case, sources, output, labels, decide)
-            written.append(case)
-        except _UNREADABLE as error:
-            failures[case] = str(error)
-    return Outcome(tuple(written), tuple(skipped), failures)
+    return work_through(
+        cases,
+        lambda case: _decide_case(case, sources, output, labels, decide),
+        done=lambda case: not overwrite and (output / f"{case}{ENDING}").is_file(),
+        expected=_UNREADABLE,
+        track=track,
+    )
 
 
 def enable(predictor: Any, **rankseg_kwargs: Any) -> Any:
