@@ -423,14 +423,16 @@ def test_images_are_colours_in_0_to_1(tmp_path, name):
     image_module.fromarray(pixels).save(
         tmp_path / name, **({"quality": 100} if "jpg" in name else {})
     )
-    image = read_image(tmp_path / name)
+    image = read_image(tmp_path / name).maps
     assert (image.dtype, image.shape) == (torch.float32, (3, 8, 16))
     assert image[0, :, :7].min() > 0.97
     assert image[1:, :, :7].max() < 0.1
     image_module.fromarray(np.full((4, 5), 51, np.uint8)).save(tmp_path / name)
-    np.testing.assert_allclose(read_image(tmp_path / name), np.full((3, 4, 5), 0.2), atol=0.01)
+    np.testing.assert_allclose(read_image(tmp_path / name).maps, np.full((3, 4, 5), 0.2), atol=0.01)
 
 
 def test_deep_grey_images(tmp_path):
     image_module.fromarray(np.full((2, 3), 13107, np.uint16)).save(tmp_path / "a.png")
-    np.testing.assert_allclose(read_image(tmp_path / "a.png"), np.full((3, 2, 3), 0.2), atol=1e-6)
+    np.testing.assert_allclose(
+        read_image(tmp_path / "a.png").maps, np.full((3, 2, 3), 0.2), atol=1e-6
+    )

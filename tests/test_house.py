@@ -68,13 +68,14 @@ LAYERS = [
     {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
     | {"rankseg.integration.sam", "rankseg.integration.transformers"},
+    {"rankseg._networks"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
-    | {"rankseg._predictions"},
+    | {"rankseg._predictions", "rankseg.prediction"},
     {"rankseg.evaluation"},
     {"rankseg.plots", "rankseg._tables"},
     {"rankseg._commands._terminal"},
     {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
-    | {"rankseg._commands.nnunet"},
+    | {"rankseg._commands.nnunet", "rankseg._commands.predict"},
     {"rankseg._commands.compare", "rankseg._commands.demo"},
     {"rankseg._commands"},
     {"rankseg.cli"},

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rankseg import __version__
-from rankseg._commands import compare, demo, export, info, nnunet
+from rankseg._commands import compare, demo, export, info, nnunet, predict
 
 __all__ = ["app"]
 
@@ -40,6 +40,7 @@ def _options(
 
 app.command()(demo.demo)
 app.command("compare")(compare.compare_folder)
+app.command()(predict.predict)
 app.command()(nnunet.nnunet)
 app.command()(export.export)
 app.command()(info.info)

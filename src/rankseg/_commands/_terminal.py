@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-__all__ = ["fail", "make_folder", "open_console", "tracker"]
+from rankseg._batch import Outcome
+
+__all__ = ["fail", "make_folder", "open_console", "print_outcome", "tracker"]
 
 PIPED_WIDTH = 100  # columns
 
@@ -41,3 +43,14 @@ def tracker(description: str) -> Callable[[Sequence[str]], Iterable[str]]:
     if not errors.is_terminal:
         return iter
     return partial(track, description=description, console=errors, transient=True)
+
+
+def print_outcome(outcome: Outcome, output: Path) -> None:
+    """Say what was written, and exit with 1 if a case could not be decided."""
+    skipped = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
+    open_console().print(f"{len(outcome.written)} written to {escape(str(output))}{skipped}")
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    for case, reason in outcome.failures.items():
+        errors.print(f"Not decided: {escape(case)}: {escape(reason)}")
+    if outcome.failures:
+        raise typer.Exit(1)

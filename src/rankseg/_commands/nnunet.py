@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg._commands._terminal import fail, print_outcome, tracker
 from rankseg.integration.nnunet import decide_folders
 
 __all__ = ["nnunet"]
@@ -63,10 +61,4 @@ def nnunet(
         )
     except (TypeError, ValueError, ImportError, OSError) as error:
         fail(str(error))
-    skipped = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
-    open_console().print(f"{len(outcome.written)} written to {escape(str(output))}{skipped}")
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    for case, reason in outcome.failures.items():
-        errors.print(f"Not decided: {escape(case)}: {escape(reason)}")
-    if outcome.failures:
-        raise typer.Exit(1)
+    print_outcome(outcome, output)

@@ -215,18 +215,21 @@ def write_labels(
     write(path, _smallest(array), geometry, masks)
 
 
-def read_image(path: str | PathLike[str]) -> Tensor:
+def read_image(path: str | PathLike[str]) -> MapFile:
     """Read a PNG, JPEG or TIFF image, as float32 ``(3, height, width)`` in [0, 1].
+
+    Grey becomes three equal channels; a fourth is left out.
 
     Raises
     ------
+    ImportError
+        If the package that reads the format is not installed.
     ValueError
-        If it cannot be read, or is not of one, three or four channels, the fourth of which is left
-        out.
+        If it cannot be read, or does not have one, three or four channels.
     """
     path = Path(path)
     with reading(path, "an image"):
-        return torch.from_numpy(_pictures.read_picture(path))
+        return MapFile(*_pictures.read_picture(path))
 
 
 def ending(path: str | PathLike[str]) -> str:

@@ -91,22 +91,28 @@ class Place:
 
 
 def read_tiff(path: Path, names: Names) -> tuple[Tensor, Place]:
-    """Return maps and their place; the axis of channels or samples is that of classes.
+    """Return maps and their place; see `_read_stack` for which axis is that of classes."""
+    maps, place = _read_stack(path)
+    return as_tensor(maps), place
 
-    Without such an axis it is the first one, and of two axes there is one class.
+
+def _read_stack(path: Path) -> tuple[NDArray[Any], Place]:
+    """Return an array whose first axis is that of channels or samples, and its place.
+
+    Without such an axis it is the first one, and of two axes there is one channel.
     """
     with _tifffile("reading .tif").TiffFile(path) as file:
         series = file.series[0]
-        maps, axes = series.asarray(), series.axes
+        stack, axes = series.asarray(), series.axes
         tags = file.pages[0].tags
         known = [tags.get(code) for code in GEOREFERENCE]
         extra = tuple((t.code, int(t.dtype), t.count, t.value, True) for t in known if t)
         found = [tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit")]
         place = Place(tuple(t.value for t in found) if all(found) else None, extra)
-    if maps.ndim == 2:
-        return as_tensor(maps[None]), place
+    if stack.ndim == 2:
+        return stack[None], place
     channels = [axis for axis, name in enumerate(axes) if name in "CS"]
-    return as_tensor(np.moveaxis(maps, channels[0] if channels else 0, 0)), place
+    return np.moveaxis(stack, channels[0] if channels else 0, 0), place
 
 
 def read_label_tiff(path: Path, names: Names) -> Tensor:
@@ -128,25 +134,26 @@ def write_tiff(path: Path, labels: NDArray[Any], place: Any, masks: bool) -> Non
     write_whole(path, content.getvalue())
 
 
-def read_picture(path: Path) -> NDArray[np.float32]:
+def read_picture(path: Path) -> tuple[Tensor, Place | None]:
     """Return an image ``(3, height, width)`` with values in [0, 1]; grey becomes three channels."""
+    place = None
     if path.suffix.lower() in (".tif", ".tiff"):
-        pixels = _tifffile("reading .tif").imread(path)
+        pixels, place = _read_stack(path)
+        scale = _brightest(pixels.dtype)
     else:
         with require("PIL.Image", "files", "reading images").open(path) as image:
-            deep = image.mode.startswith("I") or image.mode == "F"
-            pixels = np.asarray(image if deep else image.convert("RGB"))
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, 2)
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise ValueError(f"an image must be (height, width) or with 3 colours, got {pixels.shape}")
-    scale = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(_stored(pixels)).max)
-    return np.ascontiguousarray(pixels[:, :, :3].transpose(2, 0, 1), np.float32) / np.float32(scale)
+            deep = image.mode.startswith("I")
+            grey = np.asarray(image if deep else image.convert("RGB"))
+        pixels = grey[None] if deep else grey.transpose(2, 0, 1)
+        scale = _brightest(np.dtype(np.uint16) if deep else pixels.dtype)
+    if pixels.ndim != 3 or len(pixels) not in (1, 3, 4):
+        raise ValueError(f"an image must have one, three or four channels, got {pixels.shape}")
+    colours = np.broadcast_to(pixels[:3], (3, *pixels.shape[1:]))
+    return as_tensor(colours.astype(np.float32, order="C") / np.float32(scale)), place
 
 
-def _stored(pixels: NDArray[Any]) -> np.dtype[Any]:
-    """Return the integers of a file: Pillow widens some of 16 bits to 32."""
-    return np.dtype(np.uint16) if pixels.dtype == np.int32 else pixels.dtype
+def _brightest(dtype: np.dtype[Any]) -> float:
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
 def _tifffile(purpose: str) -> Any:

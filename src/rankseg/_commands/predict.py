@@ -1,0 +1,105 @@
+"""``rankseg predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankseg._commands._terminal import fail, print_outcome, tracker
+from rankseg.prediction import predict_files
+
+__all__ = ["predict"]
+
+
+def predict(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files or folders of probability or logit maps: .npy, .npz, .pt, .safetensors, "
+            ".zarr (classes, *spatial), .nii, .nii.gz (x, y, z, class), .tif. With --model images: "
+            ".png, .jpg, .tif.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write label maps to.")
+    ],
+    suffix: Annotated[
+        str, typer.Option("--format", help="png, npy, nii, nii.gz, tif, tiff or zarr.")
+    ] = "png",
+    metric: Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")] = "dice",
+    solver: Annotated[
+        str, typer.Option(help="How: auto, RMA, joint, exact, TR, argmax, BA, TRNA, BA+TRNA.")
+    ] = "auto",
+    smooth: Annotated[float, typer.Option(help="Added to numerator and denominator.")] = 0.0,
+    pruning_prob: Annotated[
+        float,
+        typer.Option(help="A class whose largest probability does not exceed this is absent."),
+    ] = 0.5,
+    correlation: Annotated[
+        float,
+        typer.Option(help="In [0, 1): how strongly the labels of an image vary together."),
+    ] = 0.0,
+    output_mode: Annotated[
+        str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")
+    ] = "multiclass",
+    from_logits: Annotated[
+        str | None,
+        typer.Option(help="softmax or sigmoid: the maps hold logits, and this is applied first."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Which array of a file that holds several; probs, probabilities or logits "
+            "by default, or the only one."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Makes maps of images: a folder or an id of the Hugging Face Hub, a TorchScript "
+            "file (.pt), or an exported program (.pt2)."
+        ),
+    ] = None,
+    mean: Annotated[
+        list[float] | None,
+        typer.Option(help="Taken from the image before a .pt or .pt2 model; once, or thrice."),
+    ] = None,
+    std: Annotated[
+        list[float] | None, typer.Option(help="By which it is then divided; once, or thrice.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
+    ] = False,
+) -> None:
+    """Write label maps of probability maps, or of images and a model.
+
+    Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
+    decided all the same.
+    """
+    options = {"correlation": correlation} if correlation else {}
+    try:
+        outcome = predict_files(
+            inputs,
+            output,
+            suffix=f".{suffix.removeprefix('.')}",
+            key=key,
+            model=model,
+            mean=mean,
+            std=std,
+            overwrite=overwrite,
+            workers=workers,
+            track=tracker("Deciding"),
+            metric=metric,
+            smooth=smooth,
+            output_mode=output_mode,
+            solver=solver,
+            pruning_prob=pruning_prob,
+            from_logits=from_logits,
+            **options,
+        )
+    except (TypeError, ValueError, ImportError, OSError) as error:
+        fail(str(error))
+    print_outcome(outcome, output)

@@ -1,0 +1,388 @@
+"""From files of maps or images to files of labels, by the library and by the command."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rankseg import RankSEG, _files
+from rankseg._commands import app
+from rankseg._formats import read_image, read_labels
+from rankseg.integration.transformers import postprocess
+from rankseg.prediction import Outcome, predict_files
+
+nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
+tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+zarr = pytest.importorskip("zarr", reason="needs zarr")
+image_module = pytest.importorskip("PIL.Image", reason="needs pillow")
+safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+
+AFFINE = np.diag([0.5, 2.0, 3.0, 1.0])
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
+
+
+def maps(seed, shape=(12, 15), classes=3):
+    logits = np.random.default_rng(seed).normal(0, 2, (classes, *shape)).astype(np.float32)
+    return torch.from_numpy(logits).softmax(0).numpy()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "maps"
+    path.mkdir()
+    for seed, name in enumerate("abcd"):
+        np.savez(path / f"{name}.npz", probs=maps(seed), label=np.zeros((12, 15)))
+    return path
+
+
+def labels_of(seed, **options):
+    return RankSEG(**options)(maps(seed)[None])[0]
+
+
+def test_labels_are_those_of_rankseg(folder, tmp_path):
+    outcome = predict_files(folder, tmp_path / "out", metric="iou", pruning_prob=0.3)
+    assert outcome == Outcome(tuple("abcd"), (), {})
+    for seed, name in enumerate("abcd"):
+        expected = labels_of(seed, metric="iou", pruning_prob=0.3)
+        np.testing.assert_array_equal(read_labels(tmp_path / "out" / f"{name}.png"), expected)
+    assert (expected != labels_of(3, metric="acc")).any()
+
+
+def save_as(path, probs):
+    match "".join(path.suffixes):
+        case ".npy":
+            np.save(path, probs)
+        case ".npz":
+            np.savez(path, probabilities=probs)
+        case ".pt":
+            torch.save(torch.from_numpy(probs), path)
+        case ".safetensors":
+            safetensors.save_file({"probs": torch.from_numpy(probs)}, path)
+        case ".nii" | ".nii.gz":
+            nibabel.save(nibabel.Nifti1Image(np.moveaxis(probs, 0, -1), AFFINE), path)
+        case ".tif":
+            tifffile.imwrite(path, probs, photometric="minisblack")
+        case ".zarr":
+            zarr.save_array(path, probs)
+
+
+ENDINGS = (".npy", ".npz", ".pt", ".safetensors", ".nii", ".nii.gz", ".tif", ".zarr")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".tif", ".zarr"])
+def test_every_format_in_and_out(tmp_path, suffix):
+    probs = maps(0, (4, 6, 5))
+    for number, kind in enumerate(ENDINGS):
+        save_as(tmp_path / f"case{number}{kind}", probs)
+    outcome = predict_files(tmp_path, tmp_path / "out", suffix=suffix)
+    assert len(outcome.written) == len(ENDINGS)
+    expected = RankSEG()(probs[None])[0]
+    for name in outcome.written:
+        labels = read_labels(tmp_path / "out" / f"{name}{suffix}")
+        np.testing.assert_array_equal(labels, expected)
+    if suffix == ".nii.gz":
+        affines = [nibabel.load(tmp_path / "out" / f"case{n}.nii.gz").affine for n in range(8)]
+        for number, affine in enumerate(affines):
+            np.testing.assert_array_equal(affine, AFFINE if number in (4, 5) else np.eye(4))
+
+
+def test_logits_and_key(tmp_path):
+    logits = np.random.default_rng(0).normal(0, 3, (3, 12, 15)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", other=logits, probs=maps(1))
+    predict_files(tmp_path / "a.npz", tmp_path / "out", key="other", from_logits="softmax")
+    expected = RankSEG(from_logits="softmax")(logits[None])[0]
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.png"), expected)
+
+
+def test_masks(tmp_path):
+    np.save(tmp_path / "a.npy", maps(0))
+    np.save(tmp_path / "one.npy", maps(0)[:1])
+    outcome = predict_files(tmp_path, tmp_path / "png", output_mode="multilabel")
+    assert outcome.written == ("one",)
+    assert "got 3 masks: write another format" in outcome.failures["a"]
+    decide = RankSEG(output_mode="multilabel")
+    expected = decide(maps(0)[None])[0]
+    np.testing.assert_array_equal(read_labels(tmp_path / "png" / "one.png"), expected[0])
+    for suffix in (".npy", ".tif", ".zarr", ".nii.gz"):
+        predict_files(tmp_path, tmp_path / "out", suffix=suffix, output_mode="MultiLabel")
+        got = read_labels(tmp_path / "out" / f"a{suffix}").numpy()
+        if suffix == ".nii.gz":
+            assert got.shape == (12, 15, 1, 3)
+            got = np.moveaxis(got[:, :, 0], -1, 0)
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".zarr"])
+def test_goes_on_where_it_was_interrupted(folder, tmp_path, suffix):
+    out = tmp_path / "out"
+    predict_files(folder, out, suffix=suffix, metric="acc")
+    (out / f"b{suffix}").rename(tmp_path / "away")
+    seen = []
+
+    def track(names):
+        seen.extend(names)
+        return iter(names)
+
+    outcome = predict_files(folder, out, suffix=suffix, track=track)
+    assert seen == ["b"]
+    assert outcome == Outcome(("b",), ("a", "c", "d"), {})
+    np.testing.assert_array_equal(read_labels(out / f"a{suffix}"), labels_of(0, metric="acc"))
+    assert predict_files(folder, out, suffix=suffix, overwrite=True).written == tuple("abcd")
+    np.testing.assert_array_equal(read_labels(out / f"a{suffix}"), labels_of(0))
+    assert {file.name for file in out.iterdir()} == {f"{name}{suffix}" for name in "abcd"}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+def test_a_writer_that_fails_leaves_nothing(folder, tmp_path, suffix, monkeypatch):
+    write_bytes = _files.Path.write_bytes
+
+    def half(path, content):
+        write_bytes(path, content[: len(content) // 2])
+        raise OSError("disk full")
+
+    def half_folder(path, array):
+        path.mkdir()
+        write_bytes(path / "zarr.json", b"{")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(_files.Path, "write_bytes", half)
+    monkeypatch.setattr(zarr, "save_array", half_folder)
+    outcome = predict_files(folder, tmp_path / "out", suffix=suffix)
+    assert outcome.failures == dict.fromkeys("abcd", "disk full")
+    assert not list((tmp_path / "out").iterdir())
+    monkeypatch.undo()
+    assert predict_files(folder, tmp_path / "out", suffix=suffix).written == tuple("abcd")
+
+
+def test_an_interruption_ends_the_run_and_leaves_whole_files(folder, tmp_path):
+    def track(names):
+        yield names[0]
+        raise KeyboardInterrupt
+
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(folder, out, workers=workers, track=track)
+        names = {file.name for file in out.iterdir()}
+        assert "a.png" in names
+        for name in names:
+            np.testing.assert_array_equal(read_labels(out / name), labels_of("abcd".index(name[0])))
+
+
+def test_several_workers_give_the_same_files_in_the_same_order(folder, tmp_path, monkeypatch):
+    (folder / "bb.npz").write_bytes(b"")
+    both = threading.Barrier(2, timeout=20)
+    from rankseg import prediction
+
+    read = prediction.read_maps
+
+    def meet(path, key):
+        if path.stem in "ab":
+            both.wait()  # fails unless two are read at a time
+        return read(path, key)
+
+    serial = predict_files(folder, tmp_path / "serial")
+    monkeypatch.setattr(prediction, "read_maps", meet)
+    parallel = predict_files(folder, tmp_path / "parallel", workers=2)
+    assert serial == parallel
+    assert list(parallel.failures) == ["bb"]
+    for name in "abcd":
+        first, second = ((tmp_path / kind / f"{name}.png") for kind in ("serial", "parallel"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
+    (folder / "broken.npz").write_bytes(b"nothing of the kind")
+    np.savez(folder / "keys.npz", x=maps(0), y=maps(0))
+    np.save(folder / "logits.npy", 9 * maps(0))
+    np.save(folder / "volume.npy", maps(0, (3, 4, 5)))
+    result = run(folder, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "4 written to" in result.stdout
+    told = dict(re.findall(r"^Not decided: (\w+): (.*)$", result.stderr, re.M))
+    assert list(told) == ["broken", "keys", "logits", "volume"]
+    assert told["broken"].startswith("cannot be read as .npz")
+    assert "the arrays are ['x', 'y']; say by key which is meant" in told["keys"]
+    assert "[0, 1]" in told["logits"]
+    assert "write another format" in told["volume"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        f"{name}.png" for name in "abcd"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"suffix": ".jpg"}, r"suffix must be one of \['\.png'"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"metric": "best"}, "metric must be one of"),
+        ({"mean": [0.5]}, "for a model, which must be given"),
+        ({"model": "none.pt2"}, "there is no file none.pt2"),
+    ],
+)
+def test_options_are_checked_before_the_work(folder, tmp_path, options, words):
+    if "model" in options:
+        image_module.new("RGB", (4, 4)).save(folder / "a.png")
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        predict_files(folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_output_is_written_twice_and_no_input_is_overwritten(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    np.save(other / "a.npy", maps(0))
+    with pytest.raises(ValueError, match=r"must differ in name, since .*a\.npz and .*a\.npy"):
+        predict_files([folder, other], tmp_path / "out")
+    before = (other / "a.npy").read_bytes()
+    with pytest.raises(ValueError, match="must not overwrite the input"):
+        predict_files(other, other, suffix=".npy", overwrite=True)
+    assert (other / "a.npy").read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_the_command_reach_the_library(folder, tmp_path):
+    arguments = "--format tif --metric iou --solver joint --smooth 1 --pruning-prob 0.2"
+    arguments += " --correlation 0.5 --workers 2 --key probs"
+    result = run(folder, "-o", tmp_path / "out", *arguments.split())
+    assert (result.exit_code, result.stderr) == (0, "")
+    options = {"metric": "iou", "solver": "joint", "smooth": 1.0, "pruning_prob": 0.2}
+    for seed, name in enumerate("abcd"):
+        expected = labels_of(seed, **options, correlation=0.5)
+        np.testing.assert_array_equal(read_labels(tmp_path / "out" / f"{name}.tif"), expected)
+    assert "0 written to" in run(folder, "-o", tmp_path / "out", "--format", "tif").stdout
+    result = run(folder, "-o", tmp_path / "out", "--format", "bmp")
+    assert result.exit_code == 1
+    assert "suffix must be one of" in result.stderr
+
+
+# Networks
+
+
+class Network(torch.nn.Module):
+    """Scores at half the size, as many networks give them."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        torch.nn.init.normal_(self.layer.weight, std=2)
+        self.kind = kind
+
+    def forward(self, image):
+        scores = self.layer(image)
+        if self.kind == "probs":
+            return scores.softmax(1)
+        return scores if self.kind == "tensor" else {self.kind: scores, "aux": scores.sum()}
+
+
+@pytest.fixture
+def images(tmp_path):
+    path = tmp_path / "images"
+    path.mkdir()
+    for seed, (name, size) in enumerate({"a.png": (20, 26), "b.jpg": (33, 18)}.items()):
+        pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+        image_module.fromarray(pixels).save(path / name)
+    return path
+
+
+def save_network(path, network):
+    """Save as TorchScript or as an exported program, for images of any size."""
+    example = torch.rand(1, 3, 24, 28)
+    if path.suffix == ".pt2":
+        sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+        torch.export.save(torch.export.export(network, (example,), dynamic_shapes=(sizes,)), path)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(network, example, strict=False), path)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("n.pt", "tensor"), ("n.pt", "out"), ("n.pt2", "logits"), ("n.pt2", "probs")],
+)
+def test_networks_in_files(images, tmp_path, name, kind):
+    network = Network(kind)
+    save_network(tmp_path / name, network)
+    mean, std = [0.5, 0.4, 0.3], [0.2]
+    options = {} if kind == "probs" else {"from_logits": "softmax"}
+    arguments = [
+        f"--{key}={value}" for key, values in (("mean", mean), ("std", std)) for value in values
+    ]
+    arguments += [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    result = run(images, "-o", tmp_path / "out", "--model", tmp_path / name, *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for file in images.iterdir():
+        image = read_image(file).maps
+        given = (image - torch.tensor(mean)[:, None, None]) / std[0]
+        with torch.no_grad():
+            scores = network(given[None])
+        scores = scores if isinstance(scores, torch.Tensor) else scores[kind]
+        scores = torch.nn.functional.interpolate(scores, image.shape[1:], mode="bilinear")
+        expected = RankSEG(**options)(scores)[0]
+        got = read_labels(tmp_path / "out" / f"{file.stem}.png")
+        np.testing.assert_array_equal(got, expected)
+        assert len(got.unique()) > 2
+
+
+def test_networks_that_do_not_fit(images, tmp_path):
+    (tmp_path / "broken.pt2").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"cannot be loaded as a file of torch\.export\.save"):
+        predict_files(images, tmp_path / "out", model=tmp_path / "broken.pt2")
+    save_network(tmp_path / "n.pt", Network("other"))
+    for options, words in (
+        ({"std": [0.0]}, "std must be positive"),
+        ({"mean": [1, 2]}, "mean must be one number or three"),
+        ({"key": "x"}, "leave it out with a model"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predict_files(images, tmp_path / "out", model=tmp_path / "n.pt", **options)
+    outcome = predict_files(images, tmp_path / "out", model=tmp_path / "n.pt")
+    assert "must return one of ('out', 'logits'), got ['other', 'aux']" in outcome.failures["a"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_transformers(images, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(
+        num_labels=4, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4,
+        decoder_hidden_size=8,
+    )  # fmt: skip
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+    torch.nn.init.normal_(model.decode_head.classifier.weight, std=5)
+    model.save_pretrained(tmp_path / "model")
+    processor = transformers.SegformerImageProcessorPil(size={"height": 64, "width": 64})
+    processor.save_pretrained(tmp_path / "model")
+    arguments = ["--model", tmp_path / "model", "--metric", "iou", "--pruning-prob", "0"]
+    result = run(images, "-o", tmp_path / "out", *arguments)
+    assert (result.exit_code, result.exception) == (0, None)
+    for file in images.iterdir():
+        with image_module.open(file) as image:
+            inputs, size = processor(images=image, return_tensors="pt"), image.size[::-1]
+        with torch.no_grad():
+            outputs = model(**inputs)
+        (expected,) = postprocess(
+            outputs, target_sizes=[size], rankseg_kwargs={"metric": "iou", "pruning_prob": 0}
+        )
+        got = read_labels(tmp_path / "out" / f"{file.stem}.png")
+        np.testing.assert_array_equal(got, expected)
+        assert len(got.unique()) > 2
+    with pytest.raises(TypeError, match="must not hold from_logits"):
+        predict_files(images, tmp_path / "o", model=tmp_path / "model", from_logits="softmax")
+    with pytest.raises(ValueError, match="mean and std follow from a model"):
+        predict_files(images, tmp_path / "o", model=tmp_path / "model", mean=[0.5])
+    (tmp_path / "maps").mkdir()
+    with pytest.raises(ValueError, match=r"file, or a folder or the id of .*, got .*maps"):
+        predict_files(images, tmp_path / "o", model=tmp_path / "maps")
