@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-__all__ = ["Outcome", "Track", "work_through"]
+from rankseg._files import write_whole
+
+__all__ = ["RECORD", "Outcome", "Track", "keep_record", "work_through"]
+
+RECORD = "rankseg.json"
+"""The file beside label maps that says how they were made."""
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 """Returns the names it is given one by one, and perhaps shows how far they are."""
@@ -61,3 +69,30 @@ def work_through(
         finally:
             pool.shutdown(cancel_futures=True)
     return Outcome(tuple(written), tuple(skipped), failures)
+
+
+def keep_record(folder: Path, record: Mapping[str, Any], overwrite: bool) -> None:
+    """Make a folder for label maps and write into it how they are made.
+
+    Label maps made otherwise are not to be mixed with new ones.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds some, and they are not to be overwritten.
+    """
+    stored, content = folder / RECORD, json.dumps(record, indent=1, default=str)
+    if stored.is_file() and not overwrite and _read_json(stored) != json.loads(content):
+        raise ValueError(
+            f"{folder} holds label maps made from other folders or with other options, which "
+            f"{RECORD} lists; take another folder, or overwrite them"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(stored, content.encode())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error

@@ -101,12 +101,16 @@ def _transformers(model: str, options: Mapping[str, Any]) -> Decider:
     postprocess({"logits": torch.zeros(1, 2, 1, 1)}, rankseg_kwargs=options)  # before the work
     transformers = require("transformers", "transformers", "a model of Hugging Face")
     try:
+        config = transformers.AutoConfig.from_pretrained(model)
+        known = transformers.AutoModelForSemanticSegmentation
+        if type(config) not in transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:  # Mask2Former
+            known = transformers.AutoModelForUniversalSegmentation
+        network = known.from_pretrained(model).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(model)
-        network = transformers.AutoModelForSemanticSegmentation.from_pretrained(model).eval()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"model must be a .pt or .pt2 file, or a folder or the id of a semantic segmentation "
-            f"model on the Hugging Face Hub, got {model}: {error}"
+            f"model must be a .pt or .pt2 file, or a folder or the id of a segmentation model on "
+            f"the Hugging Face Hub, got {model}: {error}"
         ) from error
 
     @torch.inference_mode()

@@ -6,6 +6,7 @@ Reading and writing needs the packages of ``pip install 'rankseg[files]'``, each
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._arguments import choice, integer
-from rankseg._batch import Outcome, Track, work_through
+from rankseg._batch import Outcome, Track, keep_record, work_through
 from rankseg._formats import (
     LABELS_WRITTEN,
     MAPS,
@@ -59,7 +60,7 @@ def predict_files(
         With a ``model``, images: ``.png``, ``.jpg``, ``.jpeg``, ``.tif``, ``.tiff``.
     output : path
         The folder to write to, made if need be. A case is called after its input, without the
-        ending.
+        ending. Beside them is ``rankseg.json``, the options.
     suffix : str
         The format: ``.png`` with a palette, ``.npy``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff`` or
         ``.zarr``. Spatial axes stay in their order. The affine and the header of a NIfTI input, and
@@ -71,9 +72,9 @@ def predict_files(
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
         ``logits``, in this order, or else the only one.
     model : str or path, optional
-        What makes maps of images: a folder or the id of a semantic segmentation model on the
-        Hugging Face Hub, which says itself how images are prepared and what its logits mean; or a
-        file of ``torch.jit.save`` (``.pt``, ``.torchscript``) or ``torch.export.save`` (``.pt2``).
+        What makes maps of images: a folder or the id of a semantic or universal segmentation
+        model on the Hugging Face Hub, which says itself how images are prepared and what its
+        logits mean; or a file of ``torch.jit.save`` (``.pt``, ``.torchscript``) or ``torch.export.save`` (``.pt2``).
         Such a network gets float32 ``(1, 3, height, width)`` in [0, 1], and returns scores
         ``(1, classes, height, width)``, alone or in a dictionary as ``out`` or ``logits``; they are
         resized to the image bilinearly. Such a file can run any code: load only what you trust.
@@ -105,8 +106,8 @@ def predict_files(
     ImportError
         If a package is missing; the message says how to install it.
     TypeError, ValueError
-        If an option is not allowed, two inputs would be written to the same file, or an input
-        would be overwritten.
+        If an option is not allowed, two inputs would be written to the same file, an input would
+        be overwritten, or ``output`` holds label maps made with other options.
 
     Examples
     --------
@@ -129,8 +130,10 @@ def predict_files(
     # A model of Transformers says itself what its logits are, and takes no from_logits.
     options = {name: value for name, value in rankseg_kwargs.items() if value is not None}
     decide = _decider(model, mean, std, key, options)
-    masks = RankSEG(**options).output_mode == "multilabel"
-    output.mkdir(parents=True, exist_ok=True)
+    settings = RankSEG(**options).settings
+    masks = settings.output_mode == "multilabel"
+    network = {"model": None if model is None else str(model), "mean": mean, "std": std}
+    keep_record(output, {**network, "key": key, "options": asdict(settings)}, overwrite)
 
     def predict(case: str) -> None:
         path = targets[case][0]
