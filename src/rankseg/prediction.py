@@ -74,10 +74,11 @@ def predict_files(
     model : str or path, optional
         What makes maps of images: a folder or the id of a semantic or universal segmentation
         model on the Hugging Face Hub, which says itself how images are prepared and what its
-        logits mean; or a file of ``torch.jit.save`` (``.pt``, ``.torchscript``) or ``torch.export.save`` (``.pt2``).
-        Such a network gets float32 ``(1, 3, height, width)`` in [0, 1], and returns scores
-        ``(1, classes, height, width)``, alone or in a dictionary as ``out`` or ``logits``; they are
-        resized to the image bilinearly. Such a file can run any code: load only what you trust.
+        logits mean; or a file of ``torch.jit.save`` (``.pt``, ``.torchscript``) or
+        ``torch.export.save`` (``.pt2``). Such a network gets float32 ``(1, 3, height, width)`` in
+        [0, 1], and returns scores ``(1, classes, height, width)``, alone or in a dictionary as
+        ``out`` or ``logits``; they are resized to the image bilinearly. Such a file can run any
+        code: load only what you trust.
     mean, std : sequence of float, optional
         For a network in a file: one number or one for each colour, which is taken from the image,
         and by which it is divided; 0 and 1 by default.
