@@ -54,7 +54,6 @@ def write_nifti(path: Path, labels: NDArray[Any], header: Any, masks: bool) -> N
             kind = nibabel.Nifti2Image
         header = header.copy()
         header.set_data_dtype(labels.dtype)
-        header.set_slope_inter(1, 0)
         header["cal_min"] = header["cal_max"] = 0
         image = kind(labels, None, header)
     content = image.to_bytes()
