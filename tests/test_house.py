@@ -22,10 +22,11 @@ SOURCE = REPOSITORY / "src" / "rankseg"
 OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
 OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton")
 OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
+OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
-    | {"rankseg._colours", "rankseg._optional", "rankseg._outcome"}
+    | {"rankseg._colours", "rankseg._optional"}
     | {"rankseg._backends._axes"}
     | {"rankseg._backends._floats", "rankseg._backends._logits"}
     | {"rankseg._backends.numba_compile"}
@@ -61,14 +62,16 @@ LAYERS = [
     {"rankseg.functional", "rankseg._prior_correction", "rankseg._counts"},
     {"rankseg.metrics"},
     {"rankseg"},
-    {"rankseg.integration._common", "rankseg.integration._nnunet_hook"},
+    {"rankseg.integration._common", "rankseg.integration._nnunet_hook"}
+    | {"rankseg._formats._common", "rankseg._batch"},
+    {"rankseg._formats._arrays", "rankseg._formats._nifti", "rankseg._formats._pictures"},
+    {"rankseg._formats"},
     {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
     | {"rankseg.integration.sam", "rankseg.integration.transformers"},
-    {"rankseg._formats"},
-    {"rankseg.prediction"},
+    {"rankseg._networks"},
     {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
-    | {"rankseg._predictions"},
+    | {"rankseg._predictions", "rankseg.prediction"},
     {"rankseg._conventions", "rankseg._folds", "rankseg._reliability"},
     {"rankseg.evaluation"},
     {"rankseg._fit", "rankseg.tuning"},

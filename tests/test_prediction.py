@@ -1,291 +1,436 @@
-"""Label maps of many files: every format in and out, models, interruptions, broken files."""
+"""From files of maps or images to files of labels, by the library and by the command."""
 
 from __future__ import annotations
 
-import os
-from types import SimpleNamespace
+import re
+import threading
+import warnings
 
-import nibabel
 import numpy as np
 import pytest
-import safetensors.torch
-import tifffile
 import torch
-import zarr
-from PIL import Image
 from typer.testing import CliRunner
 
-import maps
-from rankseg import RankSEG, _files, _formats
+from rankseg import RankSEG, _files, prediction
 from rankseg._commands import app
-from rankseg._formats import read_labels, read_maps, write_labels
-from rankseg.calibration import Calibration
-from rankseg.prediction import predict_files
+from rankseg._formats import read_image, read_labels
+from rankseg.integration.transformers import postprocess
+from rankseg.prediction import Outcome, predict_files
 
-FLAT = maps.smooth(1, 3, 32)[0]
-VOLUME = np.moveaxis(maps.smooth(1, 3, 32)[0].reshape(3, 32, 8, 4), 1, 2).copy()
-AFFINE = np.array([[-2.0, 0, 0, 7], [0, 1.5, 0.2, -3], [0, -0.2, 3.0, 5], [0, 0, 0, 1]])
+nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
+tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+zarr = pytest.importorskip("zarr", reason="needs zarr")
+image_module = pytest.importorskip("PIL.Image", reason="needs pillow")
+safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
 
-
-def write_maps(path, probs):
-    ending = _formats.ending_of(path)
-    if ending == ".npy":
-        np.save(path, probs)
-    elif ending == ".npz":
-        np.savez(path, probs=probs, other=np.zeros(3))
-    elif ending == ".pt":
-        torch.save({"logits": torch.from_numpy(probs)}, path)
-    elif ending == ".safetensors":
-        safetensors.torch.save_file({"anything": torch.from_numpy(probs.copy())}, path)
-    elif ending in (".nii", ".nii.gz"):
-        image = nibabel.Nifti1Image(np.moveaxis(probs, 0, -1), AFFINE)
-        image.header["descrip"] = b"of a scanner"
-        nibabel.save(image, path)
-    elif ending == ".tif":
-        tifffile.imwrite(path, probs, photometric="minisblack")
-    else:
-        zarr.save_group(str(path), probs=probs)
+AFFINE = np.diag([0.5, 2.0, 3.0, 1.0])
 
 
-@pytest.mark.parametrize("ending", [*_formats.MAPS])
-def test_every_format_of_maps(tmp_path, ending):
-    if ending in (".pth", ".tiff"):
-        ending = ending[:-1] if ending == ".tiff" else ".pt"
-    probs = VOLUME if ending.startswith(".nii") else FLAT
-    write_maps(tmp_path / f"case{ending}", probs)
-    outcome = predict_files(tmp_path, tmp_path / "out", metric="iou")
-    assert outcome.written == (f"case{ending}",)
-    expected = RankSEG("iou")(probs[None])[0]
-    (written,) = (tmp_path / "out").iterdir()
-    usual = {".nii": ".nii.gz", ".nii.gz": ".nii.gz", ".tif": ".tif", ".zarr": ".zarr"}
-    assert written.name == "case" + usual.get(ending, ".png")
-    np.testing.assert_array_equal(read_labels(written), expected)
+def run(*arguments):
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("ending", _formats.WRITTEN)
-def test_every_format_of_labels(tmp_path, ending):
-    labels = np.random.default_rng(0).integers(0, 5, (7, 9))
-    labels[2, 3] = 255
-    path = tmp_path / f"labels{ending}"
-    for _ in range(2):  # the second time it is there
-        write_labels(path, labels)
-        np.testing.assert_array_equal(read_labels(path), labels)
-        assert [one.name for one in tmp_path.iterdir()] == [path.name]
-    write_labels(path, labels * 200)
-    np.testing.assert_array_equal(read_labels(path), labels * 200)
-
-
-def test_nifti_stays_where_it_was(tmp_path):
-    write_maps(tmp_path / "case.nii.gz", VOLUME)
-    for mode in ("multiclass", "multilabel"):
-        predict_files(tmp_path, tmp_path / mode, output_mode=mode)
-        image = nibabel.load(tmp_path / mode / "case.nii.gz")
-        np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
-        assert image.header["descrip"] == b"of a scanner"
-        assert image.get_data_dtype() == np.uint8
-        decided = np.asanyarray(image.dataobj)
-        expected = RankSEG(output_mode=mode)(VOLUME[None])[0]
-        if mode == "multilabel":
-            expected = np.moveaxis(expected, 0, -1)
-        np.testing.assert_array_equal(decided, expected)
-        assert read_maps(tmp_path / "case.nii.gz").header["descrip"] == b"of a scanner"
-    first = (tmp_path / "multiclass" / "case.nii.gz").read_bytes()
-    predict_files(tmp_path / "case.nii.gz", tmp_path / "again")
-    assert (tmp_path / "again" / "case.nii.gz").read_bytes() == first
-
-
-def test_png_has_a_palette_that_tells_classes_apart(tmp_path):
-    write_labels(tmp_path / "a.png", np.arange(256).reshape(16, 16))
-    image = Image.open(tmp_path / "a.png")
-    assert image.mode == "P"
-    pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    assert pixels[255].tolist() == [255, 255, 255]
-    assert len(np.unique(pixels, axis=0)) > 250
-
-
-def test_one_channel_of_formats_for_images(tmp_path):
-    one = FLAT[:1]
-    tifffile.imwrite(tmp_path / "a.tif", one[0])
-    nibabel.save(nibabel.Nifti1Image(VOLUME[0], AFFINE), tmp_path / "b.nii")
-    predict_files(tmp_path, tmp_path / "out", output_mode="multilabel", pruning_prob=0.0)
-    np.testing.assert_array_equal(read_maps(tmp_path / "a.tif").maps, one)
-    expected = RankSEG(output_mode="multilabel", pruning_prob=0.0)(one[None])[0]
-    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.tif"), expected)
+def maps(seed, shape=(12, 15), classes=3):
+    logits = np.random.default_rng(seed).normal(0, 2, (classes, *shape)).astype(np.float32)
+    return torch.from_numpy(logits).softmax(0).numpy()
 
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "maps"
-    folder.mkdir()
-    for seed in range(4):
-        np.save(folder / f"case {seed}.npy", maps.smooth(1, 3, 32, seed=seed)[0])
-    return folder
+    path = tmp_path / "maps"
+    path.mkdir()
+    for seed, name in enumerate("abcd"):
+        np.savez(path / f"{name}.npz", probs=maps(seed), label=np.zeros((12, 15)))
+    return path
 
 
-def read_all(folder):
-    return {path.name: read_labels(path) for path in folder.iterdir()}
+def names_in(out):
+    """The outputs, without the record of the options."""
+    names = {file.name for file in out.iterdir()}
+    assert "rankseg.json" in names
+    return names - {"rankseg.json"}
 
 
-def test_side_by_side_is_the_same_and_what_is_there_is_not_done_again(folder, tmp_path):
-    alone = predict_files(folder, tmp_path / "alone")
-    together = predict_files([folder], tmp_path / "together", workers=3)
-    assert alone == together
-    assert len(alone.written) == 4
-    for name, labels in read_all(tmp_path / "alone").items():
-        np.testing.assert_array_equal(labels, read_all(tmp_path / "together")[name])
-    (tmp_path / "alone" / "case 2.png").unlink()
-    again = predict_files(folder, tmp_path / "alone", metric="iou")
-    assert again.written == ("case 2.npy",)
-    assert len(again.skipped) == 3
-    assert len(predict_files(folder, tmp_path / "alone", overwrite=True).written) == 4
+def files_in(path):
+    """The files of an output and when they were written."""
+    return {file: file.stat().st_mtime_ns for file in (path, *path.rglob("*"))}
 
 
-def test_a_broken_file_is_named_and_the_others_are_done(folder, tmp_path):
-    (folder / "broken.npz").write_bytes(b"no such thing")
-    (folder / "broken.pt").write_bytes(b"no such thing")
-    (folder / "broken.nii.gz").write_bytes(b"no such thing")
-    (folder / "broken.tif").write_bytes(b"no such thing")
-    np.save(folder / "integers.npy", np.zeros((3, 4, 4), int))
-    np.save(folder / "logits.npy", maps.smooth(1, 3, 32)[0] * 9)
-    np.savez(folder / "several.npz", a=np.zeros(3), b=np.zeros(3))
-    result = CliRunner().invoke(app, ["predict", str(folder), "-o", str(tmp_path / "out"),
-                                      "--format", "npy"])  # fmt: skip
-    assert result.exit_code == 1
-    # Three names would be written to one file: an error before any work.
-    assert "would both be written to" in result.stderr
-    for name in ("broken.pt", "broken.nii.gz"):
-        (folder / name).rename(folder / f"{name[7:]} {name}")
-    (folder / "broken.tif").rename(folder / "picture.tif")
-    result = CliRunner().invoke(app, ["predict", str(folder), "-o", str(tmp_path / "out"),
-                                      "--format", "npy"])  # fmt: skip
-    assert result.exit_code == 1
-    assert "4 written to" in " ".join(result.stdout.split())
-    reasons = result.stderr
-    assert reasons.count("Not decided") == 7
-    assert "integers.npy: maps must be floating (classes, *spatial)" in reasons
-    assert "logits.npy: probs must lie in [0, 1]" in reasons
-    assert "several.npz: the file must hold one of ['probs', 'probabilities', 'logits'], got" in (
-        reasons
-    )
-    assert sorted(read_all(tmp_path / "out")) == [f"case {seed}.npy" for seed in range(4)]
+def labels_of(seed, **options):
+    return RankSEG(**options)(maps(seed)[None])[0]
 
 
-@pytest.mark.parametrize("ending", _formats.WRITTEN)
-def test_an_interruption_leaves_nothing_half_written(folder, tmp_path, monkeypatch, ending):
-    def interrupted(*_):
+def test_labels_are_those_of_rankseg(folder, tmp_path):
+    outcome = predict_files(folder, tmp_path / "out", metric="iou", pruning_prob=0.3)
+    assert outcome == Outcome(tuple("abcd"), (), {})
+    for seed, name in enumerate("abcd"):
+        expected = labels_of(seed, metric="iou", pruning_prob=0.3)
+        np.testing.assert_array_equal(read_labels(tmp_path / "out" / f"{name}.png"), expected)
+    assert (expected != labels_of(3, metric="acc")).any()
+
+
+def save_as(path, probs):
+    match "".join(path.suffixes):
+        case ".npy":
+            np.save(path, probs)
+        case ".npz":
+            np.savez(path, probabilities=probs)
+        case ".pt":
+            torch.save(torch.from_numpy(probs), path)
+        case ".safetensors":
+            safetensors.save_file({"probs": torch.from_numpy(probs)}, path)
+        case ".nii" | ".nii.gz":
+            nibabel.save(nibabel.Nifti1Image(np.moveaxis(probs, 0, -1), AFFINE), path)
+        case ".tif":
+            tifffile.imwrite(path, probs, photometric="minisblack")
+        case ".zarr":
+            zarr.save_array(path, probs)
+
+
+ENDINGS = (".npy", ".npz", ".pt", ".safetensors", ".nii", ".nii.gz", ".tif", ".zarr")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".tif", ".zarr"])
+def test_every_format_in_and_out(tmp_path, suffix):
+    probs = maps(0, (4, 6, 5))
+    for number, kind in enumerate(ENDINGS):
+        save_as(tmp_path / f"case{number}{kind}", probs)
+    outcome = predict_files(tmp_path, tmp_path / "out", suffix=suffix)
+    assert len(outcome.written) == len(ENDINGS)
+    expected = RankSEG()(probs[None])[0]
+    for name in outcome.written:
+        labels = read_labels(tmp_path / "out" / f"{name}{suffix}")
+        np.testing.assert_array_equal(labels, expected)
+    if suffix == ".nii.gz":
+        affines = [nibabel.load(tmp_path / "out" / f"case{n}.nii.gz").affine for n in range(8)]
+        for number, affine in enumerate(affines):
+            np.testing.assert_array_equal(affine, AFFINE if number in (4, 5) else np.eye(4))
+
+
+def test_logits_and_key(tmp_path):
+    logits = np.random.default_rng(0).normal(0, 3, (3, 12, 15)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", other=logits, probs=maps(1))
+    predict_files(tmp_path / "a.npz", tmp_path / "out", key="other", from_logits="softmax")
+    expected = RankSEG(from_logits="softmax")(logits[None])[0]
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.png"), expected)
+
+
+def test_masks(tmp_path):
+    np.save(tmp_path / "a.npy", maps(0))
+    np.save(tmp_path / "one.npy", maps(0)[:1])
+    outcome = predict_files(tmp_path, tmp_path / "png", output_mode="multilabel")
+    assert outcome.written == ("one",)
+    assert "got 3 masks: write another format" in outcome.failures["a"]
+    decide = RankSEG(output_mode="multilabel")
+    expected = decide(maps(0)[None])[0]
+    np.testing.assert_array_equal(read_labels(tmp_path / "png" / "one.png"), expected[0])
+    for suffix in (".npy", ".tif", ".zarr", ".nii.gz"):
+        predict_files(tmp_path, tmp_path / "out", suffix=suffix, output_mode="MultiLabel")
+        got = read_labels(tmp_path / "out" / f"a{suffix}").numpy()
+        if suffix == ".nii.gz":
+            assert got.shape == (12, 15, 1, 3)
+            got = np.moveaxis(got[:, :, 0], -1, 0)
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".zarr"])
+def test_goes_on_where_it_was_interrupted(folder, tmp_path, suffix):
+    out = tmp_path / "out"
+    predict_files(folder, out, suffix=suffix, metric="acc")
+    (out / f"b{suffix}").rename(tmp_path / "away")
+    old = files_in(out / f"a{suffix}")
+    seen = []
+
+    def track(names):
+        seen.extend(names)
+        return iter(names)
+
+    outcome = predict_files(folder, out, suffix=suffix, metric="acc", track=track)
+    assert seen == ["b"]
+    assert outcome == Outcome(("b",), ("a", "c", "d"), {})
+    assert files_in(out / f"a{suffix}") == old
+    with pytest.raises(ValueError, match=r"other options, which rankseg\.json lists"):
+        predict_files(folder, out, suffix=suffix)
+    assert predict_files(folder, out, suffix=suffix, overwrite=True).written == tuple("abcd")
+    np.testing.assert_array_equal(read_labels(out / f"a{suffix}"), labels_of(0))
+    assert (labels_of(0) != labels_of(0, metric="acc")).any()
+    assert names_in(out) == {f"{name}{suffix}" for name in "abcd"}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+def test_a_writer_that_fails_leaves_nothing(folder, tmp_path, suffix, monkeypatch):
+    write_bytes = _files.Path.write_bytes
+
+    def half(path, content):
+        write_bytes(path, content[: len(content) // 2])
+        raise OSError("disk full")
+
+    def half_folder(path, array):
+        path.mkdir()
+        write_bytes(path / "zarr.json", b"{")
+        raise OSError("disk full")
+
+    predict_files(folder / "a.npz", tmp_path / "out", suffix=".tif")  # also writes the record
+    (tmp_path / "out" / "a.tif").unlink()
+    monkeypatch.setattr(prediction, "keep_record", lambda *_: None)
+    monkeypatch.setattr(_files.Path, "write_bytes", half)
+    monkeypatch.setattr(zarr, "save_array", half_folder)
+    outcome = predict_files(folder, tmp_path / "out", suffix=suffix)
+    assert outcome.failures == dict.fromkeys("abcd", "disk full")
+    assert not names_in(tmp_path / "out")
+    monkeypatch.undo()
+    assert predict_files(folder, tmp_path / "out", suffix=suffix).written == tuple("abcd")
+
+
+def test_an_interruption_ends_the_run_and_leaves_whole_files(folder, tmp_path):
+    def track(names):
+        yield names[0]
         raise KeyboardInterrupt
 
-    # Not os.replace itself, which libraries use as well.
-    monkeypatch.setattr(_files, "os", SimpleNamespace(getpid=os.getpid, replace=interrupted))
-    with pytest.raises(KeyboardInterrupt):
-        predict_files(folder, tmp_path / "out", ending=ending)
-    assert list((tmp_path / "out").iterdir()) == []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(folder, out, workers=workers, track=track)
+        names = names_in(out)
+        assert "a.png" in names
+        for name in names:
+            np.testing.assert_array_equal(read_labels(out / name), labels_of("abcd".index(name[0])))
 
 
-def test_options_keys_and_a_calibration(tmp_path):
-    np.savez(tmp_path / "case.npz", a=np.log(FLAT), b=FLAT)
-    hot = Calibration("softmax", [0.3] * 3, [0.0, 0.5, 0.0])
-    hot.save(tmp_path / "c.json")
-    arguments = ["predict", tmp_path / "case.npz", "-o", tmp_path / "out", "--key", "a",
-                 "--from-logits", "softmax", "--calibration", tmp_path / "c.json",
-                 "--solver", "joint", "--correlation", "0.4"]  # fmt: skip
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 0, result.stderr
-    decide = RankSEG(solver="joint", correlation=0.4, calibration=hot, from_logits="softmax")
-    expected = decide(np.log(FLAT)[None])[0]
-    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "case.png"), expected)
+def test_several_workers_give_the_same_files_in_the_same_order(folder, tmp_path, monkeypatch):
+    (folder / "bb.npz").write_bytes(b"")
+    both = threading.Barrier(2, timeout=20)
+    read = prediction.read_maps
+
+    def meet(path, key):
+        if path.stem in "ab":
+            both.wait()  # fails unless two are read at a time
+        return read(path, key)
+
+    serial = predict_files(folder, tmp_path / "serial")
+    monkeypatch.setattr(prediction, "read_maps", meet)
+    parallel = predict_files(folder, tmp_path / "parallel", workers=2)
+    assert serial == parallel
+    assert list(parallel.failures) == ["bb"]
+    for name in "abcd":
+        first, second = ((tmp_path / kind / f"{name}.png") for kind in ("serial", "parallel"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
+    (folder / "broken.npz").write_bytes(b"nothing of the kind")
+    np.savez(folder / "keys.npz", x=maps(0), y=maps(0))
+    np.save(folder / "logits.npy", 9 * maps(0))
+    np.save(folder / "volume.npy", maps(0, (3, 4, 5)))
+    result = run(folder, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "4 written to" in result.stdout
+    told = dict(re.findall(r"^Not decided: (\w+): (.*)$", result.stderr, re.M))
+    assert list(told) == ["broken", "keys", "logits", "volume"]
+    assert told["broken"].startswith("cannot be read as .npz")
+    assert "the arrays are ['x', 'y']; say by key which is meant" in told["keys"]
+    assert "[0, 1]" in told["logits"]
+    assert "write another format" in told["volume"]
+    assert names_in(tmp_path / "out") == {f"{name}.png" for name in "abcd"}
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("options", "words"),
     [
-        ({"inputs": "nowhere"}, FileNotFoundError, "there is no nowhere"),
-        ({"ending": ".bmp"}, ValueError, "ending must be one of"),
-        ({"workers": 0}, ValueError, "workers must be at least 1, got 0"),
-        ({"model": "nowhere.pt"}, FileNotFoundError, "there is no nowhere.pt"),
-        ({"metric": "f1"}, ValueError, "metric must be one of"),
-        ({"output": None, "ending": ".npy"}, ValueError, "output must be another folder"),
+        ({"suffix": ".jpg"}, r"suffix must be one of \['\.png'"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"metric": "best"}, "metric must be one of"),
+        ({"mean": [0.5]}, "for a model, which must be given"),
+        ({"model": "none.pt2"}, "there is no file none.pt2"),
     ],
 )
-def test_wrong_options(folder, tmp_path, change, error, message):
-    arguments = {"inputs": folder, "output": tmp_path / "out"} | change
-    if arguments["output"] is None:
-        arguments["output"] = folder
-    with pytest.raises(error, match=message):
-        predict_files(**arguments)
+def test_options_are_checked_before_the_work(folder, tmp_path, options, words):
+    if "model" in options:
+        image_module.new("RGB", (4, 4)).save(folder / "a.png")
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        predict_files(folder, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-class TestModels:
-    @pytest.fixture
-    def images(self, tmp_path):
-        folder = tmp_path / "images"
-        folder.mkdir()
-        rng = np.random.default_rng(0)
-        for name, shape in (("a.png", (33, 47, 3)), ("b.jpg", (64, 40, 3))):
-            Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / name)
-        return folder
+def test_no_output_is_written_twice_and_no_input_is_overwritten(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    np.save(other / "a.npy", maps(0))
+    with pytest.raises(ValueError, match=r"must differ in name, since .*a\.npz and .*a\.npy"):
+        predict_files([folder, other], tmp_path / "out")
+    before = (other / "a.npy").read_bytes()
+    with pytest.raises(ValueError, match="must not overwrite the input"):
+        predict_files(other, other, suffix=".npy", overwrite=True)
+    assert (other / "a.npy").read_bytes() == before
+    assert not (tmp_path / "out").exists()
 
-    def test_of_the_hub(self, images, tmp_path):
-        transformers = pytest.importorskip("transformers")
-        from rankseg.integration.transformers import postprocess
 
-        config = transformers.SegformerConfig(
-            num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[8, 16],
-            patch_sizes=[3, 3], strides=[4, 2], num_attention_heads=[1, 1], mlp_ratios=[1, 1],
-            decoder_hidden_size=16, num_labels=5,
-        )  # fmt: skip
-        model = transformers.SegformerForSemanticSegmentation(config).eval()
-        processor = transformers.SegformerImageProcessorPil()
-        model.save_pretrained(tmp_path / "model")
-        processor.save_pretrained(tmp_path / "model")
-        outcome = predict_files(
-            images, tmp_path / "out", model=tmp_path / "model", metric="iou", pruning_prob=0.0
-        )
-        assert outcome.failures == {}
-        image = Image.open(images / "a.png")
+def test_options_of_the_command_reach_the_library(folder, tmp_path):
+    arguments = "--format tif --metric iou --solver joint --smooth 1 --pruning-prob 0.2"
+    arguments += " --correlation 0.5 --workers 2 --key probs"
+    result = run(folder, "-o", tmp_path / "out", *arguments.split())
+    assert (result.exit_code, result.stderr) == (0, "")
+    options = {"metric": "iou", "solver": "joint", "smooth": 1.0, "pruning_prob": 0.2}
+    for seed, name in enumerate("abcd"):
+        expected = labels_of(seed, **options, correlation=0.5)
+        np.testing.assert_array_equal(read_labels(tmp_path / "out" / f"{name}.tif"), expected)
+    again = run(folder, "-o", tmp_path / "out", *arguments.split())
+    assert "0 written to" in again.stdout
+    assert "4 were there" in again.stdout
+    result = run(folder, "-o", tmp_path / "out", "--format", "bmp")
+    assert result.exit_code == 1
+    assert "suffix must be one of" in result.stderr
+
+
+# Networks
+
+
+class Network(torch.nn.Module):
+    """Scores at half the size, as many networks give them."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        torch.nn.init.normal_(self.layer.weight, std=2)
+        self.kind = kind
+
+    def forward(self, image):
+        scores = self.layer(image)
+        if self.kind == "probs":
+            return scores.softmax(1)
+        return scores if self.kind == "tensor" else {self.kind: scores, "aux": scores.sum()}
+
+
+@pytest.fixture
+def images(tmp_path):
+    path = tmp_path / "images"
+    path.mkdir()
+    for seed, (name, size) in enumerate({"a.png": (20, 26), "b.jpg": (33, 18)}.items()):
+        pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+        image_module.fromarray(pixels).save(path / name)
+    return path
+
+
+def save_network(path, network):
+    """Save as TorchScript or as an exported program, for images of any size."""
+    example = torch.rand(1, 3, 24, 28)
+    if path.suffix == ".pt2":
+        sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+        torch.export.save(torch.export.export(network, (example,), dynamic_shapes=(sizes,)), path)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(network, example, strict=False), path)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("n.pt", "tensor"), ("n.pt", "out"), ("n.pt2", "logits"), ("n.pt2", "probs")],
+)
+def test_networks_in_files(images, tmp_path, name, kind):
+    network = Network(kind)
+    save_network(tmp_path / name, network)
+    mean, std = [0.5, 0.4, 0.3], [0.2]
+    options = {} if kind == "probs" else {"from_logits": "softmax"}
+    arguments = [
+        f"--{key}={value}" for key, values in (("mean", mean), ("std", std)) for value in values
+    ]
+    arguments += [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    result = run(images, "-o", tmp_path / "out", "--model", tmp_path / name, *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for file in images.iterdir():
+        image = read_image(file).maps
+        given = (image - torch.tensor(mean)[:, None, None]) / std[0]
         with torch.no_grad():
-            outputs = model(**processor(image, return_tensors="pt"))
+            scores = network(given[None])
+        scores = scores if isinstance(scores, torch.Tensor) else scores[kind]
+        scores = torch.nn.functional.interpolate(scores, image.shape[1:], mode="bilinear")
+        expected = RankSEG(**options)(scores)[0]
+        got = read_labels(tmp_path / "out" / f"{file.stem}.png")
+        np.testing.assert_array_equal(got, expected)
+        assert len(got.unique()) > 2
+
+
+def test_networks_that_do_not_fit(images, tmp_path):
+    (tmp_path / "broken.pt2").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"cannot be loaded as a file of torch\.export\.save"):
+        predict_files(images, tmp_path / "out", model=tmp_path / "broken.pt2")
+    save_network(tmp_path / "n.pt", Network("other"))
+    for options, words in (
+        ({"std": [0.0]}, "std must be positive"),
+        ({"mean": [1, 2]}, "mean must be one number or three"),
+        ({"key": "x"}, "leave it out with a model"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predict_files(images, tmp_path / "out", model=tmp_path / "n.pt", **options)
+    outcome = predict_files(images, tmp_path / "out", model=tmp_path / "n.pt")
+    assert "must return one of ('out', 'logits'), got ['other', 'aux']" in outcome.failures["a"]
+
+
+def segformer(transformers):
+    config = transformers.SegformerConfig(
+        num_labels=4, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4,
+        decoder_hidden_size=8,
+    )  # fmt: skip
+    model = transformers.SegformerForSemanticSegmentation(config)
+    torch.nn.init.normal_(model.decode_head.classifier.weight, std=5)
+    return model, transformers.SegformerImageProcessorPil(size={"height": 64, "width": 64})
+
+
+def mask2former(transformers):
+    swin = transformers.SwinConfig(
+        image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.Mask2FormerConfig(
+        backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32,
+        encoder_feedforward_dim=16, dim_feedforward=16, encoder_layers=1, decoder_layers=2,
+        num_attention_heads=2, num_queries=6, num_labels=4,
+    )  # fmt: skip
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
+    torch.nn.init.normal_(model.class_predictor.weight, std=5)
+    size = {"height": 64, "width": 64}
+    return model, transformers.Mask2FormerImageProcessorPil(size=size)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("build", [segformer, mask2former])
+def test_a_model_of_transformers(images, tmp_path, build):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    torch.manual_seed(0)
+    model, processor = build(transformers)
+    model.eval().save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    arguments = ["--model", tmp_path / "model", "--metric", "iou", "--pruning-prob", "0"]
+    result = run(images, "-o", tmp_path / "out", *arguments)
+    assert (result.exit_code, result.exception) == (0, None)
+    found = set()
+    for file in images.iterdir():
+        with image_module.open(file) as image:
+            inputs, size = processor(images=image, return_tensors="pt"), image.size[::-1]
+        with torch.no_grad():
+            outputs = model(**inputs)
         (expected,) = postprocess(
             outputs,
             model=model,
-            target_sizes=[(33, 47)],
-            rankseg_kwargs={"metric": "iou", "pruning_prob": 0.0},
+            target_sizes=[size],
+            rankseg_kwargs={"metric": "iou", "pruning_prob": 0},
         )
-        np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.png"), expected)
+        got = read_labels(tmp_path / "out" / f"{file.stem}.png")
+        np.testing.assert_array_equal(got, expected)
+        found.update(got.unique().tolist())
+    assert len(found) > 1
 
-    @pytest.mark.parametrize("ending", [".pt", ".pt2"])
-    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-    def test_from_a_file(self, images, tmp_path, ending):
-        torch.manual_seed(0)
-        network = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1).eval()
-        example = torch.zeros(1, 3, 33, 47)
-        path = tmp_path / f"model{ending}"
-        if ending == ".pt":
-            torch.jit.trace(network, example).save(path)
-        else:
-            axes = ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
-            torch.export.save(torch.export.export(network, (example,), dynamic_shapes=axes), path)
-        outcome = predict_files(
-            images,
-            tmp_path / "out",
-            model=path,
-            mean=[0.4, 0.5, 0.6],
-            std=[0.2] * 3,
-            from_logits="softmax",
-            pruning_prob=0.0,
-        )
-        assert outcome.failures == {}
-        pixels = np.asarray(Image.open(images / "b.jpg")).astype(np.float32) / 255
-        shifted = (pixels - np.float32([0.4, 0.5, 0.6])) / np.float32(0.2)
-        with torch.no_grad():
-            logits = network(torch.from_numpy(np.moveaxis(shifted, -1, 0).copy())[None])
-        logits = torch.nn.functional.interpolate(logits, (64, 40), mode="bilinear")
-        expected = RankSEG(from_logits="softmax", pruning_prob=0.0)(logits)[0].numpy()
-        found = read_labels(tmp_path / "out" / "b.png")
-        assert (found != expected).mean() < 0.002
 
-    def test_no_model(self, images, tmp_path):
-        (tmp_path / "m.pt").write_bytes(b"nothing")
-        with pytest.raises(ValueError, match=r"m\.pt holds no model"):
-            predict_files(images, tmp_path / "out", model=tmp_path / "m.pt")
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_transformers_that_does_not_fit(images, tmp_path):
+    pytest.importorskip("transformers", reason="needs transformers")
+    (tmp_path / "model").mkdir()
+    with pytest.raises(TypeError, match="from_logits follows from a model of Transformers"):
+        predict_files(images, tmp_path / "o", model=tmp_path / "model", from_logits="softmax")
+    with pytest.raises(ValueError, match="mean and std follow from a model"):
+        predict_files(images, tmp_path / "o", model=tmp_path / "model", mean=[0.5])
+    with pytest.raises(ValueError, match=r"file, or a folder or the id of .*, got .*model"):
+        predict_files(images, tmp_path / "o", model=tmp_path / "model")

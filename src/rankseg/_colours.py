@@ -1,11 +1,10 @@
-"""Colours of classes, for pictures and for label maps with a palette."""
+"""The colours of classes, in pictures and in the palettes of label maps."""
 
 from __future__ import annotations
 
-import colorsys
 from typing import Final
 
-__all__ = ["BACKGROUND_COLOUR", "CLASS_COLOURS", "IGNORED_COLOUR", "palette"]
+__all__ = ["BACKGROUND_COLOUR", "CLASS_COLOURS", "IGNORED_COLOUR"]
 
 BACKGROUND_COLOUR: Final = "#2B2B2B"
 IGNORED_COLOUR: Final = "#FFFFFF"
@@ -26,16 +25,3 @@ CLASS_COLOURS: Final = (
     "#D55E00",
     "#0072B2",
 )
-
-GOLDEN: Final = 0.618034
-"""Steps of this share of the colour circle do not come near one another for long."""
-
-
-def palette() -> list[int]:
-    """Return red, green and blue of 256 labels: 0 is background, 255 void."""
-    hues = [colorsys.hsv_to_rgb(i * GOLDEN % 1, 0.6, 0.9) for i in range(254 - len(CLASS_COLOURS))]
-    colours = [BACKGROUND_COLOUR, *CLASS_COLOURS]
-    triples = [tuple(bytes.fromhex(colour[1:])) for colour in colours]
-    triples += [tuple(round(255 * part) for part in hue) for hue in hues]
-    triples.append(tuple(bytes.fromhex(IGNORED_COLOUR[1:])))
-    return [part for triple in triples for part in triple]

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._demo import load_sample
-from rankseg._formats import IMAGES, MAPS, ending_of, read_maps, write_labels
+from rankseg._formats import MAPS, PICTURES, ending, read_image, read_maps, write_labels
+from rankseg._networks import load_transformers, run_transformers
 from rankseg._optional import require
+from rankseg.integration.transformers import restore_semantic_probs
 from rankseg.plots import paint_labels
 
 __all__ = ["Shown", "build", "show"]
@@ -179,7 +181,7 @@ def build() -> Any:
             with gradio.Column(scale=1):
                 upload = gradio.File(
                     label="Probability maps, or an image for a model",
-                    file_types=sorted({*MAPS, *IMAGES}),
+                    file_types=sorted({*MAPS, *PICTURES}),
                 )
                 example = gradio.Dropdown(examples, value=examples[0], label="Or an example")
                 model = gradio.Textbox(
@@ -235,9 +237,9 @@ def _page_of(
     maps: Any
     if upload is None:
         maps, classes = sample.probs[examples.index(example)], sample.classes
-    elif model and ending_of(Path(upload)) in IMAGES:
+    elif model and ending(upload) in PICTURES:
         maps, classes = _maps_by_model(Path(upload), model)
-    elif ending_of(Path(upload)) in MAPS:
+    elif ending(upload) in MAPS:
         maps = read_maps(Path(upload)).maps
     else:
         raise ValueError("an image needs a model: name one of the hub, or its folder")
@@ -253,7 +255,7 @@ def _page_of(
     )
     folder = Path(tempfile.mkdtemp(prefix="rankseg-"))
     endings = [".npy", ".png"] if shown.labels.ndim == 2 else [".npy"]
-    files = [folder / f"decision{ending}" for ending in endings]
+    files = [folder / f"decision{suffix}" for suffix in endings]
     for path in files:
         write_labels(path, shown.labels)
     pictures = (shown.argmax, shown.ours, shown.difference)
@@ -262,13 +264,12 @@ def _page_of(
 
 def _maps_by_model(path: Path, name: str) -> tuple[Tensor, Sequence[str]]:
     """Return the probabilities that a model of Transformers gives for an image."""
-    from rankseg.integration.transformers import restore_semantic_probs
-    from rankseg.prediction import HuggingFace, read_image
-
-    source = HuggingFace.open(name, {})
-    image = read_image(path)
-    with torch.no_grad():
-        outputs = source.model(**source.processor(image, return_tensors="pt"))
-    (probs,) = restore_semantic_probs(outputs, model=source.model, target_sizes=[image.shape[:2]])
-    labels = source.model.config.id2label
+    network, processor = load_transformers(name)
+    image = read_image(path).maps
+    (probs,) = restore_semantic_probs(
+        run_transformers(network, processor, image),
+        model=network,
+        target_sizes=[tuple(image.shape[1:])],
+    )
+    labels = network.config.id2label
     return probs, [str(labels.get(number, number)) for number in range(len(probs))]

@@ -45,7 +45,7 @@ from rankseg._differences import (
     bootstrap_interval,
 )
 from rankseg._files import write_whole
-from rankseg._formats import LABELS, ending_of, read_labels, stem_of
+from rankseg._formats import LABELS_READ, find_files, read_labels, stem
 from rankseg._methods import (
     Method,
     Timing,
@@ -684,7 +684,7 @@ def evaluate(
     failures: list[Failure] = []
     for case in track(list(truth)):
         try:
-            label = torch.from_numpy(read_labels(truth[case]))[None]
+            label = read_labels(truth[case])[None].long()
             counts = [
                 _count_file(files, case, label, len(names), ignore_index, method)
                 for method, files in predicted.items()
@@ -714,14 +714,7 @@ def _label_files(folder: Path | str) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
-    files = {
-        stem_of(path): path
-        for path in sorted(folder.iterdir())
-        if ending_of(path) in LABELS and not path.name.startswith(".")
-    }
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no label map that ends in one of {list(LABELS)}")
-    return files
+    return {stem(path): path for path in find_files(folder, LABELS_READ)}
 
 
 def _count_file(
@@ -734,7 +727,7 @@ def _count_file(
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = torch.from_numpy(read_labels(files[case]))[None]
+    prediction = read_labels(files[case])[None].long()
     if prediction.shape != label.shape:
         raise ValueError(
             f"the prediction of {method} must be of the shape of the label, "

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from rankseg._outcome import Outcome
+from rankseg._batch import Outcome
 
 __all__ = ["fail", "make_folder", "open_console", "print_failures", "print_outcome", "tracker"]
 

@@ -25,82 +25,81 @@ def predict(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="Files or folders of probability or logit maps: npy, npz, pt, safetensors, tif, "
-            "zarr of (classes, *spatial); nii and nii.gz of (x, y, z, classes). With --model, "
-            "images.",
+            help="Files or folders of probability or logit maps: .npy, .npz, .pt, .safetensors, "
+            ".zarr (classes, *spatial), .nii, .nii.gz (x, y, z, class), .tif. With --model images: "
+            ".png, .jpg, .tif.",
         ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write label maps to.")
     ],
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help="png, npy, nii.gz, tif or zarr. By default that of the maps, or png.",
-            show_default=False,
-        ),
-    ] = None,
+    suffix: Annotated[
+        str, typer.Option("--format", help="png, npy, nii, nii.gz, tif, tiff or zarr.")
+    ] = "png",
     metric: METRIC = "dice",
-    output_mode: Annotated[
-        str, typer.Option(help="multiclass: labels; multilabel: masks.")
-    ] = "multiclass",
     solver: Annotated[
-        str, typer.Option(help="How: auto, RMA, joint, exact; for masks also BA, TRNA, BA+TRNA.")
+        str, typer.Option(help="How: auto, RMA, joint, exact, TR, argmax, BA, TRNA, BA+TRNA.")
     ] = "auto",
-    pruning_prob: PRUNING_PROB = 0.5,
     smooth: SMOOTH = 0.0,
+    pruning_prob: PRUNING_PROB = 0.5,
     correlation: CORRELATION = 0.0,
     calibration: CALIBRATION = None,
+    output_mode: Annotated[
+        str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")
+    ] = "multiclass",
     from_logits: Annotated[
         str | None,
-        typer.Option(help="softmax or sigmoid: the maps hold logits, of which this is taken."),
+        typer.Option(help="softmax or sigmoid: the maps hold logits, and this is applied first."),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(help="Which array of a file. By default probs, probabilities or logits."),
+        typer.Option(
+            help="Which array of a file that holds several; probs, probabilities or logits "
+            "by default, or the only one."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Decide images by this model: a name on the Hugging Face hub or a folder, a "
-            "TorchScript file (.pt), or a program of torch.export (.pt2)."
+            help="Makes maps of images: a folder or an id of the Hugging Face Hub, a TorchScript "
+            "file (.pt), or an exported program (.pt2)."
         ),
     ] = None,
     mean: Annotated[
         list[float] | None,
-        typer.Option(help="Taken from images in [0, 1] for .pt and .pt2; repeat it by channel."),
+        typer.Option(help="Taken from the image before a .pt or .pt2 model; once, or thrice."),
     ] = None,
     std: Annotated[
-        list[float] | None, typer.Option(help="Images are divided by it after that.")
+        list[float] | None, typer.Option(help="By which it is then divided; once, or thrice.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Files decided at a time.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Decide anew what is there.")
+        bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
     ] = False,
 ) -> None:
-    """Write label maps of files of probabilities or logits, or of images by a model.
+    """Write label maps of probability maps, or of images and a model.
 
-    Goes on where it was interrupted. Exits with 1 if a file could not be decided; the others are
+    Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
     try:
         outcome = predict_files(
             inputs,
             output,
-            ending=None if format is None else f".{format.removeprefix('.')}",
+            suffix=f".{suffix.removeprefix('.')}",
             key=key,
             model=model,
-            mean=mean or (0.0,),
-            std=std or (1.0,),
+            mean=mean,
+            std=std,
             overwrite=overwrite,
             workers=workers,
             track=tracker("Deciding"),
             **given(
                 metric=metric,
+                smooth=smooth,
                 output_mode=output_mode,
                 solver=solver,
                 pruning_prob=pruning_prob,
-                smooth=smooth,
                 correlation=correlation,
                 calibration=calibration,
                 from_logits=from_logits,

@@ -24,15 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
+from rankseg._batch import Outcome, Track, keep_record, work_through
 from rankseg._files import write_whole
-from rankseg._outcome import Outcome, Track, work_through
 from rankseg.integration._common import require
 
 __all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
 
 KEY = "probabilities"
 ENDING = ".nii.gz"
-DATASET, PLANS, OPTIONS = "dataset.json", "plans.json", "rankseg.json"
+DATASET, PLANS = "dataset.json", "plans.json"
 
 REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 """The readers of nnU-Net whose maps have the axes of RAS, whatever those of the image."""
@@ -166,9 +166,9 @@ def decide_folders(
     _prepare(output, sources, decide, overwrite)
     return work_through(
         cases,
-        lambda case: not overwrite and (output / f"{case}{ENDING}").is_file(),
         lambda case: _decide_case(case, sources, output, labels, decide),
-        _UNREADABLE,
+        done=lambda case: not overwrite and (output / f"{case}{ENDING}").is_file(),
+        expected=_UNREADABLE,
         track=track,
     )
 
@@ -321,23 +321,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _prepare(output: Path, folders: Sequence[Path], decide: RankSEG, overwrite: bool) -> None:
-    """Make the output folder, with the options and what nnU-Net puts beside its label maps.
-
-    Label maps made from other folders or by other options are not to be mixed with new ones.
-    """
-    options = {
-        "folders": [str(folder.resolve()) for folder in folders],
-        "options": asdict(decide.settings),
-    }
-    options = json.loads(json.dumps(options))  # as it will be read
-    stored = output / OPTIONS
-    if stored.is_file() and not overwrite and _read_json(stored) != options:
-        raise ValueError(
-            f"{output} holds label maps made from other folders or with other options, which "
-            f"{OPTIONS} lists; take another folder, or overwrite them"
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(stored, json.dumps(options, indent=1).encode())
+    """Make the output folder, with the options and what nnU-Net puts beside its label maps."""
+    folders_read = [str(folder.resolve()) for folder in folders]
+    record = {"folders": folders_read, "options": asdict(decide.settings)}
+    keep_record(output, record, overwrite)
     for name in (DATASET, PLANS):
         if (folders[0] / name).is_file():
             write_whole(output / name, (folders[0] / name).read_bytes())

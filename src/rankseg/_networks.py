@@ -1,0 +1,141 @@
+"""Networks in files or on the Hugging Face Hub, from images to decisions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor
+
+from rankseg._api import RankSEG
+from rankseg._arguments import number
+from rankseg.integration._common import require, resize
+from rankseg.integration.transformers import postprocess
+
+__all__ = ["Decider", "load_network", "load_transformers", "run_transformers"]
+
+Decider: TypeAlias = Callable[[Tensor], Tensor]
+"""From an image or maps ``(channels, *spatial)`` to labels or masks."""
+
+SCRIPTED: Final = (".pt", ".torchscript")
+EXPORTED: Final = ".pt2"
+SCORES: Final = ("out", "logits")
+"""The names under which networks that return a dictionary have their scores."""
+
+
+def load_network(
+    model: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    options: Mapping[str, Any],
+) -> Decider:
+    """Load a network; what it returns decides images ``(3, height, width)`` in [0, 1]."""
+    suffix = Path(model).suffix.lower()
+    if suffix not in (*SCRIPTED, EXPORTED):
+        if mean is not None or std is not None:
+            raise ValueError("mean and std follow from a model of Transformers: leave them out")
+        return _transformers(model, options)
+    if not Path(model).is_file():
+        raise FileNotFoundError(f"there is no file {model} to load the model from")
+    decide = RankSEG(**options)
+    shift, scale = _channels("mean", mean, 0.0), _channels("std", std, 1.0)
+    if not (scale > 0).all():
+        raise ValueError(f"std must be positive, got {std}")
+    network = _load(model, exported=suffix == EXPORTED)
+
+    @torch.inference_mode()
+    def decide_image(image: Tensor) -> Tensor:
+        scores = _scores(_run(network, ((image - shift) / scale)[None]))
+        decided: Tensor = decide(resize(scores, image.shape[1:]))[0]
+        return decided
+
+    return decide_image
+
+
+def _load(model: str, exported: bool) -> Any:
+    try:
+        if exported:
+            return torch.export.load(model).module()
+        with warnings.catch_warnings():  # it is deprecated, and files of it are there all the same
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.jit.load(model, map_location="cpu").eval()
+    except Exception as error:  # a broken file may raise anything
+        kind = "torch.export.save" if exported else "torch.jit.save"
+        raise ValueError(f"{model} cannot be loaded as a file of {kind}: {error}") from error
+
+
+def _channels(name: str, values: Sequence[float] | None, default: float) -> Tensor:
+    """Return one number for each colour, to be broadcast over an image."""
+    given = [default] if values is None else list(values)
+    if len(given) not in (1, 3):
+        raise ValueError(f"{name} must be one number or three, got {given}")
+    checked = [number(name, value, -1e9, 1e9) for value in given]
+    return torch.tensor(checked, dtype=torch.float32).view(-1, 1, 1)
+
+
+def _run(network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return network(*args, **kwargs)
+    except Exception as error:  # whatever its operations raise
+        raise ValueError(f"the model failed: {error}") from error
+
+
+def _scores(outputs: Any) -> Tensor:
+    """Return the scores ``(1, classes, height, width)`` of what a network returned."""
+    if isinstance(outputs, Mapping):
+        names = [name for name in SCORES if name in outputs]
+        if not names:
+            raise ValueError(f"the model must return one of {SCORES}, got {list(outputs)}")
+        outputs = outputs[names[0]]
+    if not isinstance(outputs, Tensor) or outputs.ndim != 4 or len(outputs) != 1:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model must return (1, classes, height, width), got {shape}")
+    return outputs
+
+
+def load_transformers(model: str) -> tuple[Any, Any]:
+    """Load a model of Transformers and its processor, from a folder or by its id."""
+    transformers = require("transformers", "transformers", "a model of Hugging Face")
+    try:
+        config = transformers.AutoConfig.from_pretrained(model)
+        known = transformers.AutoModelForSemanticSegmentation
+        if type(config) not in transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:  # Mask2Former
+            known = transformers.AutoModelForUniversalSegmentation
+        network = known.from_pretrained(model).eval()
+        processor = transformers.AutoImageProcessor.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"model must be a .pt or .pt2 file, or a folder or the id of a segmentation model on "
+            f"the Hugging Face Hub, got {model}: {error}"
+        ) from error
+    return network, processor
+
+
+@torch.inference_mode()
+def run_transformers(network: Any, processor: Any, image: Tensor) -> Any:
+    """Return what a model of Transformers gives for an image ``(3, height, width)`` in [0, 1]."""
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    inputs = processor(images=pixels, return_tensors="pt", input_data_format="channels_last")
+    return _run(network, **inputs)
+
+
+def _transformers(model: str, options: Mapping[str, Any]) -> Decider:
+    """Return what decides images by a model of Transformers."""
+    RankSEG(**options)  # before the work
+    if "from_logits" in options:
+        raise TypeError("from_logits follows from a model of Transformers: leave it out")
+    network, processor = load_transformers(model)
+
+    def decide_image(image: Tensor) -> Tensor:
+        (decided,) = postprocess(
+            run_transformers(network, processor, image),
+            model=network,
+            target_sizes=[tuple(image.shape[1:])],
+            rankseg_kwargs=options,
+        )
+        return decided
+
+    return decide_image

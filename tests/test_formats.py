@@ -1,0 +1,438 @@
+"""Maps and labels in files: what is read is what was stored, what is written can be read."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg import _files, _formats
+from rankseg._formats import find_files, read_image, read_labels, read_maps, stem, write_labels
+
+nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
+tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+zarr = pytest.importorskip("zarr", reason="needs zarr")
+image_module = pytest.importorskip("PIL.Image", reason="needs pillow")
+safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+
+AFFINE = np.array([[-0.8, 0, 0.1, 5], [0, 1.2, 0, -7], [0.05, 0, 2.5, 30], [0, 0, 0, 1.0]])
+MAPS = np.random.default_rng(0).dirichlet([1, 1, 1], (4, 5, 6)).astype(np.float32)
+MAPS = np.ascontiguousarray(MAPS.transpose(3, 0, 1, 2))  # (3, 4, 5, 6)
+LABELS = MAPS.argmax(0)
+
+
+def save_nifti(path, voxels, kind=nibabel.Nifti1Image):
+    image = kind(voxels, AFFINE)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(AFFINE, code=2)
+    image.header["descrip"] = b"of a scanner"
+    image.header["cal_max"] = 1
+    nibabel.save(image, path)
+
+
+def save_zarr(path, **arrays):
+    group = zarr.open_group(path, mode="w")
+    for name, array in arrays.items():
+        group.create_array(name, data=array)
+
+
+SAVERS = {
+    "a.npy": np.save,
+    "a.npz": lambda path, maps: np.savez_compressed(path, label=LABELS, probs=maps),
+    "a.pt": lambda path, maps: torch.save(torch.from_numpy(maps), path),
+    "dict.pt": lambda path, maps: torch.save({"logits": torch.from_numpy(maps), "n": 3}, path),
+    "old.pt": lambda path, maps: torch.save(
+        torch.from_numpy(maps), path, _use_new_zipfile_serialization=False
+    ),
+    "a.safetensors": lambda path, maps: safetensors.save_file(
+        {"probabilities": torch.from_numpy(maps), "x": torch.ones(2)}, path
+    ),
+    "a.nii": lambda path, maps: save_nifti(path, np.moveaxis(maps, 0, -1)),
+    "a.nii.gz": lambda path, maps: save_nifti(path, np.moveaxis(maps, 0, -1)),
+    "two.NII.GZ": lambda path, maps: save_nifti(
+        path, np.moveaxis(maps, 0, -1), nibabel.Nifti2Image
+    ),
+    "a.tif": lambda path, maps: tifffile.imwrite(path, maps, photometric="minisblack"),
+    "channels.tiff": lambda path, maps: tifffile.imwrite(
+        path, maps.transpose(1, 0, 2, 3), imagej=True, metadata={"axes": "ZCYX"}
+    ),
+    "a.zarr": lambda path, maps: zarr.save_array(path, maps),
+    "group.zarr": lambda path, maps: save_zarr(path, probs=maps, other=maps[0]),
+}
+
+
+@pytest.fixture(params=SAVERS)
+def stored(request, tmp_path):
+    path = tmp_path / request.param
+    SAVERS[request.param](path, MAPS)
+    return path
+
+
+def test_maps_are_read_as_stored(stored):
+    maps = read_maps(stored).maps
+    assert maps.dtype == torch.float32
+    np.testing.assert_array_equal(maps.numpy(), MAPS)
+
+
+def test_npy_is_mapped_and_not_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", MAPS)
+    modes = []
+    load = np.load
+    monkeypatch.setattr(np, "load", lambda *a, **k: modes.append(k) or load(*a, **k))
+    read_maps(tmp_path / "a.npy")
+    assert modes == [{"mmap_mode": "r"}]
+
+
+def test_which_array(tmp_path):
+    arrays = {"logits": MAPS + 1, "probabilities": MAPS + 2, "x": MAPS + 3, "probs": MAPS}
+    for path in (tmp_path / "a.npz", tmp_path / "a.pt", tmp_path / "a.safetensors"):
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        {
+            ".npz": lambda path, tensors=tensors: np.savez(path, **tensors),
+            ".pt": lambda path, tensors=tensors: torch.save(tensors, path),
+            ".safetensors": lambda path, tensors=tensors: safetensors.save_file(tensors, path),
+        }[path.suffix](path)
+        assert read_maps(path).maps.sum() == pytest.approx(MAPS.sum(), rel=1e-5)
+        np.testing.assert_array_equal(read_maps(path, key="x").maps, MAPS + 3)
+        with pytest.raises(ValueError, match=r"no array 'y'; the arrays are .*'logits'"):
+            read_maps(path, key="y")
+    save_zarr(tmp_path / "a.zarr", one=MAPS, two=MAPS)
+    with pytest.raises(ValueError, match=r"'probs' or .*\['one', 'two'\]; say by key"):
+        read_maps(tmp_path / "a.zarr")
+
+
+def test_bfloat16_and_foreign_bytes(tmp_path):
+    maps = torch.from_numpy(MAPS).bfloat16()
+    torch.save(maps, tmp_path / "a.pt")
+    safetensors.save_file({"only": maps}, tmp_path / "a.safetensors")
+    for name in ("a.pt", "a.safetensors"):
+        assert torch.equal(read_maps(tmp_path / name).maps, maps)
+    np.save(tmp_path / "a.npy", MAPS.astype(">f8"))
+    np.testing.assert_array_equal(read_maps(tmp_path / "a.npy").maps, MAPS.astype(float))
+
+
+def test_one_class_without_an_axis_of_its_own(tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", MAPS[0])
+    tifffile.imwrite(tmp_path / "a.tif", MAPS[0, 0])
+    np.testing.assert_array_equal(read_maps(tmp_path / "a.nii.gz").maps, MAPS[:1])
+    np.testing.assert_array_equal(read_maps(tmp_path / "a.tif").maps, MAPS[:1, 0])
+
+
+def test_code_in_a_pt_file_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit",))
+
+    torch.save(Evil(), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"cannot be read as \.pt"):
+        read_maps(tmp_path / "a.pt")
+
+
+def test_maps_that_are_none(tmp_path):
+    np.save(tmp_path / "ints.npy", LABELS)
+    np.save(tmp_path / "flat.npy", MAPS.ravel())
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    save_nifti(tmp_path / "five.nii.gz", MAPS[None])
+    for name in ("ints.npy", "flat.npy", "words.npy", "five.nii.gz", "none.npy", "x.csv"):
+        with pytest.raises(ValueError, match=r"must|no file"):
+            read_maps(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [*SAVERS, "a.png"])
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
+def test_broken_files_are_value_errors(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    read = read_labels if name.endswith("png") else read_maps
+    with pytest.raises(ValueError, match="cannot be read as"):
+        read(path)
+
+
+def test_files_cut_short(tmp_path):
+    for name in ("a.npy", "a.npz", "a.nii.gz", "a.tif", "a.safetensors", "a.pt"):
+        SAVERS[name](tmp_path / name, MAPS)
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 4])
+        with pytest.raises(ValueError, match=r"cannot be read as|must be floating"):
+            read_maps(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.nii", "a.nii.gz", "a.tif", "a.tiff", "a.zarr"])
+@pytest.mark.parametrize(("most", "dtype"), [(2, "u1"), (255, "u1"), (256, "u2"), (70000, "u4")])
+def test_labels_come_back(tmp_path, name, most, dtype):
+    labels = LABELS.copy()
+    labels[0, 0, 0] = most
+    path = tmp_path / name
+    write_labels(path, torch.from_numpy(labels))
+    np.testing.assert_array_equal(read_labels(path), labels)
+    raw = {
+        ".npy": np.load,
+        ".nii": lambda path: np.asarray(nibabel.load(path).dataobj),
+        ".tif": tifffile.imread,
+        ".zarr": lambda path: zarr.open(path, mode="r")[...],
+    }[".nii" if ".nii" in name else path.suffix.replace("ff", "f")](path)
+    assert raw.dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize(("most", "mode"), [(2, "P"), (255, "P"), (256, "I;16"), (65535, "I;16")])
+def test_labels_come_back_from_png(tmp_path, most, mode):
+    labels = LABELS[0].copy()
+    labels[0, 0] = most
+    write_labels(tmp_path / "a.png", labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+    with image_module.open(tmp_path / "a.png") as image:
+        assert image.mode == mode
+
+
+def test_palette_is_that_of_the_pictures(tmp_path):
+    write_labels(tmp_path / "a.png", np.array([[0, 1, 13, 255]]))
+    with image_module.open(tmp_path / "a.png") as image:
+        shown = np.asarray(image.convert("RGB"))[0]
+    assert ["#" + bytes(colour).hex().upper() for colour in shown] == [
+        "#2B2B2B", "#56B4E9", "#56B4E9", "#FFFFFF",
+    ]  # fmt: skip
+
+
+def test_grey_values_of_few_bits_are_labels(tmp_path):
+    labels = np.array([[0, 1, 2, 3]])
+    (tmp_path / "a.png").write_bytes(grey_png(labels, 2))
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+    image_module.fromarray(labels == 1).save(tmp_path / "one.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "one.png"), labels == 1)
+
+
+def grey_png(labels, bits):
+    """Encode grey values of 2 bits, as optimisers of PNG files do."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    height, width = labels.shape
+    packed = int("".join(f"{label:0{bits}b}" for label in labels[0]), 2)
+    row = b"\0" + packed.to_bytes(width * bits // 8, "big")
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_colours_are_no_labels(tmp_path):
+    image_module.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="got mode RGB: colours are no labels"):
+        read_labels(tmp_path / "a.png")
+
+
+def test_labels_of_npz_and_of_floating_nifti(tmp_path):
+    np.savez(tmp_path / "a.npz", probs=MAPS, label=LABELS.astype(np.uint16))
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.npz"), LABELS)
+    save_nifti(tmp_path / "a.nii.gz", LABELS.astype(np.float32))
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.nii.gz"), LABELS)
+    np.save(tmp_path / "mask.npy", LABELS == 1)
+    assert read_labels(tmp_path / "mask.npy").dtype == torch.uint8
+    np.save(tmp_path / "a.npy", MAPS)
+    with pytest.raises(ValueError, match="labels must be integers"):
+        read_labels(tmp_path / "a.npy")
+
+
+def test_nifti_keeps_its_header(tmp_path):
+    for name in ("a.nii.gz", "two.NII.GZ"):
+        SAVERS[name](tmp_path / name, MAPS)
+        given = read_maps(tmp_path / name)
+        write_labels(tmp_path / "labels.nii.gz", LABELS, given)
+        before, after = nibabel.load(tmp_path / name), nibabel.load(tmp_path / "labels.nii.gz")
+        assert type(before) is type(after)
+        np.testing.assert_array_equal(after.affine, before.affine)
+        assert after.shape == before.shape[:3]
+        changed = {key for key in before.header if not same(before.header[key], after.header[key])}
+        assert changed <= {"dim", "datatype", "bitpix", "scl_slope", "scl_inter", "cal_max"}
+        assert after.header["cal_max"] == 0
+        assert after.get_data_dtype() == np.uint8
+
+
+def same(a, b):
+    return np.array_equal(a, b) or (a.dtype.kind == "f" and np.array_equal(a, b, equal_nan=True))
+
+
+def test_scaled_nifti_maps_are_scaled_back_and_labels_not_scaled(tmp_path):
+    image = nibabel.Nifti1Image(np.moveaxis(MAPS, 0, -1), AFFINE)
+    image.set_data_dtype(np.uint16)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    given = read_maps(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(given.maps, MAPS, atol=1e-4)
+    write_labels(tmp_path / "b.nii.gz", LABELS, given)
+    np.testing.assert_array_equal(read_labels(tmp_path / "b.nii.gz"), LABELS)
+
+
+def test_masks_have_their_classes_first_and_last_in_nifti(tmp_path):
+    masks = MAPS > 0.4
+    for name in ("a.npy", "a.tif", "a.zarr"):
+        write_labels(tmp_path / name, masks, masks=True)
+        np.testing.assert_array_equal(read_labels(tmp_path / name), masks)
+    write_labels(tmp_path / "a.nii.gz", masks, masks=True)
+    assert nibabel.load(tmp_path / "a.nii.gz").shape == (4, 5, 6, 3)
+    np.testing.assert_array_equal(
+        read_labels(tmp_path / "a.nii.gz").numpy(), np.moveaxis(masks, 0, -1)
+    )
+    write_labels(tmp_path / "flat.nii.gz", masks[:, 0], masks=True)
+    assert nibabel.load(tmp_path / "flat.nii.gz").shape == (5, 6, 1, 3)
+    write_labels(tmp_path / "one.png", masks[:1, 0], masks=True)
+    np.testing.assert_array_equal(read_labels(tmp_path / "one.png"), masks[0, 0])
+    with pytest.raises(ValueError, match=r"one image, got 3 masks: write another format"):
+        write_labels(tmp_path / "three.png", masks[:, 0], masks=True)
+
+
+def test_tiff_keeps_its_place(tmp_path):
+    scale = (33550, "d", 3, (0.5, 0.25, 0.0), True)
+    tifffile.imwrite(
+        tmp_path / "a.tif", MAPS[:, 0], photometric="minisblack", extratags=[scale],
+        resolution=(300, 150), resolutionunit=2,
+    )  # fmt: skip
+    given = read_maps(tmp_path / "a.tif")
+    write_labels(tmp_path / "b.tif", LABELS[0], given)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        tags = file.pages[0].tags
+        assert tags[33550].value == (0.5, 0.25, 0.0)
+        assert tags["XResolution"].value == (300, 1)
+        assert tags["YResolution"].value == (150, 1)
+    write_labels(tmp_path / "b.nii.gz", LABELS[0], given)  # where it means nothing
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "b.nii.gz").affine, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.zeros((2, 3)), "must be integers, got float64"),
+        (np.array([[-1, 2]]), "must be at least 0, got -1"),
+        (np.array([[70000]]), "up to 65535, got 70000"),
+        (LABELS, r"\(height, width\) of one image, got labels of shape \(4, 5, 6\)"),
+    ],
+)
+def test_labels_that_cannot_be_written(tmp_path, labels, words):
+    with pytest.raises(ValueError, match=words):
+        write_labels(tmp_path / "a.png", labels)
+    assert not list(tmp_path.iterdir())
+
+
+def contents(path):
+    """The bytes of a file, or those of all files of a folder by their names."""
+    if path.is_file():
+        return path.read_bytes()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return [(str(file.relative_to(path)), file.read_bytes()) for file in files]
+
+
+@pytest.mark.parametrize("suffix", _formats.LABELS_WRITTEN)
+def test_same_labels_same_bytes(tmp_path, suffix, monkeypatch):
+    labels = LABELS[0] if suffix == ".png" else LABELS
+    write_labels(tmp_path / f"a{suffix}", labels)
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    write_labels(tmp_path / f"b{suffix}", labels)
+    assert contents(tmp_path / f"a{suffix}") == contents(tmp_path / f"b{suffix}")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["there", "new"])
+@pytest.mark.parametrize("suffix", _formats.LABELS_WRITTEN)
+def test_a_crash_leaves_what_was_there(tmp_path, suffix, before, monkeypatch):
+    labels = LABELS[0] if suffix == ".png" else LABELS
+    path = tmp_path / f"a{suffix}"
+    if before:
+        write_labels(path, labels)
+    old = contents(path) if before else None
+    crash_midway(monkeypatch)
+    with pytest.raises(OSError, match="disk full"):
+        write_labels(path, labels + 1)
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ([path.name] if before else [])
+    assert not before or contents(path) == old
+    write_labels(path, labels + 1)
+    np.testing.assert_array_equal(read_labels(path), labels + 1)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def crash_midway(monkeypatch):
+    """Let every writer write a part and then fail."""
+    write_bytes = _files.Path.write_bytes
+
+    def half(path, content):
+        write_bytes(path, content[: len(content) // 2])
+        raise OSError("disk full")
+
+    def half_folder(path, array):
+        path.mkdir()
+        (path / "zarr.json").write_text(json.dumps({}))
+        raise OSError("disk full")
+
+    monkeypatch.setattr(_files.Path, "write_bytes", half)
+    monkeypatch.setattr(zarr, "save_array", half_folder)
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    write_labels(tmp_path / "a.zarr", LABELS)
+    replace = _files.os.replace
+
+    def refuse(source, target):
+        if str(source).endswith(".part"):
+            raise OSError("no")
+        replace(source, target)
+
+    monkeypatch.setattr(_files.os, "replace", refuse)
+    with pytest.raises(OSError, match="no"):
+        write_labels(tmp_path / "a.zarr", LABELS + 1)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.zarr"), LABELS)
+
+
+def test_files_of_folders(tmp_path):
+    for name in ("b.npy", "a.npz", ".c.npy", "d.txt"):
+        (tmp_path / name).write_bytes(b"")
+    save_zarr(tmp_path / "e.zarr", probs=MAPS)
+    found = find_files([tmp_path, tmp_path / "d.txt"], _formats.MAPS)
+    assert [file.name for file in found] == ["a.npz", "b.npy", "e.zarr", "d.txt"]
+    assert [stem(file) for file in found] == ["a", "b", "e", "d"]
+    with pytest.raises(FileNotFoundError, match=r"no file with an ending of \['\.jpg'\]"):
+        find_files(tmp_path, [".jpg"])
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        find_files(tmp_path / "none", _formats.MAPS)
+    with pytest.raises(ValueError, match="got none"):
+        find_files([], _formats.MAPS)
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("nibabel", "a.nii.gz"), ("tifffile", "a.tif"), ("zarr", "a.zarr"), ("PIL.Image", "a.png")],
+)
+def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch, package, name):
+    write_labels(tmp_path / name, LABELS[0])
+    monkeypatch.setitem(sys.modules, package, None)
+    for call in (
+        lambda: read_labels(tmp_path / name),
+        lambda: write_labels(tmp_path / name, LABELS[0]),
+    ):
+        with pytest.raises(ImportError, match=r"pip install 'rankseg\[files\]'"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_images_are_colours_in_0_to_1(tmp_path, name):
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8, 0] = 255
+    image_module.fromarray(pixels).save(
+        tmp_path / name, **({"quality": 100} if "jpg" in name else {})
+    )
+    image = read_image(tmp_path / name).maps
+    assert (image.dtype, image.shape) == (torch.float32, (3, 8, 16))
+    assert image[0, :, :7].min() > 0.97
+    assert image[1:, :, :7].max() < 0.1
+    image_module.fromarray(np.full((4, 5), 51, np.uint8)).save(tmp_path / name)
+    np.testing.assert_allclose(read_image(tmp_path / name).maps, np.full((3, 4, 5), 0.2), atol=0.01)
+
+
+def test_deep_grey_images(tmp_path):
+    image_module.fromarray(np.full((2, 3), 13107, np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_allclose(
+        read_image(tmp_path / "a.png").maps, np.full((3, 2, 3), 0.2), atol=1e-6
+    )
