@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rankseg import _differences
-from rankseg.evaluation import Difference, bootstrap_interval
+from rankseg.evaluation import Difference, PairedTests, bootstrap_interval
 
 
 class TestDifference:
@@ -97,3 +98,31 @@ class TestBootstrapInterval:
             bootstrap_interval(np.ones(3), clusters=clusters)
         with pytest.raises(ValueError, match="clusters must have one entry for each of the 3"):
             Difference.of(np.array([1.0, 2.0, math.nan]), clusters=clusters)
+
+
+class TestPairedTests:
+    def test_against_scipy(self):
+        values = np.array([0.01, 0.02, -0.005, 0.03, 0.04, 0.0, np.nan, 0.05])
+        told = PairedTests.of(values)
+        known = values[~np.isnan(values) & (values != 0)]
+        assert told.units == 7
+        assert told.wilcoxon == stats.wilcoxon(known).pvalue
+        assert told.sign == stats.binomtest(5, 6).pvalue
+
+    def test_clusters_are_averaged(self):
+        values = np.array([0.3, -0.1, 0.2, 0.2, 0.1, np.nan])
+        told = PairedTests.of(values, clusters=["a", "a", "b", "b", "c", "d"])
+        assert told == PairedTests.of(np.array([0.1, 0.2, 0.1]))
+
+    def test_a_band(self):
+        values = np.array([0.01, 0.02, -0.005, 0.03])
+        assert PairedTests.of(values, band=0.005).sign == stats.binomtest(3, 3).pvalue
+        difference = Difference.of(values, band=0.01)
+        assert (difference.wins, difference.losses, difference.ties) == (2, 0, 2)
+
+    def test_nothing_but_ties(self):
+        told = PairedTests.of(np.zeros(3))
+        assert told.units == 3
+        assert math.isnan(told.wilcoxon)
+        assert math.isnan(told.sign)
+        assert PairedTests.of(np.array([])).units == 0

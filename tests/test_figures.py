@@ -1,0 +1,98 @@
+"""The plots of a report: what is drawn is what the library says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import maps
+from rankseg import RankSEG
+from rankseg.calibration import reliability
+from rankseg.evaluation import Case, compare, standard_methods
+from rankseg.metrics import count, dice, iou
+from rankseg.plots import (
+    paint_labels,
+    paired_differences,
+    reliability_diagram,
+    score_by_cut,
+    volume_changes,
+)
+
+
+def cases(number=5):
+    for seed in range(number):
+        probs, label = maps.labelled(seed)
+        yield Case(f"case {seed}", torch.from_numpy(probs).float(), torch.from_numpy(label).long())
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compare(cases(), standard_methods(metrics=["dice"]), ignore_index=255)
+
+
+def test_paired_differences(comparison):
+    (axes,) = paired_differences(comparison, "RankSEG dice", "iou").axes
+    heights = [bar.get_height() for bar in axes.patches if bar.get_width() == 1.0]
+    expected = np.sort(100 * comparison.differences("RankSEG dice", "iou"))
+    np.testing.assert_allclose(heights[: len(expected)], expected)
+    told = comparison.difference("RankSEG dice", "iou")
+    assert f"{told.wins} won, {told.losses} lost" in axes.get_title()
+    assert axes.lines[1].get_ydata()[0] == pytest.approx(100 * told.mean)
+
+
+def test_volume_changes(comparison):
+    (axes,) = volume_changes(comparison, ["argmax", "RankSEG dice"]).axes
+    counts = comparison.counts["RankSEG dice"].total()
+    ratio = (counts.tp + counts.fp) / (counts.tp + counts.fn)
+    np.testing.assert_allclose(axes.lines[1].get_xdata(), ratio[0].numpy())
+    assert axes.lines[1].get_label() == "RankSEG dice"
+
+
+def test_reliability_diagram():
+    told = reliability(cases(), ignore_index=255)
+    left, right = reliability_diagram(told).axes
+    np.testing.assert_array_equal(left.lines[1].get_ydata(), told.top_frequency)
+    for number, name in enumerate(told.classes):
+        line = right.lines[1 + number]
+        assert line.get_label() == name
+        np.testing.assert_array_equal(line.get_xdata(), told.confidence[number])
+    assert f"{100 * told.ece:.2f}" in left.get_title()
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_score_by_cut(metric):
+    case = next(cases())
+    figure = score_by_cut(case, metric, ignore_index=255, classes=["a", "b", "c", "d"])
+    valid = case.label != 255
+    masks = RankSEG(metric, output_mode="multilabel", pruning_prob=0.0)(
+        case.probs[None], valid[None]
+    )
+    score = dice if metric == "dice" else iou
+    for number, axes in enumerate(figure.axes[:4]):
+        truth = (case.label == number)[None, None]
+        achieved = axes.lines[0]
+        for place in (1, len(achieved.get_xdata()) // 2):
+            cut = achieved.get_xdata()[place]
+            mask = (case.probs[number] > cut)[None, None]
+            counts = count(mask & valid, truth & valid)
+            assert achieved.get_ydata()[place] == pytest.approx(score(counts).item(), abs=1e-6)
+        chosen = axes.lines[4]
+        inside = case.probs[number][masks[0, number]]
+        assert inside.min() > chosen.get_xdata()[0]
+        outside = case.probs[number][~masks[0, number] & valid]
+        assert outside.max() == pytest.approx(chosen.get_xdata()[0])
+        assert axes.get_title() == "abcd"[number]
+
+
+def test_nothing_to_draw():
+    empty = Case("a", torch.zeros(1, 4), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(ValueError, match="case must have a class to draw, a has none"):
+        score_by_cut(empty)
+
+
+def test_labels_in_colours():
+    painted = paint_labels(np.array([[0, 1, 2, 255]]), ["background", "a", "b"])
+    assert painted.dtype == np.uint8
+    assert len(np.unique(painted.reshape(-1, 3), axis=0)) == 4
+    assert painted[0, 3].tolist() == [255, 255, 255]
