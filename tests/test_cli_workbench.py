@@ -166,7 +166,7 @@ class TestReport:
         assert f"by {signed(told.mean)} points (95 % interval {signed(told.low)} to" in text
         assert f"{told.wins} cases won, {told.losses} lost, {told.ties} tied" in text
         for name in ("Per image", "Per class", "Case by case", "Volumes", "Most gain",
-                     "Can the probabilities be taken at their word?", "against the cut"):  # fmt: skip
+                     "Can the probabilities be taken at their word?", "the cut"):  # fmt: skip
             assert name in text
         assert all(name in text for name in maps.classes)
         assert page.count("data:image/png;base64,") == 5
