@@ -8,6 +8,7 @@ import torch
 
 import maps
 from rankseg import RankSEG
+from rankseg._objectives import OBJECTIVES
 from rankseg.calibration import reliability
 from rankseg.evaluation import Case, compare, standard_methods
 from rankseg.metrics import count, dice, iou
@@ -77,6 +78,12 @@ def test_score_by_cut(metric):
             mask = (case.probs[number] > cut)[None, None]
             counts = count(mask & valid, truth & valid)
             assert achieved.get_ydata()[place] == pytest.approx(score(counts).item(), abs=1e-6)
+            probs = case.probs[number].double()
+            inside, volume = probs[mask[0, 0] & valid], probs[valid].sum()
+            told = OBJECTIVES[metric](0.0).score(
+                torch.tensor(float(len(inside))), inside.sum(), volume
+            )
+            assert axes.lines[1].get_ydata()[place] == pytest.approx(told.item(), rel=1e-6)
         chosen = axes.lines[4]
         inside = case.probs[number][masks[0, number]]
         assert inside.min() > chosen.get_xdata()[0]

@@ -132,6 +132,15 @@ def test_errors_are_those_of_torchmetrics(bins):
     assert told.count.sum(1).tolist() == [len(label)] * 3
 
 
+def test_a_bin_holds_its_upper_edge():
+    probs = torch.tensor([[0.0, 0.2, 0.2001, 0.5, 0.8, 1.0]], dtype=torch.float64)
+    told = reliability([Case("a", probs, torch.tensor([0, 0, 1, 0, 1, 1]))], bins=5)
+    assert told.count.tolist() == [[2, 1, 1, 1, 1]]
+    assert told.hits.tolist() == [[0, 1, 0, 1, 1]]
+    np.testing.assert_allclose(told.confidence, [[0.1, 0.2001, 0.5, 0.8, 1.0]])
+    assert told.top_count.tolist() == [0, 0, 1, 3, 2]
+
+
 def test_one_channel_tells_of_the_foreground_and_of_the_likelier_side():
     (case,) = simulated(Calibration("sigmoid", [0.5], [0.0]), cases=1, pixels=500)
     told = reliability([case], classes=["nucleus"])

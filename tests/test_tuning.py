@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from rankseg import RankSEG
+from rankseg._folds import folds_of
 from rankseg.calibration import Calibration
 from rankseg.evaluation import Case
-from rankseg.tuning import Candidate, standard_candidates, tune
+from rankseg.tuning import Candidate, _choose, standard_candidates, tune
 
 ARGMAX, DICE = Candidate({"metric": "acc"}), Candidate({"metric": "dice"})
 
@@ -69,6 +70,21 @@ def test_choosing_among_chance_is_optimistic_and_warned_of():
     tuned = tune(cases, candidates=[ARGMAX, *noise], folds=4)
     assert any("8 cases are too few" in warning for warning in tuned.warnings)
     assert any("say nothing about presence" in warning for warning in tuned.warnings)
+    held_out = np.full(8, np.nan)
+    for part, name in zip(folds_of(8, 4, None, 0), tuned.picked, strict=True):
+        held_out[part] = tuned.comparison.differences(name)[part]
+    assert tuned.held_out.mean == pytest.approx(held_out.mean())
+    assert set(tuned.picked) != {tuned.chosen.name}
+
+
+def test_what_is_better_by_chance_alone_is_not_taken():
+    rng = np.random.default_rng(3)
+    table = np.stack([np.zeros(20), rng.normal(0.0, 1.0, 20), rng.normal(0.0, 1.0, 20)])
+    table[1] += 0.1 - table[1].mean()  # by less than a standard error
+    table[2] -= 1 + table[2].mean()
+    assert _choose(table) == 0
+    table[1] += 0.5
+    assert _choose(table) == 1
 
 
 def test_the_simplest_within_a_standard_error():
