@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from rankseg import RankSEG
 from rankseg._formats import write_labels
@@ -103,8 +104,10 @@ class TestEvaluate:
 class TestCalibrate:
     def test_prints_and_writes_what_the_library_says(self, folder, tmp_path):
         path = tmp_path / "c.json"
-        result = run("calibrate", folder, "-o", path, "--folds", 3)
+        result = run("calibrate", folder, "-o", path, "--folds", 3,
+                     "--diagram", tmp_path / "d.png")  # fmt: skip
         assert result.exit_code == 0, result.stderr
+        assert min(imread(tmp_path / "d.png").shape[:2]) > 500
         maps = CaseFolder.open(folder)
         assert Calibration.load(path) == fit(maps, ignore_index=255)
         told = cross_validate(maps, folds=3)

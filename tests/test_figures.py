@@ -52,7 +52,7 @@ def test_volume_changes(comparison):
 
 def test_reliability_diagram():
     told = reliability(cases(), ignore_index=255)
-    left, right = reliability_diagram(told).axes
+    _, _, left, right = reliability_diagram(told, told).axes
     np.testing.assert_array_equal(left.lines[1].get_ydata(), told.top_frequency)
     for number, name in enumerate(told.classes):
         line = right.lines[1 + number]

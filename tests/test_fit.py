@@ -218,6 +218,55 @@ class TestApplied:
         decided = Transform(calibration=tmp_path / "c.json")(probs[0])
         assert torch.equal(decided[0].long(), RankSEG(calibration=VECTOR)(probs)[0])
 
+    def test_monai_without_the_background(self):
+        from rankseg.integration.monai import RankSEG as Transform
+
+        logits = torch.from_numpy(maps.smooth(1, 3, 64)).log()
+        better = calibrate(logits, VECTOR, from_logits="softmax")
+        options = {"include_background": False, "output_mode": "multilabel"}
+        decide = Transform(calibration=VECTOR, from_logits="softmax", **options)
+        assert torch.equal(decide(logits[0]), Transform(**options)(better[0]))
+
+    def test_accuracy_of_transformers_is_that_of_calibrated_maps(self):
+        from rankseg.integration.transformers import postprocess
+
+        logits = torch.from_numpy(maps.softmax(1, 3, 16, 16)).log()
+        options = {"metric": "acc", "calibration": VECTOR}
+        (decided,) = postprocess({"logits": logits}, rankseg_kwargs=options)
+        expected = calibrate(logits, VECTOR, from_logits="softmax").argmax(1)[0]
+        assert torch.equal(decided, expected)
+        assert not torch.equal(decided, logits.argmax(1)[0])
+
+    def test_sam(self):
+        from rankseg.integration.sam import decide_logits
+
+        logits = 3 * torch.randn(2, 1, 16, 16, generator=torch.manual_seed(0))
+        sharp = Calibration("sigmoid", [1.0], [-1.5])
+        found = decide_logits(logits, {"metric": "acc", "calibration": sharp})
+        np.testing.assert_array_equal(np.asarray(found), (logits > 1.5).numpy())
+
+    def test_regions_of_nnunet_one_by_one(self, tmp_path):
+        import nibabel
+
+        from rankseg.integration.nnunet import decide_folders
+
+        maps_ = np.random.default_rng(0).random((2, 3, 6, 7), np.float32)
+        np.savez(tmp_path / "case.npz", probabilities=maps_)
+        nibabel.save(nibabel.Nifti1Image(np.zeros((7, 6, 3), np.uint8), np.eye(4)),
+                     tmp_path / "case.nii.gz")  # fmt: skip
+        labels = {"background": 0, "whole": [1, 2], "core": 2}
+        told = {"labels": labels, "regions_class_order": [1, 2], "file_ending": ".nii.gz"}
+        (tmp_path / "dataset.json").write_text(json.dumps(told))
+        each = Calibration("sigmoid", [2.0, 0.5], [0.3, -0.7])
+        outcome = decide_folders(tmp_path, tmp_path / "out", calibration=each)
+        assert outcome.failures == {}
+        expected = np.zeros((3, 6, 7), np.uint8)
+        for channel, label in enumerate((1, 2)):
+            mask = RankSEG(output_mode="multilabel", calibration=each.of_class(channel))
+            expected[mask(maps_[None, channel : channel + 1])[0, 0]] = label
+        found = np.asanyarray(nibabel.load(tmp_path / "out" / "case.nii.gz").dataobj)
+        np.testing.assert_array_equal(found, expected.T)
+
 
 class TestFile:
     def test_round_trip(self, tmp_path):

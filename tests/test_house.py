@@ -59,7 +59,7 @@ LAYERS = [
     {"rankseg._score", "rankseg._class_profile"},
     {"rankseg._decision"},
     {"rankseg._api"},
-    {"rankseg.functional", "rankseg._prior_correction", "rankseg._counts"},
+    {"rankseg.functional", "rankseg._prior_correction", "rankseg._counts"} | {"rankseg._calibrate"},
     {"rankseg.metrics"},
     {"rankseg"},
     {"rankseg.integration._common", "rankseg.integration._nnunet_hook"}

@@ -107,6 +107,18 @@ class Calibration:
         """The number of classes, or 1 for one channel."""
         return len(self.scale)
 
+    def of_class(self, index: int) -> Calibration:
+        """Return the calibration of one class by itself, of those with the link ``'sigmoid'``.
+
+        Raises
+        ------
+        ValueError
+            If the classes exclude each other, and so are calibrated together.
+        """
+        if self.link != "sigmoid":
+            raise ValueError("calibration must be for 'sigmoid' to be of one class, got 'softmax'")
+        return Calibration("sigmoid", [self.scale[index]], [self.offset[index]], self.kind)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write it as JSON; the file is there whole or not at all.
 

@@ -6,8 +6,9 @@ saved as a small file and taken by ``RankSEG(calibration=...)``; `cross_validate
 changes on maps that it was not fitted to, the decisions included.
 """
 
+from rankseg._calibrate import calibrate
 from rankseg._calibration import Calibration
-from rankseg._fit import CrossValidation, calibrate, cross_validate, fit
+from rankseg._fit import CrossValidation, cross_validate, fit
 from rankseg._prior_correction import prior_correction
 from rankseg._reliability import Reliability, reliability
 

@@ -37,6 +37,7 @@ __all__ = [
     "reliability_diagram",
     "score_by_cut",
     "volume_changes",
+    "write_figure",
 ]
 
 Labels: TypeAlias = NDArray[np.integer[Any]]
@@ -151,6 +152,17 @@ def comparison_figure(
     >>> comparison_figure("eye.png", [example], ["background", "line"])  # doctest: +SKIP
     """
     figure = draw_examples(examples, classes, ignore_index=ignore_index)
+    write_figure(path, figure)
+
+
+def write_figure(path: Path | str, figure: Figure) -> None:
+    """Write a figure as a PNG, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DOTS_PER_INCH)
     write_whole(Path(path), picture.getvalue())
@@ -284,13 +296,16 @@ def volume_changes(comparison: Comparison, methods: Sequence[str] | None = None)
     return figure
 
 
-def reliability_diagram(told: Reliability) -> Figure:
+def reliability_diagram(*told: Reliability, titles: Sequence[str] = ()) -> Figure:
     """Draw how often what was given a probability came true, for the likeliest class and each.
 
     Parameters
     ----------
-    told : rankseg.calibration.Reliability
-        Bins without pixels are left out.
+    *told : rankseg.calibration.Reliability
+        At least one; a row for each, say before and after a calibration. Bins without pixels are
+        left out.
+    titles : sequence of str, optional
+        What each is called.
 
     Returns
     -------
@@ -301,33 +316,47 @@ def reliability_diagram(told: Reliability) -> Figure:
     ImportError
         If matplotlib is missing.
     """
-    figure, (left, right) = _figure(8.4, 3.8, columns=2)
-    for axes in (left, right):
-        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
-        axes.set_xlabel("probability given, mean of the bin")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-    left.set_ylabel("share that came true")
+    figure, grid = _figure(8.4, 3.8 * len(told), columns=2, rows=len(told))
+    for row, one in enumerate(told):
+        name = f"{titles[row]}: " if titles else ""
+        _draw_likeliest(grid[2 * row], one, name)
+        _draw_classes(grid[2 * row + 1], one, name)
+    return figure
+
+
+def _draw_likeliest(axes: Axes, told: Reliability, name: str) -> None:
+    _draw_diagonal(axes)
+    axes.set_ylabel("share that came true")
     shares = told.top_count / max(1, told.pixels)
     middle = (told.edges[1:] + told.edges[:-1]) / 2
     width = np.diff(told.edges)
-    left.bar(middle, shares, width=width, color="#BBBBBB", label="share of the pixels")
-    left.plot(told.top_confidence, told.top_frequency, "o-", color=GAIN_COLOUR, label="likeliest")
-    _title(left, f"Likeliest class: ECE {POINTS * told.ece:.2f} points")
-    left.legend(fontsize=8, frameon=False)
-    for number, name in enumerate(told.classes):
-        right.plot(
+    axes.bar(middle, shares, width=width, color="#BBBBBB", label="share of the pixels")
+    axes.plot(told.top_confidence, told.top_frequency, "o-", color=GAIN_COLOUR, label="likeliest")
+    _title(axes, f"{name}likeliest class, ECE {POINTS * told.ece:.2f} points")
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_classes(axes: Axes, told: Reliability, name: str) -> None:
+    _draw_diagonal(axes)
+    for number, label in enumerate(told.classes):
+        axes.plot(
             told.confidence[number],
             told.frequency[number],
             MARKERS[number % len(MARKERS)] + "-",
             color=_line_colour(number),
-            label=name,
+            label=label,
             markersize=3.5,
             linewidth=1,
         )
-    _title(right, f"By class: mean ECE {POINTS * told.mean_classwise_ece:.2f} points")
-    right.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    _title(axes, f"{name}by class, mean ECE {POINTS * told.mean_classwise_ece:.2f} points")
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _draw_diagonal(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    axes.set_xlabel("probability given, mean of the bin")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
 
 
 def score_by_cut(

@@ -15,6 +15,7 @@ from rankseg._commands._options import CLUSTERS, clusters_from
 from rankseg._commands._terminal import fail, open_console, tracker
 from rankseg.calibration import Calibration, cross_validate, fit
 from rankseg.evaluation import CaseFolder
+from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
 
@@ -54,6 +55,10 @@ def calibrate(
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
     clusters: CLUSTERS = None,
+    diagram: Annotated[
+        Path | None,
+        typer.Option(help="A PNG to write: reliability before and after.", dir_okay=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws of pixels and folds.")] = 0,
 ) -> None:
     """Fit a calibration to labelled maps, and show what it changes on maps left out of the fit.
@@ -87,7 +92,12 @@ def calibrate(
                 console.print(f"Note: {escape(message)}")
             _tables.print_table(_tables.calibration_table(told))
             _tables.print_table(_tables.calibrated_decisions_table(told))
+            if diagram is not None:
+                write_figure(
+                    diagram,
+                    reliability_diagram(told.before, told.after, titles=["before", "after"]),
+                )
             console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
-    except (TypeError, ValueError, OSError) as error:
+    except (ImportError, TypeError, ValueError, OSError) as error:
         fail(str(error))
     console.print(f"Written to {escape(str(output))}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -117,10 +118,8 @@ class _Decision:
         if fixed:
             raise ValueError(f"{sorted(fixed)} follow from the model and cannot be set")
         self.kind = None if kind is None else choice("kind", kind, KINDS)
-        self.decide = {
-            link: RankSEG(metric, from_logits=link, **options)
-            for link in (None, "softmax", "sigmoid")
-        }
+        self.decide = partial(RankSEG, metric, **options)
+        self.decide()  # refuses what is wrong now
 
     def __call__(self, scores: Tensor, kind: str) -> Tensor:
         """Decide from scores ``(channels, H, W)``, to ``(1, H, W)``."""
@@ -131,11 +130,11 @@ class _Decision:
                     "kind='query_sums' needs two classes or more: of one channel MMSegmentation "
                     "takes the sigmoid, and that of a sum of probabilities is no probability"
                 )
-            mask: Tensor = self.decide[None](scores[None])
+            mask: Tensor = self.decide()(scores[None])
             return mask.to(scores)
         link = kind if kind in ("softmax", "sigmoid") else None
         probs = scores[None] if link else to_probabilities(scores[None], kind)
-        labels: Tensor = self.decide[link](probs)
+        labels: Tensor = self.decide(from_logits=link)(probs)
         return labels
 
 

@@ -15,6 +15,7 @@ from typing_extensions import Unpack
 
 import rankseg
 from rankseg._arguments import integer
+from rankseg._calibrate import calibrate
 from rankseg._problem import Maps, as_tensor
 from rankseg._settings import SUPPORT, SolverOptions
 from rankseg.integration._common import require, to_probabilities
@@ -106,6 +107,8 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
             raise TypeError(f"include_background must be a bool, got {include_background!r}")
         self.include_background = include_background
         self.softmax = not include_background and decide.from_logits == "softmax"
+        self.link = decide.from_logits
+        self.calibration = None if include_background else decide.calibration
         self.decide = decide if include_background else _of_foreground(decide)
         self.to_onehot = None if to_onehot is None else integer("to_onehot", to_onehot)
         if to_onehot is not None and decide.output_mode == "multilabel":
@@ -164,7 +167,9 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
     def _classes(self, scores: Tensor) -> Tensor:
         """Return labels ``(1, *spatial)`` or boolean masks ``(channels, *spatial)``."""
         maps = scores.unsqueeze(0)
-        if self.softmax:
+        if self.calibration is not None:
+            maps = calibrate(maps, self.calibration, from_logits=self.link)
+        elif self.softmax:
             maps = to_probabilities(maps, "softmax")
         if not self.include_background:
             maps = maps[:, 1:]
@@ -293,6 +298,7 @@ def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
             "include_background=False does not go with metric='acc' and output_mode='multiclass': "
             "accuracy counts pixels, of all classes"
         )
+    link = decide.from_logits
     if "unassigned_policy" in SUPPORT[decide.solver].options[decide.output_mode]:
         options |= {"unassigned_policy": "void", "void_index": UNCLAIMED}
     return rankseg.RankSEG(
@@ -301,7 +307,7 @@ def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
         decide.output_mode,
         decide.solver,
         decide.pruning_prob,
-        from_logits=None if decide.from_logits == "softmax" else decide.from_logits,
+        from_logits=None if decide.from_logits == "softmax" or decide.calibration else link,
         **options,
     )
 

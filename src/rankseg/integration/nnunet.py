@@ -7,6 +7,7 @@ not nnU-Net. :func:`enable` makes a predictor of nnU-Net itself decide by RankSE
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import json
 import pickle
@@ -352,8 +353,13 @@ def _decide_case(
 def _paint(maps: ClassMaps, labels: _Labels, decide: RankSEG) -> NDArray[Any]:
     """Decide every region by itself, and paint them one over the other."""
     painted = np.zeros(maps.shape[1:], labels.dtype)
-    for label, probs in zip(labels.by_channel, maps, strict=True):
-        painted[decide(probs[None, None])[0, 0]] = label
+    of_all = decide.calibration
+    if of_all is not None and of_all.classes != len(maps):
+        raise ValueError(f"calibration must be for {len(maps)} regions, got {of_all.classes}")
+    own = copy.copy(decide)
+    for channel, (label, probs) in enumerate(zip(labels.by_channel, maps, strict=True)):
+        own.calibration = None if of_all is None else of_all.of_class(channel)
+        painted[own(probs[None, None])[0, 0]] = label
     return painted
 
 

@@ -511,7 +511,7 @@ class _Maps:
 
     def _decided(self, decide: RankSEG, scores: Tensor) -> Tensor:
         scores = self.restored(scores)
-        if self.logits and decide.metric == "acc":
+        if self.logits and decide.metric == "acc" and decide.calibration is None:
             return scores > 0  # the sigmoid of a small positive logit would round to 1/2
         probs = to_probabilities(scores, "sigmoid") if self.logits else scores
         masks: Tensor = decide(probs.reshape(-1, 1, *self.size))

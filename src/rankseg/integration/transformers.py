@@ -77,7 +77,8 @@ class _Scores:
 
     def decide(self, options: Mapping[str, Any]) -> Tensor:
         decide = RankSEG(**options)
-        if decide.solver == "argmax" and len(self.values) > 1:  # the order alone counts, and
+        plain = decide.solver == "argmax" and decide.calibration is None
+        if plain and len(self.values) > 1:  # the order alone counts, and
             return self.values.argmax(0)  # probabilities that are nearly the same round to a tie
         scores = self.values[None]
         if self.kind in ("softmax", "sigmoid"):  # the probabilities are never all in memory
