@@ -237,8 +237,8 @@ def _pictures(
             "Can the probabilities be taken at their word?",
             pictures=[_Picture.of(plots.reliability_diagram(reliability), "reliability diagram")],
             note="A point below the line: less came true than was claimed. RankSEG takes "
-            "probabilities at their word; `rankseg calibrate` mends them. Negative log-likelihood "
-            f"{reliability.nll:.4f} nats by pixel.",
+            "probabilities at their word; the command rankseg calibrate mends them. Negative "
+            f"log-likelihood {reliability.nll:.4f} nats by pixel.",
         )
 
 
