@@ -55,7 +55,7 @@ def expected():
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_data_loader_workers(expected, start, threads):
     loader = DataLoader(
-        Decisions(threads), batch_size=2, num_workers=2, multiprocessing_context=start, timeout=40
+        Decisions(threads), batch_size=2, num_workers=2, multiprocessing_context=start, timeout=120
     )
     assert torch.equal(torch.cat(list(loader)), expected)
 
