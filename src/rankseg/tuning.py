@@ -276,7 +276,9 @@ def tune(
         picked=tuple(picked),
         candidates=tuple(candidates),
         comparison=comparison,
-        warnings=tuple(_warnings(comparison, candidates, honest, picked, counted)),
+        warnings=tuple(
+            _warnings(comparison, candidates, candidates[chosen], honest, picked, counted)
+        ),
     )
 
 
@@ -310,6 +312,7 @@ def _choose(table: Floats) -> int:
 def _warnings(
     comparison: Comparison,
     candidates: Sequence[Candidate],
+    chosen: Candidate,
     honest: Difference,
     picked: Sequence[str],
     counted: Counted,
@@ -318,7 +321,7 @@ def _warnings(
     if units < FEWEST:
         kind = "cases" if comparison.clusters is None else "clusters"
         yield f"{units} {kind} are too few to tell a choice from chance"
-    if not (honest.low > 0 or honest.high < 0):
+    if chosen.name != "argmax" and not honest.low > 0:
         yield "the interval of the gain on held-out cases includes 0: argmax may do as well"
     if len(set(picked)) > 1:
         yield f"the folds do not agree: {', '.join(sorted(set(picked)))}"
