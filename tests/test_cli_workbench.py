@@ -75,7 +75,7 @@ class TestEvaluate:
         assert "Not scored: case_0: ours has no prediction of it" in result.stderr
         assert "Not scored: case_1: the prediction of ours must be of the shape" in result.stderr
         assert "Not scored: case_2" in result.stderr
-        assert "6" not in result.stderr
+        assert result.stderr.count("Not scored") == 3
 
     def test_clusters_and_a_band(self, labels):
         table = labels / "clusters.csv"
@@ -182,3 +182,14 @@ class TestReport:
         result = run("compare", folder, "--report", tmp_path / "no" / "report.html")
         assert result.exit_code == 1
         assert_no_traceback(result)
+        assert "there is no folder" in result.stderr
+        assert not result.stdout
+
+    def test_cases_without_any_class(self, tmp_path):
+        for name in "ab":
+            np.savez(
+                tmp_path / f"{name}.npz", probs=np.zeros((1, 4, 4)), label=np.zeros((4, 4), int)
+            )
+        result = run("compare", tmp_path, "--report", tmp_path / "report.html")
+        assert result.exit_code == 0, result.stderr
+        assert "against the cut" not in (tmp_path / "report.html").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,12 +35,18 @@ def comparison():
 
 
 def test_paired_differences(comparison):
-    (axes,) = paired_differences(comparison, "RankSEG dice", "iou").axes
-    heights = [bar.get_height() for bar in axes.patches if bar.get_width() == 1.0]
-    expected = np.sort(100 * comparison.differences("RankSEG dice", "iou"))
-    np.testing.assert_allclose(heights[: len(expected)], expected)
-    told = comparison.difference("RankSEG dice", "iou")
-    assert f"{told.wins} won, {told.losses} lost" in axes.get_title()
+    banded = replace(comparison, band=0.005)
+    (axes,) = paired_differences(banded, "RankSEG dice", "iou").axes
+    told = banded.difference("RankSEG dice", "iou")
+    counts = [told.wins, told.ties, told.losses]
+    assert told.ties > 0
+    assert [len(bars) for bars in axes.containers] == counts
+    names = [bars.get_label() for bars in axes.containers]
+    assert names == [f"{n} {kind}" for n, kind in zip(counts, ("won", "tied", "lost"), strict=True)]
+    heights = sorted(bar.get_height() for bars in axes.containers for bar in bars)
+    np.testing.assert_allclose(
+        heights, np.sort(100 * comparison.differences("RankSEG dice", "iou"))
+    )
     assert axes.lines[1].get_ydata()[0] == pytest.approx(100 * told.mean)
 
 
@@ -64,7 +72,8 @@ def test_reliability_diagram():
 @pytest.mark.parametrize("metric", ["dice", "iou"])
 def test_score_by_cut(metric):
     case = next(cases())
-    figure = score_by_cut(case, metric, ignore_index=255, classes=["a", "b", "c", "d"])
+    names = ["a", "b", "c", "d"]
+    figure = score_by_cut(case, metric, ignore_index=255, classes=names, pruning_prob=0.0)
     valid = case.label != 255
     masks = RankSEG(metric, output_mode="multilabel", pruning_prob=0.0)(
         case.probs[None], valid[None]
@@ -85,11 +94,20 @@ def test_score_by_cut(metric):
             )
             assert axes.lines[1].get_ydata()[place] == pytest.approx(told.item(), rel=1e-6)
         chosen = axes.lines[4]
+        assert chosen.get_label() == "chosen"
         inside = case.probs[number][masks[0, number]]
         assert inside.min() > chosen.get_xdata()[0]
         outside = case.probs[number][~masks[0, number] & valid]
         assert outside.max() == pytest.approx(chosen.get_xdata()[0])
         assert axes.get_title() == "abcd"[number]
+
+
+def test_a_class_that_is_pruned_has_no_cut():
+    probs = torch.tensor([[0.4, 0.3, 0.1, 0.1]])
+    case = Case("a", probs, torch.tensor([1, 1, 0, 0]))
+    for pruning_prob, marked in ((0.5, False), (0.3, True)):
+        (axes,) = score_by_cut(case, pruning_prob=pruning_prob).axes
+        assert any(line.get_label() == "chosen" for line in axes.lines) == marked
 
 
 def test_nothing_to_draw():

@@ -174,6 +174,7 @@ def build() -> Any:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
     gradio = require("gradio", "app", "the app")
     sample = load_sample()
+    scratch = tempfile.TemporaryDirectory(prefix="rankseg-")  # gone with the page
     examples = [f"example {number}" for number in range(len(sample.probs))]
     with gradio.Blocks(title="RankSEG beside argmax", analytics_enabled=False) as page:
         gradio.Markdown(INTRODUCTION)
@@ -185,7 +186,8 @@ def build() -> Any:
                 )
                 example = gradio.Dropdown(examples, value=examples[0], label="Or an example")
                 model = gradio.Textbox(
-                    label="Model for an image", placeholder="Hugging Face id or folder"
+                    label="Model for an image",
+                    placeholder="Hugging Face id or folder",
                 )
                 metric = gradio.Radio(METRICS, value="dice", label="Metric")
                 solver = gradio.Radio(SOLVERS, value="RMA", label="Solver")
@@ -206,7 +208,7 @@ def build() -> Any:
 
         def decide(*values: Any) -> list[Any]:
             try:
-                return _page_of(gradio, examples, sample, *values)
+                return _page_of(scratch.name, examples, sample, *values)
             except (TypeError, ValueError, ImportError, OSError, KeyError) as error:
                 raise gradio.Error(str(error)) from error
 
@@ -219,7 +221,7 @@ def build() -> Any:
 
 
 def _page_of(
-    gradio: Any,
+    scratch: str,
     examples: Sequence[str],
     sample: Any,
     upload: str | None,
@@ -238,7 +240,7 @@ def _page_of(
     if upload is None:
         maps, classes = sample.probs[examples.index(example)], sample.classes
     elif model and ending(upload) in PICTURES:
-        maps, classes = _maps_by_model(Path(upload), model)
+        maps, classes = _maps_of_image(Path(upload), model)
     elif ending(upload) in MAPS:
         maps = read_maps(Path(upload)).maps
     else:
@@ -253,7 +255,7 @@ def _page_of(
         correlation=correlation,
         smooth=smooth,
     )
-    folder = Path(tempfile.mkdtemp(prefix="rankseg-"))
+    folder = Path(tempfile.mkdtemp(dir=scratch))
     endings = [".npy", ".png"] if shown.labels.ndim == 2 else [".npy"]
     files = [folder / f"decision{suffix}" for suffix in endings]
     for path in files:
@@ -262,10 +264,10 @@ def _page_of(
     return [shown.summary, *pictures, shown.rows, [str(path) for path in files]]
 
 
-def _maps_by_model(path: Path, name: str) -> tuple[Tensor, Sequence[str]]:
+def _maps_of_image(path: Path, name: str) -> tuple[Tensor, Sequence[str]]:
     """Return the probabilities that a model of Transformers gives for an image."""
-    network, processor = load_transformers(name)
     image = read_image(path).maps
+    network, processor = load_transformers(name)
     (probs,) = restore_semantic_probs(
         run_transformers(network, processor, image),
         model=network,

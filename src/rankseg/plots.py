@@ -48,6 +48,7 @@ VERDICT_COLOURS: Final = ("#EDEDED", "#BDBDBD", "#0072B2", "#D55E00", "#000000",
 
 GAIN_COLOUR: Final = "#0072B2"
 LOSS_COLOUR: Final = "#D55E00"
+DIFFERENCE_COLOURS: Final = (GAIN_COLOUR, "#999999", LOSS_COLOUR)
 LINE_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#882255", "#332288", "#777777")
 MARKERS: Final = "osD^vPX"
 METRIC_NAMES: Final[dict[Metric, str]] = {"dice": "Dice", "iou": "IoU"}
@@ -239,8 +240,11 @@ def paired_differences(
     values = comparison.differences(method, metric, counted)
     values = POINTS * np.sort(values[~np.isnan(values)])
     told = comparison.difference(method, metric, counted)
-    colours = np.where(values > POINTS * comparison.band, GAIN_COLOUR, LOSS_COLOUR)
-    axes.bar(np.arange(len(values)), values, width=1.0, color=colours.tolist())
+    band = POINTS * comparison.band
+    kinds = {"won": values > band, "tied": np.abs(values) <= band, "lost": values < -band}
+    for (name, some), colour in zip(kinds.items(), DIFFERENCE_COLOURS, strict=True):
+        places = np.flatnonzero(some)
+        axes.bar(places, values[places], width=1.0, color=colour, label=f"{len(places)} {name}")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axhline(POINTS * told.mean, color="black", linestyle="--", linewidth=1.2, label="mean")
     if not math.isnan(told.low):
@@ -249,7 +253,7 @@ def paired_differences(
     axes.set_xlabel(f"{len(values)} cases, in order of the difference")
     axes.set_xticks([])
     axes.set_ylabel(f"{METRIC_NAMES[metric]}, points")
-    _title(axes, f"{method} minus {comparison.methods[0]}: {told.wins} won, {told.losses} lost")
+    _title(axes, f"{method} minus {comparison.methods[0]}")
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -272,9 +276,13 @@ def volume_changes(comparison: Comparison, methods: Sequence[str] | None = None)
     ------
     ImportError
         If matplotlib is missing.
+    ValueError
+        If no label holds any class.
     """
     names = list(methods or comparison.methods)
     held = comparison.images_by_class > 0
+    if not held.any():
+        raise ValueError("comparison must have a class that a label holds, got none")
     classes = [name for name, there in zip(comparison.classes, held, strict=True) if there]
     figure, (axes,) = _figure(6.4, 1.4 + 0.28 * len(classes))
     places = np.arange(len(classes))
@@ -369,8 +377,9 @@ def score_by_cut(
 ) -> Figure:
     """Draw the score of the mask ``p > cut`` against the cut, for each class of a case.
 
-    Solid: with the label. Dashed: as RMA expects it of the probabilities alone, whose best cut is
-    marked; dotted is 1/2. Where the two curves differ, the probabilities do.
+    Solid: with the label. Dashed: as RMA expects it of the probabilities alone, without correlation
+    or smoothing; its best cut is marked, unless the class is pruned. Dotted is 1/2. Where the two
+    curves differ, the probabilities do.
 
     Parameters
     ----------
@@ -414,7 +423,8 @@ def score_by_cut(
     rows = math.ceil(len(shown) / columns)
     figure, grid = _figure(3.1 * columns, 2.3 * rows, columns=columns, rows=rows)
     for axes, number in zip(grid, shown, strict=False):
-        _draw_curves(axes, probs[number], label == number + first, metric)
+        pruned = probs[number].max() <= pruning_prob
+        _draw_curves(axes, probs[number], label == number + first, metric, pruned)
         _title(axes, names[number])
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
@@ -425,7 +435,9 @@ def score_by_cut(
     return figure
 
 
-def _draw_curves(axes: Axes, probs: NDArray[Any], hit: NDArray[np.bool_], metric: Metric) -> None:
+def _draw_curves(
+    axes: Axes, probs: NDArray[Any], hit: NDArray[np.bool_], metric: Metric, pruned: bool
+) -> None:
     order = np.argsort(-probs, kind="stable")
     values = probs[order]
     taken = np.arange(1, len(values) + 1)
@@ -443,9 +455,10 @@ def _draw_curves(axes: Axes, probs: NDArray[Any], hit: NDArray[np.bool_], metric
     kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), MOST_POINTS)).astype(int)]
     axes.plot(cuts[kept], achieved[kept], color=GAIN_COLOUR, label="achieved")
     axes.plot(cuts[kept], expected[kept], "--", color=LOSS_COLOUR, label="expected")
-    axes.axvline(cuts[best], color="black", linewidth=0.9)
     axes.axvline(0.5, color="black", linewidth=0.9, linestyle=":")
-    axes.plot(cuts[best], achieved[best], "o", color="black", markersize=4, label="chosen")
+    if not pruned:
+        axes.axvline(cuts[best], color="black", linewidth=0.9)
+        axes.plot(cuts[best], achieved[best], "o", color="black", markersize=4, label="chosen")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 
 from rankseg import __version__, plots
 from rankseg._differences import Difference
@@ -75,6 +76,7 @@ def write_report(
     metric: Metric = "dice",
     reliability: Reliability | None = None,
     ignore_index: int | None = None,
+    pruning_prob: float = 0.5,
     title: str = "argmax against RankSEG",
     made: str = "",
 ) -> None:
@@ -85,8 +87,8 @@ def write_report(
     path : path
         The file, replaced if there is one; it is there whole or not at all.
     comparison : Comparison
-        Of two methods or more. The answer is about the last one that names ``metric``, or the
-        last.
+        Of two methods or more. The answer is about the first one, besides the baseline, whose name
+        has ``metric`` in it, or else the second method.
     methods : sequence of Method
         Those compared, to draw the cases of most gain and loss; with ``read`` only.
     read : callable, optional
@@ -97,6 +99,8 @@ def write_report(
         Of the same maps.
     ignore_index : int, optional
         The label of pixels that have no truth.
+    pruning_prob : float
+        In [0, 1], of the methods: a class that does not exceed it has no cut.
     title, made : str
         The heading, and a sentence on what was compared and how.
 
@@ -130,11 +134,16 @@ def write_report(
             *_tables(comparison, method),
             *_pictures(comparison, method, metric, reliability),
             *_cases(comparison, methods, read, method, metric, ignore_index),
+            *_curves(comparison, read, method, metric, ignore_index, pruning_prob),
         ],
-        made=f"{made} rankseg {__version__}.".strip(),
+        made=f"{made} {_versions()}".strip(),
         failures=comparison.failures,
     )
     write_whole(Path(path), content.encode())
+
+
+def _versions() -> str:
+    return f"rankseg {__version__}, torch {torch.__version__}, NumPy {np.__version__}."
 
 
 def _main_method(comparison: Comparison, metric: Metric) -> str:
@@ -225,13 +234,14 @@ def _pictures(
     yield _Section(
         "Case by case", pictures=[_Picture.of(figure, f"{name} of every case against the first")]
     )
-    figure = plots.volume_changes(comparison, [comparison.methods[0], method])
-    yield _Section(
-        "Volumes",
-        pictures=[_Picture.of(figure, "predicted over true volume by class")],
-        note="Over the whole data set. Where a class covers more than it should under every "
-        "method, its probabilities are too large.",
-    )
+    if comparison.images_by_class.any():
+        figure = plots.volume_changes(comparison, [comparison.methods[0], method])
+        yield _Section(
+            "Volumes",
+            pictures=[_Picture.of(figure, "predicted over true volume by class")],
+            note="Over the whole data set. Where a class covers more than it should under every "
+            "method, its probabilities are too large.",
+        )
     if reliability is not None:
         yield _Section(
             "Can the probabilities be taken at their word?",
@@ -262,14 +272,32 @@ def _cases(
     yield _Section(
         "Most gain and most loss", pictures=[_Picture.of(figure, "truth, decisions, differences")]
     )
+
+
+def _curves(
+    comparison: Comparison,
+    read: Callable[[str], Case] | None,
+    method: str,
+    metric: Metric,
+    ignore_index: int | None,
+    pruning_prob: float,
+) -> Iterator[_Section]:
+    """Draw score against cut of the case that changes most, if it holds any class."""
+    if read is None:
+        return
     differences = np.nan_to_num(comparison.differences(method, metric))
     name = comparison.cases[int(np.abs(differences).argmax())]
-    curves = plots.score_by_cut(read(name), metric, classes=classes, ignore_index=ignore_index)
+    options: dict[str, Any] = {"ignore_index": ignore_index, "pruning_prob": pruning_prob}
+    try:
+        curves = plots.score_by_cut(read(name), metric, classes=comparison.classes, **options)
+    except ValueError:  # there is no class to draw
+        return
     yield _Section(
         f"{METRIC_NAMES[metric]} against the cut: {name}",
         pictures=[_Picture.of(curves, "score of the mask above a cut, by class")],
         note="The case in which the decision matters most. Solid: the score of the mask p > cut. "
-        "Dashed: as expected of the probabilities alone, whose best cut is chosen; dotted is 1/2.",
+        "Dashed: as RMA without correlation expects it of the probabilities alone, with its best "
+        "cut, unless the class is pruned; dotted is 1/2.",
     )
 
 

@@ -72,3 +72,13 @@ def test_files_are_taken_and_errors_told(page, tmp_path):
     page.get_by_label("iou").check()
     click(page)
     wait_for(page, show(probs.astype(np.float32), metric="iou").summary)
+    with page.expect_download() as download:
+        page.locator("a[download='decision.npy']").click()
+    decided = np.load(download.value.path())
+    np.testing.assert_array_equal(decided, show(probs.astype(np.float32), metric="iou").labels)
+    np.savez(tmp_path / "logits.npz", probs=9 * probs)
+    page.get_by_label("Clear").first.click()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "logits.npz")
+    page.get_by_text("logits.npz").wait_for(timeout=20_000)
+    click(page)
+    page.get_by_text("divide by the largest value").wait_for(timeout=20_000)

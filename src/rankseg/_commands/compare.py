@@ -127,6 +127,8 @@ def compare_folder(
     """
     if output is not None:
         make_folder(output)  # before the work, should it fail
+    if report is not None and not report.parent.is_dir():
+        fail(f"there is no folder {report.parent} to write {report.name} to")
     metrics: tuple[Metric, ...] = (
         ("dice", "iou") if metric is MetricChoice.BOTH else (metric.value,)
     )
@@ -153,7 +155,8 @@ def compare_folder(
         _write_report(output, comparison, methods, maps, metrics[0])
         console.print(f"Written to {escape(str(output))}")
     if report is not None:
-        _write_html(report, comparison, methods, maps, metrics[0])
+        settings = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
+        _write_html(report, comparison, methods, maps, metrics[0], pruning_prob, settings)
         console.print(f"Report: {escape(str(report))}")
     print_not_compared(comparison)
 
@@ -212,6 +215,8 @@ def _write_html(
     methods: Sequence[Method],
     maps: CaseFolder,
     metric: Metric,
+    pruning_prob: float,
+    settings: str,
 ) -> None:
     """Write the report, with the reliability of the maps."""
     try:
@@ -226,7 +231,8 @@ def _write_html(
             reliability=told,
             ignore_index=maps.ignore_index,
             title=f"{maps.path.name}: argmax against RankSEG",
-            made=f"rankseg compare {maps.path.name}{corrected}.",
+            pruning_prob=pruning_prob,
+            made=f"rankseg compare {maps.path.name}: {settings}{corrected}.",
         )
     except (ImportError, OSError, ValueError) as error:
         fail(str(error))
