@@ -28,6 +28,7 @@ def page():
     with driver.sync_playwright() as player:
         browser = player.chromium.launch(executable_path=chromium, args=OFFLINE)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
         page.goto(address)
         yield page
         browser.close()
@@ -48,7 +49,7 @@ def numbers(page, rows):
 
 
 def wait_for(page, summary):
-    page.locator("#summary").get_by_text(summary.split(" Expected")[0]).wait_for(timeout=20_000)
+    page.locator("#summary").get_by_text(summary.split(" Expected")[0]).wait_for(timeout=60_000)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -68,7 +69,7 @@ def test_files_are_taken_and_errors_told(page, tmp_path):
     probs = np.random.default_rng(0).dirichlet([0.5] * 3, (9, 11)).transpose(2, 0, 1)
     np.savez(tmp_path / "maps.npz", probs=probs.astype(np.float32))
     page.locator("input[type=file]").first.set_input_files(tmp_path / "maps.npz")
-    page.get_by_text("maps.npz").wait_for(timeout=20_000)
+    page.get_by_text("maps.npz").wait_for(timeout=60_000)
     page.get_by_label("iou").check()
     click(page)
     wait_for(page, show(probs.astype(np.float32), metric="iou").summary)
@@ -77,8 +78,8 @@ def test_files_are_taken_and_errors_told(page, tmp_path):
     decided = np.load(download.value.path())
     np.testing.assert_array_equal(decided, show(probs.astype(np.float32), metric="iou").labels)
     np.savez(tmp_path / "logits.npz", probs=9 * probs)
-    page.get_by_label("Clear").first.click()
+    page.reload()
     page.locator("input[type=file]").first.set_input_files(tmp_path / "logits.npz")
-    page.get_by_text("logits.npz").wait_for(timeout=20_000)
+    page.get_by_text("logits.npz").wait_for(timeout=60_000)
     click(page)
-    page.get_by_text("divide by the largest value").wait_for(timeout=20_000)
+    page.get_by_text("divide by the largest value").wait_for(timeout=60_000)
