@@ -1,8 +1,8 @@
 """Draw synthetic images, train a small U-Net on them, write the sample of ``rankseg demo``.
 
-Run ``python scripts/train_demo_network.py`` to rebuild ``src/rankseg/_demo_sample.npz``; it takes
-about twelve minutes on one CPU core. The sample is generated here from start to finish: no outside
-images, no outside weights.
+Run ``python scripts/train_demo_network.py`` to rebuild ``_demo_sample.npz`` and the network's
+weights, ``_demo_network.npz``, in ``src/rankseg``; it takes about twelve minutes on one CPU core.
+Both are made here from start to finish: no outside images, no outside weights.
 
 The network is trained with plain unweighted cross-entropy on a stream of freshly drawn images, and
 the sample comes from seeds it never saw. No decision rule is evaluated while training, other than
@@ -12,16 +12,20 @@ the argmax reported at the end, so that nothing in the data is chosen to favour 
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from rankseg._demo_network import MID_GREY, SmallUNet, centred
+from rankseg._files import write_whole
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -40,7 +44,6 @@ PALETTE = {
     VESSEL: (0.60, 0.20, 0.24),
     LESION: (0.88, 0.74, 0.58),
 }
-MID_GREY = 0.36
 FAR_OUTSIDE = -100.0  # a depth in pixels at which no object shows, whatever its margin
 DEBRIS_COLOUR = (0.76, 0.76, 0.74)
 
@@ -58,7 +61,7 @@ SAMPLE_IMAGES = 28
 # and 1/2, so only smaller values are touched; their digits are most of what compression cannot
 # shrink.
 PROBABILITY_STEP = 2.0**-12
-DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "src" / "rankseg" / "_demo_sample.npz"
+DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "src" / "rankseg"
 
 ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE].astype(np.float32)
 
@@ -294,49 +297,10 @@ def draw_batch(stream: int, first: int, count: int) -> tuple[ByteArray, ByteArra
 # The network and its training
 
 
-def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for source in (channels_in, channels_out):
-        layers.append(nn.Conv2d(source, channels_out, 3, padding=1, bias=False))
-        layers.append(nn.BatchNorm2d(channels_out))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-class SmallUNet(nn.Module):
-    """A U-Net of four scales: images (N, 3, H, W) to logits (N, C, H, W)."""
-
-    def __init__(self, classes: int, widths: tuple[int, ...] = (8, 16, 48, 96)) -> None:
-        super().__init__()
-        sources = (3, *widths[:-1])
-        self.encoders = nn.ModuleList(
-            conv_block(source, width) for source, width in zip(sources, widths, strict=True)
-        )
-        self.decoders = nn.ModuleList(
-            conv_block(fine + coarse, fine)
-            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
-        )
-        self.head = nn.Conv2d(widths[0], classes, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of centred float32 images; H and W must be multiples of eight."""
-        skips: list[Tensor] = []
-        features = images
-        for level, encoder in enumerate(self.encoders):
-            features = encoder(F.max_pool2d(features, 2) if level else features)
-            skips.append(features)
-        skips.pop()
-        for decoder in self.decoders:
-            finer = F.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = decoder(torch.cat([skips.pop(), finer], dim=1))
-        logits: Tensor = self.head(features)
-        return logits
-
-
 def network_input(images: ByteArray) -> Tensor:
     """Turn uint8 images (N, H, W, 3) into centred float32 (N, 3, H, W)."""
     scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    return (scaled / 255 - MID_GREY) / 0.15
+    return centred(scaled / 255)
 
 
 @torch.inference_mode()
@@ -413,21 +377,25 @@ def stored_probabilities(log_probs: Tensor) -> Tensor:
     return ((log_probs.exp() / PROBABILITY_STEP).round() * PROBABILITY_STEP).half()
 
 
-def write_sample(path: Path, images: ByteArray, labels: ByteArray, probs: Tensor) -> None:
-    """Write the sample beside ``path`` first, so that a stopped run leaves the old file whole."""
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        np.savez_compressed(
-            file, images=images, labels=labels, probs=probs.numpy(), classes=np.array(CLASSES)
-        )
-    os.replace(unfinished, path)
+def write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
     print(f"\nwrote {path.name}, {path.stat().st_size / 1e6:.2f} MB")
+
+
+def stored_weights(network: SmallUNet) -> dict[str, npt.NDArray[Any]]:
+    """Weights as float16, which moves no probability by more than 0.01; counters stay int64."""
+    return {
+        name: (value.half() if value.is_floating_point() else value).numpy()
+        for name, value in network.state_dict().items()
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=2400, help="training steps")
-    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="the .npz to write")
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to write to")
     options = parser.parse_args()
     torch.set_num_threads(1)  # so that every run sums in the same order
     network = train(options.steps)
@@ -436,7 +404,9 @@ def main() -> None:
     images, labels = draw_batch(SAMPLE_STREAM, 0, SAMPLE_IMAGES)
     probs = stored_probabilities(predict(network, images))
     report("held-out sample", probs.float(), labels)
-    write_sample(options.output, images, labels, probs)
+    sample = {"images": images, "labels": labels, "probs": probs.numpy()}
+    write_arrays(options.output / "_demo_sample.npz", sample | {"classes": np.array(CLASSES)})
+    write_arrays(options.output / "_demo_network.npz", stored_weights(network))
 
 
 if __name__ == "__main__":

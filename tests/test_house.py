@@ -70,7 +70,13 @@ LAYERS = [
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
     | {"rankseg.integration.sam", "rankseg.integration.transformers"},
     {"rankseg._networks"},
-    {"rankseg._demo", "rankseg._cases", "rankseg._methods", "rankseg._differences"}
+    {
+        "rankseg._demo",
+        "rankseg._demo_network",
+        "rankseg._cases",
+        "rankseg._methods",
+        "rankseg._differences",
+    }
     | {"rankseg._predictions", "rankseg.prediction"},
     {"rankseg._conventions", "rankseg._folds", "rankseg._reliability"},
     {"rankseg.evaluation"},

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import maps
-from rankseg import RankSEG, expected_score
+from rankseg import RankSEG, app, expected_score
+from rankseg._demo import load_sample
+from rankseg._demo_network import maps_of_image
 from rankseg.app import build, show
 
 
@@ -45,6 +48,41 @@ def test_a_slice_of_a_volume_and_one_channel():
     assert first.labels.shape == (8, 32, 4)
     assert first.ours.shape == last.ours.shape
     assert (first.ours != last.ours).any()
+
+
+def page_of(scratch, upload, model="", example=0):
+    return app._page_of(str(scratch), upload, example, model, "iou", "joint", 0.5, 0, 0, 0.5)
+
+
+def test_an_image_without_a_model_goes_through_the_embedded_network(tmp_path):
+    sample = load_sample()
+    Image.fromarray(sample.images[3]).save(tmp_path / "image.png")
+    summary, image, _, _, ours, rows, files = page_of(tmp_path, str(tmp_path / "image.png"))
+    pixels = torch.from_numpy(sample.images[3]).permute(2, 0, 1) / 255
+    expected = show(maps_of_image(pixels), sample.classes, metric="iou", solver="joint")
+    assert summary.startswith(expected.summary)
+    assert "knows no other pictures" in summary
+    assert rows == expected.rows
+    np.testing.assert_array_equal(image[::3, ::3], sample.images[3])
+    np.testing.assert_array_equal(ours, expected.ours)
+    np.testing.assert_array_equal(np.load(files[0]), expected.labels)
+
+
+def test_an_example_is_shown_with_its_image_and_maps_have_none(tmp_path):
+    sample = load_sample()
+    _, image, *_ = page_of(tmp_path, None, example=5)
+    np.testing.assert_array_equal(image[::3, ::3], sample.images[5])
+    np.save(tmp_path / "maps.npy", sample.probs[5].numpy())
+    summary, image, *_ = page_of(tmp_path, str(tmp_path / "maps.npy"))
+    assert image is None
+    assert "knows no other pictures" not in summary
+
+
+def test_a_model_that_is_not_there_is_an_error_and_not_the_embedded_network(tmp_path):
+    pytest.importorskip("transformers")
+    Image.fromarray(load_sample().images[3]).save(tmp_path / "image.png")
+    with pytest.raises(ValueError, match="model must be a"):
+        page_of(tmp_path, str(tmp_path / "image.png"), model=str(tmp_path / "nowhere"))
 
 
 def test_without_gradio_the_error_says_what_to_install():

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._demo import load_sample
+from rankseg._demo_network import maps_of_image
 from rankseg._formats import MAPS, PICTURES, ending, read_image, read_maps, write_labels
 from rankseg._networks import load_transformers, run_transformers
 from rankseg._optional import require
@@ -34,6 +35,10 @@ SAME, DIFFERENT = (237, 237, 237), (213, 94, 0)
 SIDE: Final = 420
 """Pixels a picture has at least: small maps are shown with larger pixels."""
 
+EMBEDDED: Final = (
+    "*The probabilities are those of the small network behind the examples, which knows no other "
+    "pictures than such drawn ones; name a model for yours.*"
+)
 INTRODUCTION: Final = """# RankSEG beside argmax
 The same probabilities, decided by argmax and so that the expected Dice or IoU is largest.
 Expected scores are what the probabilities promise, without any label."""
@@ -173,21 +178,20 @@ def build() -> Any:
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
     gradio = require("gradio", "app", "the app")
-    sample = load_sample()
     scratch = tempfile.TemporaryDirectory(prefix="rankseg-")  # gone with the page
-    examples = [f"example {number}" for number in range(len(sample.probs))]
+    examples = [(f"example {number}", number) for number in range(len(load_sample().probs))]
     with gradio.Blocks(title="RankSEG beside argmax", analytics_enabled=False) as page:
         gradio.Markdown(INTRODUCTION)
         with gradio.Row():
             with gradio.Column(scale=1):
                 upload = gradio.File(
-                    label="Probability maps, or an image for a model",
+                    label="Probability maps, or an image",
                     file_types=sorted({*MAPS, *PICTURES}),
                 )
-                example = gradio.Dropdown(examples, value=examples[0], label="Or an example")
+                example = gradio.Dropdown(examples, value=0, label="Or an example")
                 model = gradio.Textbox(
                     label="Model for an image",
-                    placeholder="Hugging Face id or folder",
+                    placeholder="Hugging Face id or folder; empty: the examples' network",
                 )
                 metric = gradio.Radio(METRICS, value="dice", label="Metric")
                 solver = gradio.Radio(SOLVERS, value="RMA", label="Solver")
@@ -198,17 +202,16 @@ def build() -> Any:
                 button = gradio.Button("Decide", variant="primary", elem_id="decide")
             with gradio.Column(scale=3):
                 summary = gradio.Markdown(elem_id="summary")
-                with gradio.Row():
-                    pictures = [
-                        gradio.Image(label=name, interactive=False, format="png")
-                        for name in ("argmax", "RankSEG", "where they differ")
-                    ]
+                pictures = []
+                for names in (("image", "where they differ"), ("argmax", "RankSEG")):
+                    with gradio.Row():
+                        pictures += [_picture(gradio, name) for name in names]
                 table = gradio.Dataframe(headers=list(HEAD), interactive=False, elem_id="scores")
                 files = gradio.File(label="The decision, as PNG and NPY", file_count="multiple")
 
         def decide(*values: Any) -> list[Any]:
             try:
-                return _page_of(scratch.name, examples, sample, *values)
+                return _page_of(scratch.name, *values)
             except (TypeError, ValueError, ImportError, OSError, KeyError) as error:
                 raise gradio.Error(str(error)) from error
 
@@ -220,12 +223,28 @@ def build() -> Any:
     return page
 
 
+def _picture(gradio: Any, name: str) -> Any:
+    return gradio.Image(label=name, interactive=False, format="png", buttons=["fullscreen"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """What there is to decide: probabilities, names, and where they came from.
+
+    ``image`` is uint8 (height, width, 3), None where there are only maps; ``note`` is said beside
+    the decision.
+    """
+
+    maps: Any
+    classes: Sequence[str] | None = None
+    image: NDArray[np.uint8] | None = None
+    note: str = ""
+
+
 def _page_of(
     scratch: str,
-    examples: Sequence[str],
-    sample: Any,
     upload: str | None,
-    example: str,
+    example: int,
     model: str,
     metric: str,
     solver: str,
@@ -235,22 +254,13 @@ def _page_of(
     depth: float,
 ) -> list[Any]:
     """Return the values of the page after a click."""
-    classes: Sequence[str] | None = None
-    maps: Any
-    if upload is None:
-        maps, classes = sample.probs[examples.index(example)], sample.classes
-    elif model and ending(upload) in PICTURES:
-        maps, classes = _maps_of_image(Path(upload), model)
-    elif ending(upload) in MAPS:
-        maps = read_maps(Path(upload)).maps
-    else:
-        raise ValueError("an image needs a model: name one of the hub, or its folder")
+    case = _example(example) if upload is None else _uploaded(Path(upload), model)
     shown = show(
-        maps,
-        classes,
+        case.maps,
+        case.classes,
         depth=depth,
         metric=metric,
-        solver=solver if len(maps) > 1 or solver != "joint" else "RMA",
+        solver=solver if len(case.maps) > 1 or solver != "joint" else "RMA",
         pruning_prob=pruning_prob,
         correlation=correlation,
         smooth=smooth,
@@ -260,13 +270,34 @@ def _page_of(
     files = [folder / f"decision{suffix}" for suffix in endings]
     for path in files:
         write_labels(path, shown.labels)
-    pictures = (shown.argmax, shown.ours, shown.difference)
-    return [shown.summary, *pictures, shown.rows, [str(path) for path in files]]
+    image = None if case.image is None else _enlarged(case.image)
+    pictures = (image, shown.difference, shown.argmax, shown.ours)
+    summary = f"{shown.summary} {case.note}".strip()
+    return [summary, *pictures, shown.rows, [str(path) for path in files]]
 
 
-def _maps_of_image(path: Path, name: str) -> tuple[Tensor, Sequence[str]]:
-    """Return the probabilities that a model of Transformers gives for an image."""
+def _example(number: int) -> _Case:
+    sample = load_sample()
+    return _Case(sample.probs[number], sample.classes, sample.images[number])
+
+
+def _uploaded(path: Path, model: str) -> _Case:
+    """Read maps, or let a network make them of an image: the one named, else the embedded one."""
+    suffix = ending(path)
+    if suffix in MAPS and not (model and suffix in PICTURES):  # a TIFF may be either
+        return _Case(read_maps(path).maps)
     image = read_image(path).maps
+    if model:
+        maps, classes = _maps_of_transformers(model, image)
+        note = ""
+    else:
+        maps, classes, note = maps_of_image(image), load_sample().classes, EMBEDDED
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return _Case(maps, classes, pixels, note)
+
+
+def _maps_of_transformers(name: str, image: Tensor) -> tuple[Tensor, Sequence[str]]:
+    """Return the probabilities that a model of Transformers gives for an image."""
     network, processor = load_transformers(name)
     (probs,) = restore_semantic_probs(
         run_transformers(network, processor, image),

@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from frameworks import framework
 from rankseg import app
 from rankseg._demo import load_sample
+from rankseg._demo_network import maps_of_image
 from rankseg.app import show
 
 OFFLINE = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -83,3 +85,18 @@ def test_files_are_taken_and_errors_told(page, tmp_path):
     page.get_by_text("logits.npz").wait_for(timeout=60_000)
     click(page)
     page.get_by_text("divide by the largest value").wait_for(timeout=60_000)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_image_goes_through_the_embedded_network(page, tmp_path):
+    sample = load_sample()
+    Image.fromarray(sample.images[7]).save(tmp_path / "drawn.png")
+    page.reload()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "drawn.png")
+    page.get_by_text("drawn.png").wait_for(timeout=60_000)
+    click(page)
+    pixels = torch.from_numpy(sample.images[7]).permute(2, 0, 1) / 255
+    expected = show(maps_of_image(pixels), sample.classes)
+    wait_for(page, expected.summary)
+    page.locator("#summary").get_by_text("knows no other pictures").wait_for()
+    assert numbers(page, len(expected.rows)) == expected.rows
