@@ -12,24 +12,34 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _jit(function: Function) -> Function:
-    """Compile with the options every kernel here shares.
+    """Compile what works on arrays that its caller holds, with the options that all share here.
 
     ``nogil`` lets plain threads run kernels side by side: numba's own ``parallel=True`` kills
     forked data-loader workers. The fast-math flags allow sums to be vectorised; the ones that
     would let the compiler assume away NaN are left out, since finding NaN is part of the job.
+    References to arrays are not counted, which for small blocks takes as long as the work on them
+    (and threads that count the same array wait for each other). Nothing can be allocated therefore.
     """
-    return _compile(function, {"reassoc", "nsz"})
+    return _compile(function, fastmath={"reassoc", "nsz"}, _nrt=False)
 
 
 def _jit_as_written(function: Function) -> Function:
     """Compile arithmetic whose order matters: what is subtracted first stays first."""
-    return _compile(function, set())
+    return _compile(function, fastmath=set(), _nrt=False)
 
 
-def _compile(function: Function, fastmath: set[str]) -> Function:
-    compile_kernel: Any = functools.partial(
-        numba.njit, nogil=True, error_model="numpy", fastmath=fastmath
-    )
+def _jit_inline(function: Function) -> Function:
+    """Compile into its callers what returns one of several arrays, which `_jit` cannot."""
+    return _compile(function, inline="always")
+
+
+def _kernel(function: Function) -> Function:
+    """Compile what is called from Python: it allocates scratch, and leaves the work to others."""
+    return _compile(function)
+
+
+def _compile(function: Function, **options: Any) -> Function:
+    compile_kernel: Any = functools.partial(numba.njit, nogil=True, error_model="numpy", **options)
     try:
         return cast("Function", compile_kernel(function, cache=True))
     except RuntimeError:  # no folder to keep compiled code in: compile anew in each process

@@ -198,7 +198,7 @@ def between(
     ``rows`` is ``(k, 2)``: image and class of each; ``low`` and ``high`` are ``(k,)``. No row
     may hold more than ``width`` such values. Returns ``(k, width)`` float64.
     """
-    found = np.zeros((len(rows), width), maps.source.values.dtype)
+    found = np.zeros((len(rows), width + 1), maps.source.values.dtype)  # one to write over
     images, labels = np.ascontiguousarray(rows.numpy().T)
     _run(
         kernels.between,
@@ -212,7 +212,7 @@ def between(
         found,
     )
     found.sort(axis=1)
-    return torch.from_numpy(found[:, ::-1].astype(np.float64))
+    return torch.from_numpy(found[:, :0:-1].astype(np.float64))
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:

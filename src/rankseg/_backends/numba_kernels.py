@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rankseg._backends.numba_compile import _jit as _jit
+from rankseg._backends.numba_compile import _jit_inline
+from rankseg._backends.numba_compile import _kernel as _kernel
 from rankseg._backends.numba_exponential import (
     PROBABILITIES,
     SOFTMAX,
@@ -28,9 +30,6 @@ BLOCK = 1024
 
 GROUP = 16
 """Blocks per unit of work: large against the cost of starting one, small against an image."""
-
-PIECE = 64
-"""Pixels that are looked at together where few are wanted."""
 
 KEPT = 16 * BLOCK
 """Most values of a class that are kept apart while its cut rises: they fit in a nearby cache."""
@@ -152,16 +151,22 @@ def _make_probabilities(source, image, pixel, stop, row):
 
 
 @_jit
+def _fill(source, image, start, pixel, row):
+    """Write to ``row`` what is to be read as the probabilities from ``pixel`` on."""
+    _load(source, start, pixel, row)
+    if source.content != PROBABILITIES:
+        _make_probabilities(source, image, pixel, pixel + row.size, row)
+    _blank(source, image, pixel, row)
+
+
+@_jit_inline
 def _row(source, image, label, pixel, stop, scratch):
     """Return probabilities of one class in pixels ``pixel`` to ``stop``; 0 where not valid."""
     start = image * source.batch_stride + label * source.class_stride
     if source.kind == DIRECT:
         return source.values[start + pixel : start + stop]
     row = scratch[: stop - pixel]
-    _load(source, start, pixel, row)
-    if source.content != PROBABILITIES:
-        _make_probabilities(source, image, pixel, stop, row)
-    _blank(source, image, pixel, row)
+    _fill(source, image, start, pixel, row)
     return row
 
 
@@ -177,6 +182,16 @@ def _extremes(source, row):
     for i in range(patterns.size):
         low = min(low, patterns[i])
         high = max(high, patterns[i])
+    return low, high
+
+
+@_jit
+def _range(values):
+    """Return the smallest and the largest of any numbers."""
+    low, high = values[0], values[0]
+    for i in range(values.size):
+        low = min(low, values[i])
+        high = max(high, values[i])
     return low, high
 
 
@@ -202,26 +217,16 @@ def _sum_above(row, cut):
 
 
 @_jit
-def _clear_negative_zeros(row, scratch):
-    """Return a copy of ``row`` in which -0.0, whose bit pattern is the largest, reads 0.0."""
-    copy = scratch[: row.size]
+def _copy_without_negative_zeros(row, scratch):
+    """Copy ``row``, and -0.0, whose bit pattern is the largest, as 0.0."""
     for i in range(row.size):
-        copy[i] = row[i] if row[i] != 0.0 else 0.0
-    return copy
+        scratch[i] = row[i] if row[i] != 0.0 else 0.0
 
 
 @_jit
-def survey(source, half, limit, tables, counts, masses, faults, first, last):
-    """Learn sum, smallest and largest value of every block, and what lies above 1/2.
-
-    A unit is a group of blocks of one class of one image, as in every kernel that works class
-    by class. ``half`` is the bit pattern of 1/2, ``limit`` that of the largest value accepted;
-    ``faults`` marks the units that hold another. Count and sum of the values above 1/2 go to
-    ``counts`` and ``masses``.
-    """
+def _survey_range(source, half, limit, tables, counts, masses, faults, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = counts.shape[2]
-    scratch = np.empty(BLOCK, source.values.dtype)
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
@@ -231,7 +236,8 @@ def survey(source, half, limit, tables, counts, masses, faults, first, last):
             row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
             low, high = _extremes(source, row)
             if high > limit:
-                row = _clear_negative_zeros(row, scratch)
+                _copy_without_negative_zeros(row, scratch)
+                row = scratch[: row.size]
                 low, high = _extremes(source, row)
                 faults[image, label, group] |= high > limit
             tables.low[image, label, block] = low
@@ -245,11 +251,22 @@ def survey(source, half, limit, tables, counts, masses, faults, first, last):
         masses[image, label, group] = mass
 
 
-@_jit
-def survey_active(source, active, tables, first, last):
-    """Learn the same of blocks of active classes only. A unit is a class of an image."""
-    classes, blocks = tables.mass.shape[1:]
+@_kernel
+def survey(source, half, limit, tables, counts, masses, faults, first, last):
+    """Learn sum, smallest and largest value of every block, and what lies above 1/2.
+
+    A unit is a group of blocks of one class of one image, as in every kernel that works class
+    by class. ``half`` is the bit pattern of 1/2, ``limit`` that of the largest value accepted;
+    ``faults`` marks the units that hold another. Count and sum of the values above 1/2 go to
+    ``counts`` and ``masses``.
+    """
     scratch = np.empty(BLOCK, source.values.dtype)
+    _survey_range(source, half, limit, tables, counts, masses, faults, first, last, scratch)
+
+
+@_jit
+def _survey_active_range(source, active, tables, first, last, scratch):
+    classes, blocks = tables.mass.shape[1:]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
         if not active[image, label]:
@@ -257,17 +274,23 @@ def survey_active(source, active, tables, first, last):
         for block in range(blocks):
             pixel = block * BLOCK
             row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
-            tables.low[image, label, block] = row.min()
-            tables.peak[image, label, block] = row.max()
+            low, high = _range(row)
+            tables.low[image, label, block] = low
+            tables.peak[image, label, block] = high
             tables.mass[image, label, block] = _sum(row)
 
 
+@_kernel
+def survey_active(source, active, tables, first, last):
+    """Learn the same of blocks of active classes only. A unit is a class of an image."""
+    scratch = np.empty(BLOCK, source.values.dtype)
+    _survey_active_range(source, active, tables, first, last, scratch)
+
+
 @_jit
-def above(source, tables, cuts, active, counts, masses, first, last):
-    """Count and sum of the values above the cut of their class, per group of blocks."""
+def _above_range(source, tables, cuts, active, counts, masses, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = counts.shape[2]
-    scratch = np.empty(BLOCK, source.values.dtype)
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
@@ -292,6 +315,13 @@ def above(source, tables, cuts, active, counts, masses, first, last):
         masses[image, label, group] = mass
 
 
+@_kernel
+def above(source, tables, cuts, active, counts, masses, first, last):
+    """Count and sum of the values above the cut of their class, per group of blocks."""
+    scratch = np.empty(BLOCK, source.values.dtype)
+    _above_range(source, tables, cuts, active, counts, masses, first, last, scratch)
+
+
 @_jit
 def _moments(row):
     mean, variance, third = 0.0, 0.0, 0.0
@@ -305,11 +335,9 @@ def _moments(row):
 
 
 @_jit
-def moments(source, tables, active, means, variances, thirds, first, last):
-    """Sum p, p (1 - p) and p (1 - p) (1 - 2 p) of every class, per group of blocks."""
+def _moments_range(source, tables, active, means, variances, thirds, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = means.shape[2]
-    scratch = np.empty(BLOCK, source.values.dtype)
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
@@ -330,6 +358,13 @@ def moments(source, tables, active, means, variances, thirds, first, last):
         thirds[image, label, group] = third
 
 
+@_kernel
+def moments(source, tables, active, means, variances, thirds, first, last):
+    """Sum p, p (1 - p) and p (1 - p) (1 - 2 p) of every class, per group of blocks."""
+    scratch = np.empty(BLOCK, source.values.dtype)
+    _moments_range(source, tables, active, means, variances, thirds, first, last, scratch)
+
+
 @_jit
 def _sum_between(row, low, high):
     nothing = row.dtype.type(0)
@@ -344,44 +379,29 @@ def _sum_between(row, low, high):
 
 
 @_jit
-def _patterns_between(low, high, values, unsigned):
-    """Return the first bit pattern of the values in (low, high], and how far off the last is."""
-    ends = np.array([low, high], values).view(unsigned)
-    if not low < high:
-        ends[:] = ~unsigned.type(0)  # of no value
-        return ends[0], unsigned.type(0)
-    return unsigned.type(ends[0] + 1), unsigned.type(ends[1] - ends[0] - 1)
+def _append_between(row, low, high, marks, found, size):
+    """Append the values in (low, high] to the first ``size`` found; return the new size.
 
-
-@_jit
-def _append_between(row, patterns, least, width, found, size):
-    """Append the values of some patterns to the first ``size`` found; return the new size.
-
-    How far patterns lie from the ``least`` tells in few instructions, and of many values at a
-    time, whether any is wanted.
+    What follows them is written over. Few are wanted, so eight marks at a time are looked at.
     """
-    unsigned = patterns.dtype
-    for piece in range(0, row.size, PIECE):
-        here = patterns[piece : piece + PIECE]
-        nearest = unsigned.type(~unsigned.type(0))
-        for i in range(here.size):
-            nearest = min(nearest, unsigned.type(here[i] - least))
-        if nearest <= width:
-            for i in range(here.size):
-                if unsigned.type(here[i] - least) <= width:
-                    found[size] = row[piece + i]
-                    size += 1
+    for i in range(row.size):
+        marks[i] = (row[i] > low) & (row[i] <= high)
+    eights = marks.view(np.uint64)
+    for k in range((row.size + 7) // 8):
+        if eights[k] != 0:
+            for i in range(8 * k, min(row.size, 8 * k + 8)):
+                found[size] = row[i]
+                size += np.int64(marks[i])
     return size
 
 
 @_jit
-def _collect(source, tables, image, label, low, high, kept, scratch):
+def _collect(source, tables, image, label, low, high, space):
     """Count and sum the values in (low, high] of a row, and keep them as long as there is room.
 
     Returns how many were kept, and count and sum of those that found no room.
     """
-    unsigned = source.patterns.dtype
-    least, width = _patterns_between(low, high, scratch.dtype, unsigned)
+    scratch, marks, kept = space
     size, count, mass = 0, 0, 0.0
     for block in range(tables.mass.shape[2]):
         if tables.peak[image, label, block] <= low or tables.low[image, label, block] > high:
@@ -389,7 +409,7 @@ def _collect(source, tables, image, label, low, high, kept, scratch):
         pixel = block * BLOCK
         row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
         if count == 0 and size + row.size <= kept.size:
-            size = _append_between(row, row.view(unsigned), least, width, kept, size)
+            size = _append_between(row, low, high, marks, kept, size)
         else:
             inside, total = _sum_between(row, low, high)
             count += inside
@@ -405,16 +425,12 @@ def _round_down(value, dtype):
 
 
 @_jit
-def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last):
-    """Raise the cut of every active class until its fraction does not exceed it. A unit is a row.
-
-    The fraction hardly ever exceeds 1/2, and what lies above that is counted and summed already.
-    One pass over the rest usually finds room for all the values between the first cut and 1/2, and
-    the steps that follow look at nothing else.
-    """
+def _raise_cuts_range(
+    source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space
+):
+    _, _, kept = space
     classes = tables.mass.shape[1]
     dtype = source.values.dtype
-    scratch, kept = np.empty(BLOCK, dtype), np.empty(KEPT, dtype)
     for unit in range(first, last):
         image, label = divmod(unit, classes)
         if not active[image, label]:
@@ -428,7 +444,7 @@ def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active,
             low = _round_down(cut, dtype)
             if spilled > 0:
                 size, spilled, spilled_mass = _collect(
-                    source, tables, image, label, low, high, kept, scratch
+                    source, tables, image, label, low, high, space
                 )
             count, mass = _sum_above(kept[:size], low)
             mass += base_mass + spilled_mass + bonus[image, label]
@@ -439,15 +455,27 @@ def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active,
         cuts[image, label] = cut
 
 
+@_kernel
+def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last):
+    """Raise the cut of every active class until its fraction does not exceed it. A unit is a row.
+
+    The fraction hardly ever exceeds 1/2, and what lies above that is counted and summed already.
+    One pass over the rest usually finds room for all the values between the first cut and 1/2, and
+    the steps that follow look at nothing else.
+    """
+    dtype = source.values.dtype
+    space = np.empty(BLOCK, dtype), np.empty(BLOCK, np.uint8), np.empty(KEPT, dtype)
+    _raise_cuts_range(
+        source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space
+    )
+
+
 @_jit
-def between(source, tables, low, high, images, labels, found, first, last):
-    """Gather, for each row asked for, the values in (low, high]. A unit is a row."""
+def _between_range(source, tables, low, high, images, labels, found, first, last, space):
+    scratch, marks = space
     blocks = tables.mass.shape[2]
-    unsigned = source.patterns.dtype
-    scratch = np.empty(BLOCK, source.values.dtype)
     for unit in range(first, last):
         image, label = images[unit], labels[unit]
-        least, width = _patterns_between(low[unit], high[unit], scratch.dtype, unsigned)
         size = 0
         for block in range(blocks):
             if tables.peak[image, label, block] <= low[unit]:
@@ -456,15 +484,24 @@ def between(source, tables, low, high, images, labels, found, first, last):
                 continue
             pixel = block * BLOCK
             row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
-            size = _append_between(row, row.view(unsigned), least, width, found[unit], size)
+            size = _append_between(row, low[unit], high[unit], marks, found[unit], size)
+        found[unit, size] = 0.0
+
+
+@_kernel
+def between(source, tables, low, high, images, labels, found, first, last):
+    """Gather, for each row asked for, the values in (low, high]. A unit is a row.
+
+    A row of ``found`` arrives all 0, and is to have room for one more value than there are.
+    """
+    space = np.empty(BLOCK, source.values.dtype), np.empty(BLOCK, np.uint8)
+    _between_range(source, tables, low, high, images, labels, found, first, last, space)
 
 
 @_jit
-def masks(source, tables, cuts, out, first, last):
-    """Mark the pixels above the cut of their class; ``out`` arrives all False."""
+def _masks_range(source, tables, cuts, out, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
-    scratch = np.empty(BLOCK, source.values.dtype)
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
@@ -481,3 +518,10 @@ def masks(source, tables, cuts, out, first, last):
             row = _row(source, image, label, pixel, stop, scratch)
             for i in range(row.size):
                 mask[i] = row[i] > cut
+
+
+@_kernel
+def masks(source, tables, cuts, out, first, last):
+    """Mark the pixels above the cut of their class; ``out`` arrives all False."""
+    scratch = np.empty(BLOCK, source.values.dtype)
+    _masks_range(source, tables, cuts, out, first, last, scratch)

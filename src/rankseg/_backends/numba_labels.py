@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._records import CONTESTED, UNASSIGNED
-from rankseg._backends.numba_kernels import BLOCK, GROUP, _jit, _row
+from rankseg._backends.numba_kernels import BLOCK, GROUP, _jit, _kernel, _row
 from rankseg._backends.numba_profile import write_bins
 
 
@@ -48,16 +48,10 @@ def _tally(row, chosen, marks):
 
 
 @_jit
-def claim(source, tables, cuts, reach, labels, counts, masses, first, last):
-    """Label the pixels in exactly one mask and within no other reach, and tally them per class.
-
-    A unit is a group of blocks of one image, as in every kernel that works across classes.
-    """
+def _claim_range(source, tables, cuts, reach, labels, counts, masses, first, last, space):
+    scratch, claims, rivals = space
     classes, blocks = tables.mass.shape[1:]
     groups = counts.shape[1]
-    scratch = np.empty(BLOCK, source.values.dtype)
-    claims = np.empty(BLOCK, np.int32)
-    rivals = np.empty(classes, np.int32)
     for unit in range(first, last):
         image, group = divmod(unit, groups)
         for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
@@ -89,7 +83,21 @@ def claim(source, tables, cuts, reach, labels, counts, masses, first, last):
                 masses[image, group, label] += mass
 
 
-@_jit
+@_kernel
+def claim(source, tables, cuts, reach, labels, counts, masses, first, last):
+    """Label the pixels in exactly one mask and within no other reach, and tally them per class.
+
+    A unit is a group of blocks of one image, as in every kernel that works across classes.
+    """
+    classes = tables.mass.shape[1]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    claims = np.empty(BLOCK, np.int32)
+    rivals = np.empty(classes, np.int32)
+    space = (scratch, claims, rivals)
+    _claim_range(source, tables, cuts, reach, labels, counts, masses, first, last, space)
+
+
+@_kernel
 def count_unsettled(source, labels, counts, first, last):
     """Count the valid pixels without a label, per group of blocks."""
     groups = counts.shape[1]
@@ -107,14 +115,11 @@ def count_unsettled(source, labels, counts, first, last):
 
 
 @_jit
-def gather_unsettled(source, labels, active, starts, void, place, values, first, last):
-    """Gather the values of these pixels, group after group, and tell where they are.
-
-    A group writes from its place in ``starts`` on. Pixels not valid become ``void``.
-    """
+def _gather_unsettled_range(
+    source, labels, active, starts, void, place, values, first, last, space
+):
+    scratch, pixels = space
     classes, groups = active.shape[1], starts.shape[1]
-    scratch = np.empty(BLOCK, source.values.dtype)
-    pixels = np.empty(BLOCK, np.int32)
     for unit in range(first, last):
         image, group = divmod(unit, groups)
         done = starts[image, group]
@@ -138,6 +143,18 @@ def gather_unsettled(source, labels, active, starts, void, place, values, first,
                     for j in range(size):
                         values[image, label, done + j] = row[pixels[j]]
             done += size
+
+
+@_kernel
+def gather_unsettled(source, labels, active, starts, void, place, values, first, last):
+    """Gather the values of these pixels, group after group, and tell where they are.
+
+    A group writes from its place in ``starts`` on. Pixels not valid become ``void``.
+    """
+    scratch = np.empty(BLOCK, source.values.dtype)
+    pixels = np.empty(BLOCK, np.int32)
+    space = (scratch, pixels)
+    _gather_unsettled_range(source, labels, active, starts, void, place, values, first, last, space)
 
 
 @_jit
@@ -230,25 +247,13 @@ def _void_outside(source, image, pixel, void, labels):
 
 
 @_jit
-def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, first, last):
-    """Give each contested pixel to a class that claims it, each unassigned one to any eligible.
-
-    The largest gain wins. An unassigned pixel in which no gain exceeds ``floor`` becomes void.
-    ``gains`` is ``(rows, pieces, terms)``: the four terms of ``Gains``, or for each bin the two of
-    ``GainCurves``; ``place`` tells which row is that of a class, or -1.
-    """
+def _resolve_range(
+    source, tables, labels, cuts, gains, place, eligible, floor, void, first, last, space
+):
+    scratch, lows, peaks, least, most, distance, bins, pixels, free, picked, best, winner = space
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
-    scratch = np.empty(BLOCK, source.values.dtype)
     pieces = gains.shape[1]
-    least, most = np.empty(classes), np.empty(classes)
-    distance = np.empty(max(BLOCK, classes))
-    bins = np.empty(distance.size, np.int32)
-    pixels = np.empty(BLOCK, np.int32)
-    free = np.empty(BLOCK, np.bool_)
-    picked = np.empty(BLOCK, np.float64)
-    best = np.empty(BLOCK, np.float64)
-    winner = np.empty(BLOCK, np.int64)
     for unit in range(first, last):
         image, group = divmod(unit, groups)
         for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
@@ -261,8 +266,9 @@ def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, f
             for j in range(number):
                 best[j] = floor if free[j] else -np.inf
                 winner[j] = void
-            lows = tables.low[image, :, block].astype(np.float64)
-            peaks = tables.peak[image, :, block].astype(np.float64)
+            for label in range(classes):
+                lows[label] = tables.low[image, label, block]
+                peaks[label] = tables.peak[image, label, block]
             _gains_by_class(lows, gains, place[image], distance, bins, least)
             _gains_by_class(peaks, gains, place[image], distance, bins, most)
             bar = _surest_gain(least, eligible[image])
@@ -295,13 +301,36 @@ def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, f
                 _void_outside(source, image, pixel, void, here)
 
 
+@_kernel
+def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, first, last):
+    """Give each contested pixel to a class that claims it, each unassigned one to any eligible.
+
+    The largest gain wins. An unassigned pixel in which no gain exceeds ``floor`` becomes void.
+    ``gains`` is ``(rows, pieces, terms)``: the four terms of ``Gains``, or for each bin the two of
+    ``GainCurves``; ``place`` tells which row is that of a class, or -1.
+    """
+    classes = tables.mass.shape[1]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    lows, peaks = np.empty(classes), np.empty(classes)
+    least, most = np.empty(classes), np.empty(classes)
+    distance = np.empty(max(BLOCK, classes))
+    bins = np.empty(distance.size, np.int32)
+    pixels = np.empty(BLOCK, np.int32)
+    free = np.empty(BLOCK, np.bool_)
+    picked = np.empty(BLOCK, np.float64)
+    best = np.empty(BLOCK, np.float64)
+    winner = np.empty(BLOCK, np.int64)
+    space = (scratch, lows, peaks, least, most, distance, bins, pixels, free, picked, best, winner)
+    _resolve_range(
+        source, tables, labels, cuts, gains, place, eligible, floor, void, first, last, space
+    )
+
+
 @_jit
-def tally(source, tables, labels, counts, masses, first, last):
-    """Count the pixels of every label and add up their probabilities."""
+def _tally_range(source, tables, labels, counts, masses, first, last, space):
+    scratch, present = space
     classes, blocks = tables.mass.shape[1:]
     groups = counts.shape[1]
-    scratch = np.empty(BLOCK, source.values.dtype)
-    present = np.empty(classes, np.bool_)
     for unit in range(first, last):
         image, group = divmod(unit, groups)
         for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
@@ -318,3 +347,13 @@ def tally(source, tables, labels, counts, masses, first, last):
                     count, mass = _tally(row, label, here)
                     counts[image, group, label] += count
                     masses[image, group, label] += mass
+
+
+@_kernel
+def tally(source, tables, labels, counts, masses, first, last):
+    """Count the pixels of every label and add up their probabilities."""
+    classes = tables.mass.shape[1]
+    scratch = np.empty(BLOCK, source.values.dtype)
+    present = np.empty(classes, np.bool_)
+    space = (scratch, present)
+    _tally_range(source, tables, labels, counts, masses, first, last, space)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg._backends.numba_compile import _jit
+from rankseg._backends.numba_compile import _jit, _kernel
 from rankseg._backends.numba_exponential import add_exponentials, raise_tops, write_logs
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _blank, _load, _mark_not_finite
 
 
 @_jit
-def log_sums(source, classes, logs, rests, first, last):
-    """Write the logarithm of the sum of the exponentials of every pixel: see ``write_logs``.
-
-    A unit is a group of blocks of one image.
-    """
+def _log_sums_range(source, classes, logs, rests, first, last, space):
+    scratch, tops, totals = space
     blocks = (source.pixels + BLOCK - 1) // BLOCK
     groups = (blocks + GROUP - 1) // GROUP
-    scratch = np.empty(BLOCK, source.values.dtype)
-    tops = np.empty(BLOCK, source.values.dtype)
-    totals = np.empty(BLOCK)
     for unit in range(first, last):
         image, group = divmod(unit, groups)
         for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
@@ -39,3 +33,16 @@ def log_sums(source, classes, logs, rests, first, last):
                 else:
                     add_exponentials(row, tops, totals)
             write_logs(tops, totals, logs[image, pixel:stop], rests[image, pixel:stop])
+
+
+@_kernel
+def log_sums(source, classes, logs, rests, first, last):
+    """Write the logarithm of the sum of the exponentials of every pixel: see ``write_logs``.
+
+    A unit is a group of blocks of one image.
+    """
+    scratch = np.empty(BLOCK, source.values.dtype)
+    tops = np.empty(BLOCK, source.values.dtype)
+    totals = np.empty(BLOCK)
+    space = (scratch, tops, totals)
+    _log_sums_range(source, classes, logs, rests, first, last, space)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._records import DUST
-from rankseg._backends.numba_kernels import BLOCK, GROUP, _jit, _row
+from rankseg._backends.numba_kernels import BLOCK, GROUP, _jit, _kernel, _row
 
 
 @_jit
@@ -67,18 +67,10 @@ def _add_equal(count, mean, degree, sums):
 
 
 @_jit
-def split(source, tables, low, high, degrees, spreads, counts, sums, first, last):
-    """Count the values above ``high`` and in (low, high]; sum the powers of the others.
-
-    Per group of blocks; sums of those above ``high`` first, of those not above ``low`` second.
-    ``counts`` is ``(batch, classes, 2, groups)``, ``sums`` ``(batch, classes, 2, groups,
-    powers)``. A block on one side whose values have a variance of at most ``spreads`` is taken
-    for one of equal values, which the survey knows.
-    """
+def _split_range(source, tables, low, high, degrees, spreads, counts, sums, first, last, space):
+    scratch, values, terms = space
     classes, blocks = tables.mass.shape[1:]
     groups = counts.shape[3]
-    scratch = np.empty(BLOCK, source.values.dtype)
-    values, terms = np.empty(BLOCK), np.empty(BLOCK)
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
@@ -112,6 +104,21 @@ def split(source, tables, low, high, degrees, spreads, counts, sums, first, last
                 number[1] += between
 
 
+@_kernel
+def split(source, tables, low, high, degrees, spreads, counts, sums, first, last):
+    """Count the values above ``high`` and in (low, high]; sum the powers of the others.
+
+    Per group of blocks; sums of those above ``high`` first, of those not above ``low`` second.
+    ``counts`` is ``(batch, classes, 2, groups)``, ``sums`` ``(batch, classes, 2, groups,
+    powers)``. A block on one side whose values have a variance of at most ``spreads`` is taken
+    for one of equal values, which the survey knows.
+    """
+    scratch = np.empty(BLOCK, source.values.dtype)
+    values, terms = np.empty(BLOCK), np.empty(BLOCK)
+    space = (scratch, values, terms)
+    _split_range(source, tables, low, high, degrees, spreads, counts, sums, first, last, space)
+
+
 @_jit
 def _leave_out(value, label, part, amount, per_count):
     """Let the integrals know of one more pixel, outside the mask so far."""
@@ -141,20 +148,28 @@ def _take_in(value, label, part, amount, integrals):
 
 
 @_jit
+def _scan_row(values, label, part, amount, integrals):
+    """Return how many of its largest values the best mask of a row takes, all of them in order."""
+    for i in range(values.size):
+        _leave_out(min(values[i], 1.0), label, part, amount, integrals.per_count)
+    best, taken = 0.0, 0
+    for k in range(label.size):
+        best += part[k] * amount[k]
+    for i in range(values.size):
+        score = _take_in(min(values[i], 1.0), label, part, amount, integrals)
+        # Within a run of equal values there is no cut.
+        is_cut = i + 1 == values.size or values[i + 1] < values[i]
+        if score > best and is_cut:
+            best, taken = score, i + 1
+    return taken
+
+
+@_kernel
 def scan(values, extra, integrals, taken, first, last):
     """Find how many of its largest values the best mask of a row takes; see ``Integrals``."""
     for row in range(first, last):
         used = integrals.nodes[row]
-        label = integrals.label[row, :used]
         part = integrals.part[row, :used].copy()
         amount = integrals.amount[row, :used].copy()
-        ranked = np.minimum(values[row, : extra[row]], 1.0)
-        for i in range(ranked.size):
-            _leave_out(ranked[i], label, part, amount, integrals.per_count)
-        best, taken[row] = (part * amount).sum(), 0
-        for i in range(ranked.size):
-            score = _take_in(ranked[i], label, part, amount, integrals)
-            # Within a run of equal values there is no cut.
-            is_cut = i + 1 == ranked.size or values[row, i + 1] < values[row, i]
-            if score > best and is_cut:
-                best, taken[row] = score, i + 1
+        label = integrals.label[row, :used]
+        taken[row] = _scan_row(values[row, : extra[row]], label, part, amount, integrals)

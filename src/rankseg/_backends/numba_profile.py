@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
-from rankseg._backends.numba_kernels import BLOCK, _jit, _row
+from rankseg._backends.numba_kernels import BLOCK, _jit, _kernel, _range, _row
 
 CHUNK = 1 << 10
 """Blocks that share one table of bins: enough for the table to be small against their values."""
@@ -77,17 +77,10 @@ def _list_exchanged(row, cut, labels, label, differs, picked, signs):
 
 
 @_jit
-def profile(source, tables, place, out, first, last):
-    """Count and sum the values of every bin. A unit is a chunk of blocks of one class.
-
-    ``place`` tells which table of ``out``, ``(chunks, rows, BINS, 2)``, a class has; -1 is none.
-    """
+def _profile_range(source, tables, place, out, first, last, space):
+    scratch, distance, patterns, bins = space
     classes, blocks = tables.mass.shape[1:]
     chunks = out.shape[0]
-    scratch = np.empty(BLOCK, source.values.dtype)
-    distance = np.empty(BLOCK, source.values.dtype)
-    patterns = distance.view(source.patterns.dtype)
-    bins = np.empty(BLOCK, np.int32)
     for unit in range(first, last):
         image, label = divmod(unit // chunks, classes)
         chunk = unit % chunks
@@ -106,21 +99,25 @@ def profile(source, tables, place, out, first, last):
             _deposit(row, bins, table)
 
 
-@_jit
-def exchange(source, tables, labels, cuts, place, out, first, last):
-    """Do the same for what labels hold and the mask of the class does not, less the converse.
+@_kernel
+def profile(source, tables, place, out, first, last):
+    """Count and sum the values of every bin. A unit is a chunk of blocks of one class.
 
-    A unit is a chunk of blocks of one image.
+    ``place`` tells which table of ``out``, ``(chunks, rows, BINS, 2)``, a class has; -1 is none.
     """
-    classes, blocks = tables.mass.shape[1:]
-    chunks = out.shape[0]
     scratch = np.empty(BLOCK, source.values.dtype)
     distance = np.empty(BLOCK, source.values.dtype)
     patterns = distance.view(source.patterns.dtype)
     bins = np.empty(BLOCK, np.int32)
-    picked = np.empty(BLOCK + 1, source.values.dtype)
-    signs = np.empty(BLOCK + 1)
-    differs = np.zeros(BLOCK, np.uint8)
+    space = (scratch, distance, patterns, bins)
+    _profile_range(source, tables, place, out, first, last, space)
+
+
+@_jit
+def _exchange_range(source, tables, labels, cuts, place, out, first, last, space):
+    scratch, distance, patterns, bins, picked, signs, differs = space
+    classes, blocks = tables.mass.shape[1:]
+    chunks = out.shape[0]
     for unit in range(first, last):
         image, chunk = divmod(unit, chunks)
         for block in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
@@ -146,10 +143,18 @@ def exchange(source, tables, labels, cuts, place, out, first, last):
                     table[bins[i], 1] += signs[i] * values[i]
 
 
-@_jit
-def _range(labels):
-    least, most = labels[0], labels[0]
-    for i in range(labels.size):
-        least = min(least, labels[i])
-        most = max(most, labels[i])
-    return least, most
+@_kernel
+def exchange(source, tables, labels, cuts, place, out, first, last):
+    """Do the same for what labels hold and the mask of the class does not, less the converse.
+
+    A unit is a chunk of blocks of one image.
+    """
+    scratch = np.empty(BLOCK, source.values.dtype)
+    distance = np.empty(BLOCK, source.values.dtype)
+    patterns = distance.view(source.patterns.dtype)
+    bins = np.empty(BLOCK, np.int32)
+    picked = np.empty(BLOCK + 1, source.values.dtype)
+    signs = np.empty(BLOCK + 1)
+    differs = np.zeros(BLOCK, np.uint8)
+    space = (scratch, distance, patterns, bins, picked, signs, differs)
+    _exchange_range(source, tables, labels, cuts, place, out, first, last, space)
