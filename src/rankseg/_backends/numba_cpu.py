@@ -110,25 +110,45 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
 
 def survey(maps: Maps) -> Survey:
     """Scan every value once: sums, peaks, and whether all of them are probabilities."""
-    shape = maps.batch, maps.classes, _blocks(maps)
-    values = maps.source.values.dtype
-    unsigned = _unsigned(values)
-    patterns = kernels.Tables(np.empty(shape), np.empty(shape, unsigned), np.empty(shape, unsigned))
-    highest = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.dtype).eps
-    half, limit = np.array([0.5, highest], values).view(unsigned)
-    counts, masses = _class_tables(maps)
-    faults = np.zeros(counts.shape, np.bool_)
-    _run(kernels.survey, faults.size, maps, half, limit, patterns, counts, masses, faults)
-    tables = kernels.Tables(patterns.mass, patterns.low.view(values), patterns.peak.view(values))
-    likely_count, likely_mass = _reduce(counts, masses)
+    patterns, tables, ends = _survey_tables(maps)
+    shape = maps.batch, maps.classes, _groups(maps)
+    sums = kernels.Sums(
+        np.empty(shape), np.empty(shape, np.int64), np.empty(shape), np.empty(shape, np.bool_)
+    )
+    _run(kernels.survey, sums.mass.size, maps, *ends, patterns, sums)
+    mass, likely_count, likely_mass = (_total(part) for part in sums[:3])
     return Survey(
-        mass=torch.from_numpy(tables.mass.sum(2)),
+        mass=mass,
         peak=torch.from_numpy(tables.peak.max(2).astype(np.float64)),
         likely_count=likely_count,
         likely_mass=likely_mass,
-        fault=torch.tensor(bool(faults.any())),
+        fault=torch.tensor(not sums.sound.all()),
         detail=tables,
     )
+
+
+def takes_rows_at_once(maps: Maps) -> bool:
+    """Return whether :func:`own_masks` has enough rows to share out."""
+    threads = torch.get_num_threads()
+    return threads == 1 or maps.batch * maps.classes >= 2 * threads
+
+
+def own_masks(
+    maps: Maps, bonus: float, offset: float, pruning_prob: float, keep_peak: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the best mask of every class for itself, and whether some value is no probability.
+
+    Its ``(mass + bonus) / (count + volume + offset)`` is the largest. The same as a survey, cuts
+    and masks, one row after the other: what was read is still in a nearby cache, and threads need
+    to be woken only once.
+    """
+    patterns, tables, ends = _survey_tables(maps)
+    out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
+    sound = np.ones((maps.batch, maps.classes), np.bool_)
+    rule = kernels.Rule(bonus, offset, pruning_prob, keep_peak)
+    _run(kernels.own_masks, sound.size, maps, *ends, rule, patterns, tables, sound, out)
+    masks = torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
+    return masks, torch.tensor(not sound.all())
 
 
 def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
@@ -427,6 +447,20 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
     return torch.from_numpy(taken)
 
 
+def _survey_tables(maps: Maps) -> tuple[kernels.Tables, kernels.Tables, np.ndarray]:
+    """Make tables for the survey as it writes them and as others read them.
+
+    And the bit patterns of 1/2 and of the largest value accepted.
+    """
+    shape = maps.batch, maps.classes, _blocks(maps)
+    values = maps.source.values.dtype
+    unsigned = _unsigned(values)
+    patterns = kernels.Tables(np.empty(shape), np.empty(shape, unsigned), np.empty(shape, unsigned))
+    tables = kernels.Tables(patterns.mass, patterns.low.view(values), patterns.peak.view(values))
+    highest = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.dtype).eps
+    return patterns, tables, np.array([0.5, highest], values).view(unsigned)
+
+
 def _with_log_sums(maps: Maps) -> Maps:
     """Return the same maps with what softmax divides by."""
     shape = maps.batch, maps.pixels
@@ -535,6 +569,11 @@ def _reduce(counts: np.ndarray, masses: np.ndarray) -> tuple[Tensor, Tensor]:
     """Add up the last axis, in one memory order for every shape: a batch sums as its images do."""
     count, mass = (np.ascontiguousarray(table).sum(-1) for table in (counts, masses))
     return torch.from_numpy(count.astype(np.float64)), torch.from_numpy(mass)
+
+
+def _total(table: np.ndarray) -> Tensor:
+    """Add up the last axis one after the other, as ``own_masks`` does: to float64."""
+    return torch.from_numpy(np.add.accumulate(table, -1, np.float64)[..., -1].copy())
 
 
 def _lay_out(gains: Gains | GainCurves, shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:

@@ -73,6 +73,15 @@ class Tables(NamedTuple):
     peak: np.ndarray
 
 
+class Sums(NamedTuple):
+    """What it learns of every group of blocks, each ``(batch, classes, groups)``."""
+
+    mass: np.ndarray
+    likely_count: np.ndarray  # of the values above 1/2
+    likely_mass: np.ndarray
+    sound: np.ndarray  # whether all values are probabilities
+
+
 @_jit
 def _float16(halves, start, step, out):
     """Widen float16 bit patterns by moving exponent and mantissa; subnormals by scaling."""
@@ -205,15 +214,26 @@ def _sum(row):
 
 @_jit
 def _sum_above(row, cut):
-    nothing = row.dtype.type(0)  # of the narrower type, twice as many are chosen at once
     count = np.int32(0)
     total = 0.0
     for i in range(row.size):
-        value = row[i]
-        inside = value > cut
-        count += np.int32(inside)
-        total += np.float64(value if inside else nothing)
+        inside = row[i] > cut
+        count = np.int32(count + inside)  # or it would be 64 bits wide
+        total += np.float64(row[i]) if inside else 0.0
     return count, total
+
+
+@_jit
+def _sum_all_and_above(row, cut):
+    """Return the sum, and count and sum of the values above the cut."""
+    count = np.int32(0)
+    total, total_above = 0.0, 0.0
+    for i in range(row.size):
+        value, inside = np.float64(row[i]), row[i] > cut
+        count = np.int32(count + inside)
+        total += value
+        total_above += value if inside else 0.0
+    return total, count, total_above
 
 
 @_jit
@@ -224,44 +244,57 @@ def _copy_without_negative_zeros(row, scratch):
 
 
 @_jit
-def _survey_range(source, half, limit, tables, counts, masses, faults, first, last, scratch):
-    classes, blocks = tables.mass.shape[1:]
-    groups = counts.shape[2]
+def _survey_group(source, half, limit, tables, image, label, group, scratch):
+    """Survey one group; return its sum, count and sum of what exceeds 1/2, and if all is sound."""
+    blocks = tables.mass.shape[2]
+    mass, count, mass_above, sound = 0.0, 0, 0.0, True
+    for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
+        pixel = block * BLOCK
+        row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
+        low, high = _extremes(source, row)
+        if high > limit:
+            _copy_without_negative_zeros(row, scratch)
+            row = scratch[: row.size]
+            low, high = _extremes(source, row)
+            sound &= high <= limit
+        if high >= half:
+            total, inside, total_above = _sum_all_and_above(row, row.dtype.type(0.5))
+            count += inside
+            mass_above += total_above
+        else:
+            total = _sum(row)
+        tables.low[image, label, block] = low
+        tables.peak[image, label, block] = high
+        tables.mass[image, label, block] = total
+        mass += total
+    return mass, count, mass_above, sound
+
+
+@_jit
+def _survey_range(source, half, limit, tables, sums, first, last, scratch):
+    classes = tables.mass.shape[1]
+    groups = sums.mass.shape[2]
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
-        count, mass = 0, 0.0
-        for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
-            pixel = block * BLOCK
-            row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
-            low, high = _extremes(source, row)
-            if high > limit:
-                _copy_without_negative_zeros(row, scratch)
-                row = scratch[: row.size]
-                low, high = _extremes(source, row)
-                faults[image, label, group] |= high > limit
-            tables.low[image, label, block] = low
-            tables.peak[image, label, block] = high
-            tables.mass[image, label, block] = _sum(row)
-            if high >= half:
-                inside, total = _sum_above(row, row.dtype.type(0.5))
-                count += inside
-                mass += total
-        counts[image, label, group] = count
-        masses[image, label, group] = mass
+        mass, count, mass_above, sound = _survey_group(
+            source, half, limit, tables, image, label, group, scratch
+        )
+        sums.mass[image, label, group] = mass
+        sums.likely_count[image, label, group] = count
+        sums.likely_mass[image, label, group] = mass_above
+        sums.sound[image, label, group] = sound
 
 
 @_kernel
-def survey(source, half, limit, tables, counts, masses, faults, first, last):
+def survey(source, half, limit, tables, sums, first, last):
     """Learn sum, smallest and largest value of every block, and what lies above 1/2.
 
     A unit is a group of blocks of one class of one image, as in every kernel that works class
-    by class. ``half`` is the bit pattern of 1/2, ``limit`` that of the largest value accepted;
-    ``faults`` marks the units that hold another. Count and sum of the values above 1/2 go to
-    ``counts`` and ``masses``.
+    by class. ``half`` is the bit pattern of 1/2, ``limit`` that of the largest value accepted.
     """
     scratch = np.empty(BLOCK, source.values.dtype)
-    _survey_range(source, half, limit, tables, counts, masses, faults, first, last, scratch)
+    _survey_range(source, half, limit, tables, sums, first, last, scratch)
 
 
 @_jit
@@ -425,34 +458,39 @@ def _round_down(value, dtype):
 
 
 @_jit
+def _raised(source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, space):
+    """Return the cut of one row, raised."""
+    _, _, kept = space
+    dtype = source.values.dtype
+    high = dtype.type(0.5)
+    size, spilled, spilled_mass = 0, 1, 0.0
+    while True:
+        if cut >= high:
+            high, likely_count, likely_mass, spilled = dtype.type(np.inf), 0.0, 0.0, 1
+        low = _round_down(cut, dtype)
+        if spilled > 0:
+            size, spilled, spilled_mass = _collect(source, tables, image, label, low, high, space)
+        count, mass = _sum_above(kept[:size], low)
+        mass += likely_mass + spilled_mass + bonus
+        fraction = mass / (likely_count + spilled + count + offset)
+        if not fraction > cut:
+            return cut
+        cut = fraction
+
+
+@_jit
 def _raise_cuts_range(
     source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space
 ):
-    _, _, kept = space
     classes = tables.mass.shape[1]
-    dtype = source.values.dtype
     for unit in range(first, last):
         image, label = divmod(unit, classes)
-        if not active[image, label]:
-            continue
-        cut, high = cuts[image, label], dtype.type(0.5)
-        base_count, base_mass = likely_count[image, label], likely_mass[image, label]
-        size, spilled, spilled_mass = 0, 1, 0.0
-        while True:
-            if cut >= high:
-                high, base_count, base_mass, spilled = dtype.type(np.inf), 0.0, 0.0, 1
-            low = _round_down(cut, dtype)
-            if spilled > 0:
-                size, spilled, spilled_mass = _collect(
-                    source, tables, image, label, low, high, space
-                )
-            count, mass = _sum_above(kept[:size], low)
-            mass += base_mass + spilled_mass + bonus[image, label]
-            fraction = mass / (base_count + spilled + count + offset[image, label])
-            if not fraction > cut:
-                break
-            cut = fraction
-        cuts[image, label] = cut
+        if active[image, label]:
+            cuts[image, label] = _raised(
+                source, tables, image, label, cuts[image, label],
+                likely_count[image, label], likely_mass[image, label],
+                bonus[image, label], offset[image, label], space,
+            )  # fmt: skip
 
 
 @_kernel
@@ -499,25 +537,31 @@ def between(source, tables, low, high, images, labels, found, first, last):
 
 
 @_jit
+def _mask_group(source, tables, image, label, group, cut, out, scratch):
+    """Mark the pixels of one group above the cut."""
+    blocks = tables.mass.shape[2]
+    for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
+        pixel = block * BLOCK
+        stop = min(source.pixels, pixel + BLOCK)
+        if tables.peak[image, label, block] <= cut:
+            continue
+        mask = out[image, label, pixel:stop]
+        if tables.low[image, label, block] > cut:
+            mask[:] = True
+            continue
+        row = _row(source, image, label, pixel, stop, scratch)
+        for i in range(row.size):
+            mask[i] = row[i] > cut
+
+
+@_jit
 def _masks_range(source, tables, cuts, out, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
-        group = unit % groups
         cut = cuts[image, label]
-        for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
-            pixel = block * BLOCK
-            stop = min(source.pixels, pixel + BLOCK)
-            if tables.peak[image, label, block] <= cut:
-                continue
-            mask = out[image, label, pixel:stop]
-            if tables.low[image, label, block] > cut:
-                mask[:] = True
-                continue
-            row = _row(source, image, label, pixel, stop, scratch)
-            for i in range(row.size):
-                mask[i] = row[i] > cut
+        _mask_group(source, tables, image, label, unit % groups, cut, out, scratch)
 
 
 @_kernel
@@ -525,3 +569,70 @@ def masks(source, tables, cuts, out, first, last):
     """Mark the pixels above the cut of their class; ``out`` arrives all False."""
     scratch = np.empty(BLOCK, source.values.dtype)
     _masks_range(source, tables, cuts, out, first, last, scratch)
+
+
+class Rule(NamedTuple):
+    """What the best mask of a class maximises: ``(mass + bonus) / (count + volume + offset)``.
+
+    A class whose peak does not exceed ``pruning_prob`` has no mask. ``keep_peak`` says that the
+    likeliest pixel is in the mask even where the fraction rounds to its probability.
+    """
+
+    bonus: float
+    offset: float
+    pruning_prob: float
+    keep_peak: bool
+
+
+@_jit
+def _own_cut(source, tables, image, label, rule, volume, likely_count, likely_mass, space):
+    """Return the best cut of a class: see ``optimal_cuts`` of the solvers, which does the same."""
+    peak = 0.0
+    for block in range(tables.peak.shape[2]):
+        peak = max(peak, np.float64(tables.peak[image, label, block]))
+    if not peak > rule.pruning_prob:
+        return np.inf
+    bonus, offset = rule.bonus, volume + rule.offset
+    start = max(bonus / offset, (peak + bonus) / (1.0 + offset))
+    start = max(start, (likely_mass + bonus) / (likely_count + offset))
+    cut = _raised(
+        source, tables, image, label, start, likely_count, likely_mass, bonus, offset, space
+    )
+    return min(cut, np.nextafter(peak, -np.inf)) if rule.keep_peak else cut
+
+
+@_jit
+def _own_masks_range(source, half, limit, rule, tables, sound, out, first, last, space):
+    scratch, patterns = space[0], space[-1]
+    classes, blocks = tables.mass.shape[1:]
+    groups = (blocks + GROUP - 1) // GROUP
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        volume, likely_count, likely_mass = 0.0, 0.0, 0.0
+        for group in range(groups):
+            mass, count, mass_above, sound_here = _survey_group(
+                source, half, limit, patterns, image, label, group, scratch
+            )
+            volume += mass
+            likely_count += count
+            likely_mass += mass_above
+            sound[image, label] &= sound_here
+        if sound[image, label]:
+            cut = _own_cut(
+                source, tables, image, label, rule, volume, likely_count, likely_mass, space[:3]
+            )
+            low = _round_down(cut, source.values.dtype)
+            for group in range(groups):
+                _mask_group(source, tables, image, label, group, low, out, scratch)
+
+
+@_kernel
+def own_masks(source, half, limit, rule, patterns, tables, sound, out, first, last):
+    """Survey, cut and mask class by class, while its values are in a nearby cache.
+
+    A unit is a class of an image. ``patterns`` is the memory of ``tables`` as the survey writes
+    it; ``out`` arrives all False, ``sound`` all True.
+    """
+    dtype = source.values.dtype
+    space = np.empty(BLOCK, dtype), np.empty(BLOCK, np.uint8), np.empty(KEPT, dtype), patterns
+    _own_masks_range(source, half, limit, rule, tables, sound, out, first, last, space)

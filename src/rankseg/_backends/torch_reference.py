@@ -59,6 +59,10 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
     return Maps(probs, valid, from_logits)
 
 
+def takes_rows_at_once(maps: Maps) -> bool:
+    return False  # all rows at once are fewer operations
+
+
 def survey(maps: Maps) -> Survey:
     terms = []
     for slab in _slabs(maps):

@@ -25,6 +25,7 @@ from rankseg._backends.torch_reference import (
     scan,
     sizes,
     split,
+    takes_rows_at_once,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "sizes",
     "split",
     "survey",
+    "takes_rows_at_once",
     "tally",
     "unsettled",
 ]

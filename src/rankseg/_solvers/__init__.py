@@ -15,7 +15,7 @@ from rankseg._settings import Settings
 from rankseg._solvers.ba import ba_masks
 from rankseg._solvers.baselines import argmax_labels, argmax_masks, threshold_masks
 from rankseg._solvers.joint import joint_labels
-from rankseg._solvers.rma import own_masks, shared_labels
+from rankseg._solvers.rma import masks_at_once, own_masks, shared_labels, take_rows_at_once
 
 Solve = Callable[[ModuleType, Any, Survey, Settings], Tensor]
 
@@ -54,11 +54,15 @@ def solve(problem: Problem) -> Any:
     settings = problem.settings
     backend, _ = _backends.choose(problem.probs.device, settings.from_logits)
     maps = backend.open_maps(problem.probs, problem.valid, settings.from_logits)
+    solver, mode = settings.solver, settings.output_mode
+    decide = BINARY[solver] if problem.binary else SOLVERS[solver, mode]
+    if decide is own_masks and take_rows_at_once(backend, maps, settings):
+        decision, fault = masks_at_once(backend, maps, settings)
+        problem.check_values(fault)
+        return problem.restore(decision)
     survey = backend.survey(maps)
     if backend.FAULT_IS_KNOWN:
         problem.check_values(survey.fault)
-    solver, mode = settings.solver, settings.output_mode
-    decide = BINARY[solver] if problem.binary else SOLVERS[solver, mode]
     decision = decide(backend, maps, survey, settings)
     if not backend.FAULT_IS_KNOWN:
         problem.check_values(survey.fault)

@@ -23,6 +23,31 @@ def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings
     return masks
 
 
+def take_rows_at_once(backend: ModuleType, maps: Any, settings: Settings) -> bool:
+    """Return whether `masks_at_once` finds the same masks sooner.
+
+    Where an objective is linear-fractional, all that the mask of a class needs is known after one
+    look at it, and where a backend takes class after class it is still in a nearby cache then.
+    """
+    objective = OBJECTIVES[settings.metric](settings.smooth)
+    independent = settings.correlation == 0 and settings.solver != "exact"
+    return independent and objective.fractional and backend.takes_rows_at_once(maps)
+
+
+def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Return the masks that `own_masks` returns, and whether some value is no probability."""
+    objective = OBJECTIVES[settings.metric](settings.smooth)
+    endless, nothing = torch.tensor([torch.inf, 0.0], dtype=torch.float64)
+    masks, fault = backend.own_masks(
+        maps,
+        objective.bonus(endless, nothing).item(),
+        objective.offset(nothing).item(),
+        settings.pruning_prob,
+        keep_peak=settings.smooth == 0,
+    )
+    return masks, fault
+
+
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return labels that share the pixels out between these masks by the published rule."""
     eligible = eligible_classes(kept_classes(survey, settings))

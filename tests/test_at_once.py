@@ -1,0 +1,80 @@
+"""Masks found row by row are, bit for bit, those found pass by pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import maps
+from rankseg import RankSEG
+from rankseg._backends import numba_cpu
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.fixture
+def both_ways(monkeypatch, threads):
+    """Return what decides at once with two threads, and pass by pass with one."""
+
+    def decide(probs, valid=None, **options):
+        results = []
+        for at_once in (True, False):
+            monkeypatch.setattr(numba_cpu, "takes_rows_at_once", lambda _, way=at_once: way)
+            threads(2 if at_once else 1)
+            results.append(RankSEG(output_mode="multilabel", **options)(probs, valid))
+        return results
+
+    return decide
+
+
+@pytest.mark.parametrize("pixels", [1, 999, 1024, 180 * 1024 + 7])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("metric", "smooth"), [("dice", 0.0), ("iou", 0.0), ("iou", 3.0)])
+def test_any_map(both_ways, metric, smooth, dtype, pixels):
+    rows = [row for _, row in maps.adversarial(np.random.default_rng(3), pixels)]
+    probs = torch.from_numpy(np.stack(rows)).to(dtype).view(3, 5, pixels)
+    for pruning in (0.0, 0.5):
+        options = {"metric": metric, "smooth": smooth, "pruning_prob": pruning}
+        ours, others = both_ways(probs, **options)
+        assert torch.equal(ours, others)
+    assert ours.any()
+
+
+@pytest.mark.parametrize("layout", ["channels last", "holes", "logits"])
+def test_any_layout(both_ways, layout):
+    probs, valid, options = torch.from_numpy(maps.smooth(2, 3, 160)), None, {}
+    if layout == "channels last":
+        probs = probs.movedim(1, -1).contiguous().movedim(-1, 1)
+    if layout == "holes":
+        valid = torch.from_numpy(np.random.default_rng(0).random((2, 160, 160)) > 0.3)
+    if layout == "logits":
+        probs, options = probs.logit(1e-6), {"from_logits": "softmax"}
+    ours, others = both_ways(probs, valid, **options)
+    assert torch.equal(ours, others)
+    assert 0 < ours.sum() < ours.numel()
+
+
+def test_one_channel_as_labels(both_ways):
+    probs = torch.from_numpy(maps.smooth(5, 2, 64))[:, :1]
+    masks, _ = both_ways(probs)
+    for at_once in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(numba_cpu, "takes_rows_at_once", lambda _, way=at_once: way)
+            assert torch.equal(RankSEG(solver="joint")(probs), masks[:, 0].long())
+
+
+@pytest.mark.parametrize("value", [torch.nan, -0.25, 1.01, torch.inf])
+def test_faults_are_found(both_ways, value):
+    probs = torch.rand(2, 3, 5000)
+    probs[1, 2, 4321] = value
+    with pytest.raises(ValueError, match="probs must"):
+        both_ways(probs)
+
+
+def test_it_waits_for_enough_rows(threads):
+    threads(2)
+    assert not numba_cpu.takes_rows_at_once(numba_cpu.open_maps(torch.rand(1, 3, 9), None))
+    assert numba_cpu.takes_rows_at_once(numba_cpu.open_maps(torch.rand(2, 2, 9), None))
+    threads(1)
+    assert numba_cpu.takes_rows_at_once(numba_cpu.open_maps(torch.rand(1, 1, 9), None))
