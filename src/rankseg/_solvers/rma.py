@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -36,16 +37,19 @@ def take_rows_at_once(backend: ModuleType, maps: Any, settings: Settings) -> boo
 
 def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, Tensor]:
     """Return the masks that `own_masks` returns, and whether some value is no probability."""
-    objective = OBJECTIVES[settings.metric](settings.smooth)
-    endless, nothing = torch.tensor([torch.inf, 0.0], dtype=torch.float64)
+    bonus, offset = _bonus_and_offset(settings.metric, settings.smooth)
     masks, fault = backend.own_masks(
-        maps,
-        objective.bonus(endless, nothing).item(),
-        objective.offset(nothing).item(),
-        settings.pruning_prob,
-        keep_peak=settings.smooth == 0,
+        maps, bonus, offset, settings.pruning_prob, keep_peak=settings.smooth == 0
     )
     return masks, fault
+
+
+@cache  # a small map takes no longer
+def _bonus_and_offset(metric: str, smooth: float) -> tuple[float, float]:
+    """Return those of a class that expects no pixels: the volume of others adds to the offset."""
+    objective = OBJECTIVES[metric](smooth)
+    endless, nothing = torch.tensor([torch.inf, 0.0], dtype=torch.float64)
+    return objective.bonus(endless, nothing).item(), objective.offset(nothing).item()
 
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
