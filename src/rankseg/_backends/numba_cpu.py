@@ -25,7 +25,7 @@ from rankseg._backends import (
 )
 from rankseg._backends import numba_kernels as kernels
 from rankseg._backends._axes import merge_axes
-from rankseg._backends._bins import BINS
+from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
 FAULT_IS_KNOWN = True
@@ -372,7 +372,8 @@ def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
     """
     place, out = _bin_tables(maps, rows)
     units = maps.batch * maps.classes * len(out)
-    _run(numba_profile.profile, units, maps, survey.detail, place, out)
+    edges = bin_edges(rows.device).numpy()
+    _run(numba_profile.profile, units, maps, survey.detail, place, edges, out)
     return torch.from_numpy(out.sum(0))
 
 

@@ -16,6 +16,15 @@ LOWEST = 2.0 ** -(OCTAVES + 1)
 COUNT, MASS = np.uint64(0), np.uint64(1)
 """Columns of a table of bins."""
 
+LAST = np.int32(BINS - 1)
+
+STEPS = np.uint32((1 << (23 - OCTAVE_BITS)) - 1)
+"""Mask of the bits of a float32 that do not tell its bin: the steps from an end of the bin."""
+
+ONE_BITS = np.uint64(40)
+ONE = np.uint64(1 << 40)
+"""One pixel, in the same number as its steps: those of all pixels of a chunk are less than this."""
+
 
 @_jit
 def write_bins(values, distance, patterns, bins):
@@ -25,7 +34,8 @@ def write_bins(values, distance, patterns, bins):
     unsigned integers.
     """
     mantissa, bias = (23, 127) if values.itemsize == 4 else (52, 1023)
-    shift = mantissa - OCTAVE_BITS
+    unsigned = patterns.dtype
+    shift = unsigned.type(mantissa - OCTAVE_BITS)
     lowest = np.int32(((bias - 1 - OCTAVES) << OCTAVE_BITS) - 1)
     one = values.dtype.type(1)
     least = values.dtype.type(2.0**-25)  # in the first bin, and its pattern less 1 still is
@@ -34,9 +44,10 @@ def write_bins(values, distance, patterns, bins):
         distance[i] = max(one - value if value > 0.5 else value, least)
     for i in range(values.size):
         upper = values[i] > 0.5
-        short = np.int32((patterns[i] - np.uint8(not upper)) >> shift) - lowest
+        pattern = unsigned.type(patterns[i] - unsigned.type(not upper))
+        short = np.int32(np.int32(pattern >> shift) - lowest)
         short = max(short, np.int32(0))
-        bins[i] = BINS - 1 - short if upper else short
+        bins[i] = np.int32(LAST - short) if upper else short
 
 
 @_jit
@@ -53,6 +64,62 @@ def _deposit(row, bins, table):
         mass += row[i]
     table[bin_, COUNT] += count
     table[bin_, MASS] += mass
+
+
+@_jit
+def _keep_steps(values, patterns):
+    """Leave of the patterns of :func:`write_bins` the steps from an end of the bin.
+
+    From the end nearer to 1 above 1/2, else to 0, and one less there: bins hold the other end.
+    """
+    unsigned = patterns.dtype
+    for i in range(values.size):
+        patterns[i] = (patterns[i] - unsigned.type(not values[i] > 0.5)) & STEPS
+
+
+@_jit
+def _deposit_steps(steps, bins, packed):
+    """Add pixels and steps, both in one number, run by run of equal bins."""
+    bin_, number = np.uint64(bins[0]), np.uint64(0)
+    for i in range(steps.size):
+        following = np.uint64(bins[i])
+        if following != bin_:
+            packed[bin_] += number
+            bin_, number = following, np.uint64(0)
+        number += ONE + np.uint64(steps[i])
+    packed[bin_] += number
+
+
+@_jit
+def _sum_of_ends(values):
+    """Return the sums of the values in the first bin and in the last, where steps tell nothing."""
+    first, last = 0.0, 0.0
+    for i in range(values.size):
+        value = np.float64(values[i])
+        first += value if value <= LOWEST else 0.0
+        last += value if value > 1.0 - LOWEST else 0.0
+    return first, last
+
+
+@_jit
+def _unpack(packed, edges, table):
+    """Add to counts and sums what steps tell of them, and clear the steps.
+
+    They are integers, so that nothing is rounded before.
+    """
+    for bin_ in range(BINS):
+        if packed[bin_] == 0:
+            continue
+        count = np.float64(packed[bin_] >> ONE_BITS)
+        steps = np.float64(packed[bin_] & (ONE - np.uint64(1)))
+        packed[bin_] = 0
+        table[bin_, 0] += count
+        low, high = edges[bin_], edges[bin_ + 1]
+        step = (high - low) / (STEPS + 1.0)
+        if 0 < bin_ < BINS // 2:
+            table[bin_, 1] += count * low + (steps + count) * step
+        elif BINS // 2 <= bin_ < BINS - 1:
+            table[bin_, 1] += count * high - steps * step
 
 
 @_jit
@@ -77,8 +144,8 @@ def _list_exchanged(row, cut, labels, label, differs, picked, signs):
 
 
 @_jit
-def _profile_range(source, tables, place, out, first, last, space):
-    scratch, distance, patterns, bins = space
+def _profile_range(source, tables, place, edges, out, first, last, space):
+    scratch, distance, patterns, bins, packed = space
     classes, blocks = tables.mass.shape[1:]
     chunks = out.shape[0]
     for unit in range(first, last):
@@ -95,22 +162,34 @@ def _profile_range(source, tables, place, out, first, last, space):
                 table[0, 1] += tables.mass[image, label, block]
                 continue
             row = _row(source, image, label, pixel, stop, scratch)
-            write_bins(row, distance[: row.size], patterns[: row.size], bins)
-            _deposit(row, bins, table)
+            here = patterns[: row.size]
+            write_bins(row, distance[: row.size], here, bins)
+            if row.itemsize == 4:
+                _keep_steps(row, here)
+                _deposit_steps(here, bins, packed)
+                low, high = tables.low[image, label, block], tables.peak[image, label, block]
+                if low <= LOWEST or high > 1.0 - LOWEST:
+                    ends = _sum_of_ends(row)
+                    table[0, 1] += ends[0]
+                    table[BINS - 1, 1] += ends[1]
+            else:
+                _deposit(row, bins, table)
+        _unpack(packed, edges, table)
 
 
 @_kernel
-def profile(source, tables, place, out, first, last):
+def profile(source, tables, place, edges, out, first, last):
     """Count and sum the values of every bin. A unit is a chunk of blocks of one class.
 
     ``place`` tells which table of ``out``, ``(chunks, rows, BINS, 2)``, a class has; -1 is none.
+    ``edges`` are the ends of the bins.
     """
     scratch = np.empty(BLOCK, source.values.dtype)
     distance = np.empty(BLOCK, source.values.dtype)
     patterns = distance.view(source.patterns.dtype)
     bins = np.empty(BLOCK, np.int32)
-    space = (scratch, distance, patterns, bins)
-    _profile_range(source, tables, place, out, first, last, space)
+    space = (scratch, distance, patterns, bins, np.zeros(BINS, np.uint64))
+    _profile_range(source, tables, place, edges, out, first, last, space)
 
 
 @_jit
