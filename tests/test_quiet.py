@@ -23,13 +23,14 @@ def test_functions(name, points):
     np.testing.assert_allclose(ours, expected, rtol=4e-13, atol=0 if name != "log" else 1e-15)
 
 
+@pytest.mark.parametrize("pairs", [(), (4,)])
 @pytest.mark.parametrize("shape", [(3, 5, 2), (40, 300, 1000), (1, 20000, 40), (600, 700, 3)])
-def test_product(shape):
+def test_product(shape, pairs):
     rows, inner, columns = shape
     generator = torch.Generator().manual_seed(0)
-    left = torch.rand(rows, inner, dtype=torch.float64, generator=generator)
-    right = torch.rand(inner, columns, dtype=torch.float64, generator=generator)
-    expected = np.einsum("ij,jk->ik", left.numpy(), right.numpy())
+    left = torch.rand(*pairs, rows, inner, dtype=torch.float64, generator=generator)
+    right = torch.rand(*pairs, inner, columns, dtype=torch.float64, generator=generator)
+    expected = np.einsum("...ij,...jk->...ik", left.numpy(), right.numpy())
     np.testing.assert_allclose(_quiet.product(left, right), expected, rtol=1e-12)
 
 

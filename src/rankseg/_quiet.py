@@ -44,9 +44,9 @@ def log(x: Tensor) -> Tensor:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the product of two matrices, the columns of ``right`` taken a few at a time."""
+    """Return the product of two matrices or of many pairs, a few columns of ``right`` at a time."""
     if left.device.type != "cpu" or torch.compiler.is_compiling():
         return left @ right
-    columns = max(1, SMALL_PRODUCT // left.numel())
-    factor, pieces = left.numpy(), right.split(columns, 1)
-    return torch.from_numpy(np.hstack([factor @ piece.numpy() for piece in pieces]))
+    columns = max(1, SMALL_PRODUCT // max(1, left.shape[-2:].numel()))
+    factor, pieces = left.numpy(), right.split(columns, -1)
+    return torch.from_numpy(np.concatenate([factor @ piece.numpy() for piece in pieces], -1))

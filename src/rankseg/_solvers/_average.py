@@ -12,7 +12,8 @@ from torch import Tensor
 from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
 from rankseg._objectives import Objective
-from rankseg._solvers._profile_cuts import ROWS, Curves, products
+from rankseg._quiet import product
+from rankseg._solvers._profile_cuts import ROWS, Curves
 
 FEW = 17
 """Functions with which ``ROWS`` are treated at a time."""
@@ -97,5 +98,5 @@ class Average:
             states[:, :1], states[:, 2 : 2 + len(self.factor.weights)], self.volume
         ).terms()
         weights = self.factor.weights / size
-        line = products((slope * weights).unsqueeze(0), self.factor.knots.unsqueeze(0)).squeeze(0)
+        line = product(slope * weights, self.factor.knots)
         return line - (toll * weights).sum(1, keepdim=True)

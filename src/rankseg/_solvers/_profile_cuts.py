@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from rankseg._backends._bins import BINS, bin_edges
+from rankseg._quiet import product
 
 ROWS = 8
 """Images and classes treated at a time: temporaries stay small, and the threads of torch asleep,
@@ -72,7 +72,7 @@ class Curves:
         """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
         pieces = self.lines.view(PIECES, -1, self.functions)
         parts = profile.reshape(len(profile), PIECES, 2 * BINS // PIECES).split(ROWS)
-        sums = [products(part.transpose(0, 1), pieces).sum(0) for part in parts]
+        sums = [product(part.transpose(0, 1), pieces).sum(0) for part in parts]
         return torch.cat(sums)
 
     def sums_by_cell(self, profile: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ class Curves:
         whole = number * CELL  # the last cell may lack bins, and is summed by itself
         cells = profile[:, :whole].reshape(-1, number, 2 * CELL).transpose(0, 1)
         last = profile[:, whole:].flatten(1).unsqueeze(0)
-        sums = products(cells, self.lines[:whole].view(number, 2 * CELL, -1))
-        sums_of_last = products(last, self.lines[whole:].flatten(0, 1).unsqueeze(0))
+        sums = product(cells, self.lines[:whole].view(number, 2 * CELL, -1))
+        sums_of_last = product(last, self.lines[whole:].flatten(0, 1).unsqueeze(0))
         return torch.cat((sums, sums_of_last)).transpose(0, 1)
 
     def in_bins(self, bins: Tensor, count: Tensor, mass: Tensor) -> Tensor:
@@ -91,13 +91,6 @@ class Curves:
         lines = lines.view(*bins.shape, *self.lines.shape[1:])
         intercept, slope = lines.unbind(-2)
         return intercept * count.unsqueeze(-1) + slope * mass.unsqueeze(-1)
-
-
-def products(many: Tensor, others: Tensor) -> Tensor:
-    """Multiply small matrices pairwise; where torch would wake threads for it, by NumPy."""
-    if many.device.type != "cpu" or torch.compiler.is_compiling():
-        return many @ others
-    return torch.from_numpy(np.matmul(many.numpy(), others.numpy()))
 
 
 @dataclass(frozen=True)
