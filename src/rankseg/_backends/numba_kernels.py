@@ -7,6 +7,9 @@ by one thread and its blocks in order, so sums do not depend on the number of th
 The survey keeps the sum, the smallest and the largest value of every block of every class. A
 later pass reads a block only if its cut lies between the two: in real maps most blocks are all
 inside or all outside a mask, and are never touched again.
+
+What is called from Python allocates scratch, and leaves the range of units to a function of its
+name that ends in ``_range``; ``numba_compile`` says why.
 """
 
 from __future__ import annotations
@@ -602,8 +605,8 @@ def _own_cut(source, tables, image, label, rule, volume, likely_count, likely_ma
 
 
 @_jit
-def _own_masks_range(source, half, limit, rule, tables, sound, out, first, last, space):
-    scratch, patterns = space[0], space[-1]
+def _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, first, last, space):
+    scratch, _, _ = space
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
     for unit in range(first, last):
@@ -619,7 +622,7 @@ def _own_masks_range(source, half, limit, rule, tables, sound, out, first, last,
             sound[image, label] &= sound_here
         if sound[image, label]:
             cut = _own_cut(
-                source, tables, image, label, rule, volume, likely_count, likely_mass, space[:3]
+                source, tables, image, label, rule, volume, likely_count, likely_mass, space
             )
             low = _round_down(cut, source.values.dtype)
             for group in range(groups):
@@ -634,5 +637,5 @@ def own_masks(source, half, limit, rule, patterns, tables, sound, out, first, la
     it; ``out`` arrives all False, ``sound`` all True.
     """
     dtype = source.values.dtype
-    space = np.empty(BLOCK, dtype), np.empty(BLOCK, np.uint8), np.empty(KEPT, dtype), patterns
-    _own_masks_range(source, half, limit, rule, tables, sound, out, first, last, space)
+    space = np.empty(BLOCK, dtype), np.empty(BLOCK, np.uint8), np.empty(KEPT, dtype)
+    _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, first, last, space)
