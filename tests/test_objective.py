@@ -108,13 +108,18 @@ def test_permuting_pixels_permutes_the_mask(seed):
 
 
 def test_half_precision_bits_become_the_same_numbers():
+    numba = pytest.importorskip("numba")
     kernels = pytest.importorskip("rankseg._backends.numba_kernels")
+    float16, bfloat16 = (
+        numba.njit(lambda patterns, out, widen=widen: widen(patterns, 0, 1, out))
+        for widen in (kernels._float16, kernels._bfloat16)
+    )
     patterns = np.arange(1 << 16, dtype=np.uint16)
     finite = np.isfinite(patterns.view(np.float16))
     out = np.empty(patterns.size, np.float32)
-    kernels._float16(patterns, 0, 1, out)
+    float16(patterns, out)
     np.testing.assert_array_equal(out[finite], patterns.view(np.float16)[finite])
     assert not ((out[~finite] >= 0) & (out[~finite] <= 1)).any()
-    kernels._bfloat16(patterns, 0, 1, out)
+    bfloat16(patterns, out)
     wide = torch.from_numpy(patterns.view(np.int16)).view(torch.bfloat16).float().numpy()
     np.testing.assert_array_equal(out.view(np.uint32), wide.view(np.uint32))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+INSIDE: Final = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of what is only called by compiled functions: half of compiling goes into what numba
+wraps around a function for others."""
 
 
 def _jit(function: Function) -> Function:
@@ -20,12 +24,12 @@ def _jit(function: Function) -> Function:
     References to arrays are not counted, which for small blocks takes as long as the work on them
     (and threads that count the same array wait for each other). Nothing can be allocated therefore.
     """
-    return _compile(function, fastmath={"reassoc", "nsz"}, _nrt=False)
+    return _compile(function, fastmath={"reassoc", "nsz"}, **INSIDE)
 
 
 def _jit_as_written(function: Function) -> Function:
     """Compile arithmetic whose order matters: what is subtracted first stays first."""
-    return _compile(function, fastmath=set(), _nrt=False)
+    return _compile(function, fastmath=set(), **INSIDE)
 
 
 def _jit_inline(function: Function) -> Function:
