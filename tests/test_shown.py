@@ -78,6 +78,37 @@ def test_an_example_is_shown_with_its_image_and_maps_have_none(tmp_path):
     assert "knows no other pictures" not in summary
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_image_goes_through_the_model_that_is_named(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[8, 16],
+        patch_sizes=[3, 3], strides=[4, 2], num_attention_heads=[1, 2], mlp_ratios=[2, 2],
+        decoder_hidden_size=8, id2label={0: "road", 1: "kerb", 2: "sky"},
+    )  # fmt: skip
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+    torch.nn.init.normal_(model.decode_head.classifier.weight, std=5)
+    processor = transformers.SegformerImageProcessorPil(size={"height": 64, "width": 64})
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    image = Image.fromarray(load_sample().images[3][:100])
+    image.save(tmp_path / "image.png")
+
+    summary, shown, _, _, _, rows, files = page_of(
+        tmp_path, str(tmp_path / "image.png"), model=str(tmp_path / "model")
+    )
+    with torch.no_grad():
+        logits = model(**processor(images=image, return_tensors="pt")).logits
+    probs = torch.nn.functional.interpolate(logits, (100, 128), mode="bilinear").softmax(1)
+    labels = RankSEG("iou", solver="joint")(probs)[0]
+    np.testing.assert_array_equal(np.load(files[0]), labels)
+    assert {name for name, *_ in rows} <= {"road", "kerb", "sky"}
+    assert labels.unique().numel() > 1
+    assert "knows no other pictures" not in summary
+    np.testing.assert_array_equal(shown[::3, ::3], np.asarray(image))
+
+
 def test_a_model_that_is_not_there_is_an_error_and_not_the_embedded_network(tmp_path):
     pytest.importorskip("transformers")
     Image.fromarray(load_sample().images[3]).save(tmp_path / "image.png")
