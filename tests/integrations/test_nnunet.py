@@ -249,6 +249,15 @@ def test_a_case_that_is_not_in_every_folder(folder, tmp_path):
     assert "there is no b.npz in" in outcome.failures["b"]
 
 
+def test_values_that_cannot_be_averaged(folder, tmp_path):
+    other = tmp_path / "fold_1"
+    save_dataset(other)
+    for where, value in ((folder, np.inf), (other, -np.inf)):
+        save_case(where, "a", np.full_like(maps(0), value))
+    outcome = decide_folders([folder, other], tmp_path / "out")
+    assert "must be finite" in outcome.failures["a"]
+
+
 @pytest.mark.parametrize("stuff", ["sitk", "nibabel"])
 def test_geometry_of_the_pkl_where_there_is_no_label_map(folder, tmp_path, stuff):
     spacing = np.linalg.norm(AFFINE[:3, :3], axis=0)

@@ -95,8 +95,9 @@ class ClassMaps:
             members = [stack.enter_context(_member(file)) for file in self.files]
             for _ in range(len(self)):
                 total = np.zeros(self.shape[1:], np.float32)
-                for member in members:
-                    member.add_next(total)
+                with np.errstate(invalid="ignore", over="ignore"):  # a spoilt file is told later
+                    for member in members:
+                        member.add_next(total)
                 if len(members) > 1:
                     total /= len(members)
                 yield total
