@@ -102,3 +102,14 @@ def test_labels_of_small_regions_are_expected_to_score_more_than_by_the_gains_of
         labels = RankSEG(metric, solver="exact", pruning_prob=0.0)(probs)
         scores.append(expected_score(probs, labels, metric).mean(1))
     assert scores[0].mean() > scores[1].mean() + 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sure_pixel_gains_as_an_almost_sure_one(backend, dtype):
+    labels = [
+        RankSEG("dice", solver="exact", pruning_prob=0.0)(
+            torch.tensor([[[0.84, p, 0.0], [0.16, 1 - p, 0.0]]], dtype=dtype)
+        )
+        for p in (1.0, 1 - 1e-7)
+    ]
+    assert torch.equal(*labels)

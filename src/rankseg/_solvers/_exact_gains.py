@@ -71,7 +71,10 @@ def _sums(profile: Tensor, u: Tensor) -> Sums:
     probs = (mass / count.clamp(min=1)).clamp(max=1)
     logs, hits = [], []
     for node in u.T.unsqueeze(2):
-        shrunk = probs * torch.expm1(-node)
-        logs.append((count * torch.log1p(shrunk)).sum(1))
-        hits.append((mass * torch.exp(-node) / (1 + shrunk)).sum(1))
+        t = torch.exp(-node)
+        shrunk, left = probs * torch.expm1(-node), 1 - probs + probs * t
+        # Of a sure pixel t is left, which 1 + shrunk may round to 0.
+        log = torch.where(left > 0.5, torch.log1p(shrunk), torch.log(left))
+        logs.append((count * log).sum(1))
+        hits.append((mass * t / left).sum(1))
     return Sums(torch.stack(logs, 1), torch.stack(hits, 1))
