@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._api import RankSEG
@@ -15,7 +17,7 @@ from rankseg._arguments import number
 from rankseg.integration._common import require, resize
 from rankseg.integration.transformers import postprocess
 
-__all__ = ["Decider", "load_network", "load_transformers", "run_transformers"]
+__all__ = ["Decider", "load_network", "load_transformers", "run_transformers", "to_pixels"]
 
 Decider: TypeAlias = Callable[[Tensor], Tensor]
 """From an image or maps ``(channels, *spatial)`` to labels or masks."""
@@ -114,11 +116,18 @@ def load_transformers(model: str) -> tuple[Any, Any]:
     return network, processor
 
 
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """Return an image ``(3, height, width)`` in [0, 1] as ``(height, width, 3)`` of bytes."""
+    pixels: NDArray[np.uint8] = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return pixels
+
+
 @torch.inference_mode()
 def run_transformers(network: Any, processor: Any, image: Tensor) -> Any:
     """Return what a model of Transformers gives for an image ``(3, height, width)`` in [0, 1]."""
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    inputs = processor(images=pixels, return_tensors="pt", input_data_format="channels_last")
+    inputs = processor(
+        images=to_pixels(image), return_tensors="pt", input_data_format="channels_last"
+    )
     return _run(network, **inputs)
 
 

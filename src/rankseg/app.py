@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from rankseg._api import RankSEG
 from rankseg._demo import load_sample
 from rankseg._demo_network import maps_of_image
 from rankseg._formats import MAPS, PICTURES, ending, read_image, read_maps, write_labels
-from rankseg._networks import load_transformers, run_transformers
+from rankseg._networks import load_transformers, run_transformers, to_pixels
 from rankseg._optional import require
 from rankseg.integration.transformers import restore_semantic_probs
 from rankseg.plots import paint_labels
@@ -179,7 +180,7 @@ def build() -> Any:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
     gradio = require("gradio", "app", "the app")
     scratch = tempfile.TemporaryDirectory(prefix="rankseg-")  # gone with the page
-    examples = [(f"example {number}", number) for number in range(len(load_sample().probs))]
+    examples = [(f"example {number}", number) for number in range(len(_sample().probs))]
     with gradio.Blocks(title="RankSEG beside argmax", analytics_enabled=False) as page:
         gradio.Markdown(INTRODUCTION)
         with gradio.Row():
@@ -276,8 +277,11 @@ def _page_of(
     return [summary, *pictures, shown.rows, [str(path) for path in files]]
 
 
+_sample = cache(load_sample)  # not read anew at every click
+
+
 def _example(number: int) -> _Case:
-    sample = load_sample()
+    sample = _sample()
     return _Case(sample.probs[number], sample.classes, sample.images[number])
 
 
@@ -291,9 +295,8 @@ def _uploaded(path: Path, model: str) -> _Case:
         maps, classes = _maps_of_transformers(model, image)
         note = ""
     else:
-        maps, classes, note = maps_of_image(image), load_sample().classes, EMBEDDED
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return _Case(maps, classes, pixels, note)
+        maps, classes, note = maps_of_image(image), _sample().classes, EMBEDDED
+    return _Case(maps, classes, to_pixels(image), note)
 
 
 def _maps_of_transformers(name: str, image: Tensor) -> tuple[Tensor, Sequence[str]]:
