@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Barrier, Event, get_native_id
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 import maps
 from conftest import SHARED_WORK
 from rankseg import RankSEG
-from rankseg._backends import numba_cpu
+from rankseg._backends import numba_cpu, numba_threads
 
 CASES = 6
 
@@ -39,12 +40,15 @@ def probability_map(index):
 
 @pytest.fixture(scope="module")
 def expected():
-    """Decide in the parent first: its pool of threads must not reach the workers."""
+    """Decide in the parent first, on every kind of threads: none of them must reach the workers."""
     before = torch.get_num_threads(), numba_cpu.VALUES_PER_TASK
     torch.set_num_threads(2)
     numba_cpu.VALUES_PER_TASK = SHARED_WORK
     decisions = [RankSEG()(probability_map(index)[None])[0] for index in range(CASES)]
-    assert numba_cpu._pool.cache_info().currsize
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba_threads, "_start_team", None)
+        assert torch.equal(RankSEG()(probability_map(0)[None])[0], decisions[0])
+    assert numba_threads._pool.cache_info().currsize
     torch.set_num_threads(before[0])
     numba_cpu.VALUES_PER_TASK = before[1]
     return torch.stack(decisions)
@@ -60,7 +64,49 @@ def test_data_loader_workers(expected, start, threads):
     assert torch.equal(torch.cat(list(loader)), expected)
 
 
-def test_concurrent_calls(expected, threads):
+@pytest.fixture(params=["team", "pool"])
+def kind_of_threads(request, monkeypatch):
+    """Run the test on torch's threads, where they can be had, and on our own."""
+    if request.param == "pool":
+        monkeypatch.setattr(numba_threads, "_start_team", None)
+    elif numba_threads._start_team is None:
+        pytest.skip("torch has no threads to lend here")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP library there")
+def test_torch_lends_its_threads():
+    assert numba_threads._start_team is not None
+
+
+def test_several_threads_share_the_work(kind_of_threads, threads):
+    threads(2)
+    both = Barrier(2)
+    seen = set()
+
+    def job(first, last):
+        both.wait(40)  # breaks unless two threads come
+        seen.add((get_native_id(), first, last))
+
+    numba_threads.spread(job, 10, 2)
+    assert sorted(ranges[1:] for ranges in seen) == [(0, 5), (5, 10)]
+    assert len({ranges[0] for ranges in seen}) == 2
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_fails_in_any_thread_is_raised(kind_of_threads, threads, failing):
+    threads(2)
+    both = Barrier(2)
+
+    def job(first, last):
+        both.wait(40)
+        if first == failing:
+            raise MemoryError(f"unit {first}")
+
+    with pytest.raises(MemoryError, match=f"unit {failing}"):
+        numba_threads.spread(job, 2, 2)
+
+
+def test_concurrent_calls(expected, kind_of_threads, threads):
     threads(2)
     indices = list(range(CASES)) * 20
     with ThreadPoolExecutor(8) as pool:
@@ -69,10 +115,11 @@ def test_concurrent_calls(expected, threads):
             assert torch.equal(decision, expected[index])
 
 
-def test_a_call_does_not_wait_for_threads_that_are_busy(expected, threads):
+def test_a_call_does_not_wait_for_threads_that_are_busy(expected, threads, monkeypatch):
     threads(2)
+    monkeypatch.setattr(numba_threads, "_start_team", None)
     free = Event()
-    pool = numba_cpu._pool(2)
+    pool = numba_threads._pool(2)
     waiting = [pool.submit(free.wait, 40) for _ in range(2)]
     try:
         assert torch.equal(RankSEG()(probability_map(0)[None])[0], expected[0])
@@ -81,7 +128,7 @@ def test_a_call_does_not_wait_for_threads_that_are_busy(expected, threads):
         free.set()
 
 
-def test_concurrent_calls_of_one_module(threads):
+def test_concurrent_calls_of_one_module(kind_of_threads, threads):
     threads(2)
     decide = RankSEG("iou", output_mode="multilabel")
     probs = maps.smooth(1, 5, 160)

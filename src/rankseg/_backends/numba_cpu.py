@@ -1,14 +1,9 @@
-"""CPU backend: numba kernels on blocks of pixels, spread over plain threads."""
+"""CPU backend: numba kernels on blocks of pixels, spread over threads."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import itertools
-import os
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,6 +17,7 @@ from rankseg._backends import (
     numba_logits,
     numba_moments,
     numba_profile,
+    numba_threads,
 )
 from rankseg._backends import numba_kernels as kernels
 from rankseg._backends._axes import merge_axes
@@ -38,7 +34,7 @@ CONTENT = {
 }
 """What the kernels call values that are to be made probabilities by this."""
 
-VALUES_PER_TASK = 1 << 19
+VALUES_PER_TASK = 1 << 18
 """Fewest probabilities to a task, a tenth of a millisecond of work or more: waking a thread for
 less costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
 
@@ -219,7 +215,6 @@ def between(
     may hold more than ``width`` such values. Returns ``(k, width)`` float64.
     """
     found = np.zeros((len(rows), width + 1), maps.source.values.dtype)  # one to write over
-    images, labels = np.ascontiguousarray(rows.numpy().T)
     _run(
         kernels.between,
         len(rows),
@@ -227,8 +222,7 @@ def between(
         survey.detail,
         _round_down(low, maps),
         _round_down(high, maps),
-        images,
-        labels,
+        *_columns(rows),
         found,
     )
     found.sort(axis=1)
@@ -370,11 +364,11 @@ def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
 
     ``rows`` is ``(k, 2)``: image and class of each. Returns ``(k, BINS, 2)`` float64.
     """
-    place, out = _bin_tables(maps, rows)
-    units = maps.batch * maps.classes * len(out)
+    out = _bin_tables(maps, rows)
+    units = len(rows) * len(out)
     edges = bin_edges(rows.device).numpy()
-    _run(numba_profile.profile, units, maps, survey.detail, place, edges, out)
-    return torch.from_numpy(out.sum(0))
+    _run(numba_profile.profile, units, maps, survey.detail, *_columns(rows), edges, out)
+    return _add_chunks(out)
 
 
 def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Tensor) -> Tensor:
@@ -383,7 +377,7 @@ def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Ten
     Counts and sums of bins as of :func:`profile`: those of pixels with the label and not in the
     mask, less those of pixels in the mask without the label.
     """
-    place, out = _bin_tables(maps, rows)
+    out = _bin_tables(maps, rows)
     _run(
         numba_profile.exchange,
         maps.batch * len(out),
@@ -391,10 +385,10 @@ def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Ten
         survey.detail,
         labels.view(maps.batch, maps.pixels).numpy(),
         _round_down(cuts, maps),
-        place,
+        _places(rows, (maps.batch, maps.classes)),
         out,
     )
-    return torch.from_numpy(out.sum(0))
+    return _add_chunks(out)
 
 
 def split(
@@ -476,40 +470,10 @@ def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -
     _spread(functools.partial(kernel, maps.source, *arguments), units, values)
 
 
-def _spread(job: Callable[[int, int], None], units: int, values: int) -> None:
-    """Run a job over all units, on as many threads as torch may use, this one among them."""
-    threads = torch.get_num_threads()
-    tasks = max(1, min(4 * threads, units, values // VALUES_PER_TASK))
-    bounds = [units * task // tasks for task in range(tasks + 1)]
-    ranges = deque(itertools.pairwise(bounds))
-    helpers = []
-    with contextlib.suppress(RuntimeError):  # the interpreter is ending: this thread does it all
-        for _ in range(min(threads, tasks) - 1):
-            helpers.append(_pool(threads).submit(_work_through, job, ranges))
-    _work_through(job, ranges)
-    for helper in helpers:
-        if not helper.cancel():  # one that has not begun is not waited for: nothing is left to do
-            helper.result()
-
-
-def _work_through(job: Callable[[int, int], None], ranges: deque[tuple[int, int]]) -> None:
-    """Take ranges of units until none is left; a deque gives each to one thread only."""
-    while True:
-        try:
-            first, last = ranges.popleft()
-        except IndexError:
-            return
-        job(first, last)
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="rankseg")
-
-
-# A forked child (a data-loader worker) inherits the pool but none of its threads.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _spread(job: numba_threads.Job, units: int, values: int) -> None:
+    """Run a job over all units, in tasks that are worth a thread."""
+    most = 4 * torch.get_num_threads()
+    numba_threads.spread(job, units, max(1, min(most, units, values // VALUES_PER_TASK)))
 
 
 def _extent(tensor: Tensor) -> int:
@@ -552,11 +516,20 @@ def _image_tables(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(shape, np.int64), np.zeros(shape)
 
 
-def _bin_tables(maps: Maps, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which row is that of a class, and make tables of bins: ``(chunks, rows, BINS, 2)``."""
+def _bin_tables(maps: Maps, rows: Tensor) -> np.ndarray:
+    """Make tables of bins: ``(chunks, rows, BINS, 2)``."""
     chunks = -(-_blocks(maps) // numba_profile.CHUNK)
-    place = _places(rows, (maps.batch, maps.classes))
-    return place, np.zeros((chunks, len(rows), BINS, 2))
+    return np.zeros((chunks, len(rows), BINS, 2))
+
+
+def _add_chunks(tables: np.ndarray) -> Tensor:
+    """Add up tables of bins over the chunks of an image."""
+    return torch.from_numpy(tables.sum(0) if len(tables) > 1 else tables[0])
+
+
+def _columns(rows: Tensor) -> np.ndarray:
+    """Return images and classes of rows, each contiguous: kernels know no other layout."""
+    return np.ascontiguousarray(rows.numpy().T)
 
 
 def _places(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:

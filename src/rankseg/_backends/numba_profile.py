@@ -144,16 +144,14 @@ def _list_exchanged(row, cut, labels, label, differs, picked, signs):
 
 
 @_jit
-def _profile_range(source, tables, place, edges, out, first, last, space):
+def _profile_range(source, tables, images, labels, edges, out, first, last, space):
     scratch, distance, patterns, bins, packed = space
-    classes, blocks = tables.mass.shape[1:]
+    blocks = tables.mass.shape[2]
     chunks = out.shape[0]
     for unit in range(first, last):
-        image, label = divmod(unit // chunks, classes)
-        chunk = unit % chunks
-        if place[image, label] < 0:
-            continue
-        table = out[chunk, place[image, label]]
+        place, chunk = divmod(unit, chunks)
+        image, label = images[place], labels[place]
+        table = out[chunk, place]
         for block in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
             pixel = block * BLOCK
             stop = min(source.pixels, pixel + BLOCK)
@@ -178,10 +176,10 @@ def _profile_range(source, tables, place, edges, out, first, last, space):
 
 
 @_kernel
-def profile(source, tables, place, edges, out, first, last):
-    """Count and sum the values of every bin. A unit is a chunk of blocks of one class.
+def profile(source, tables, images, labels, edges, out, first, last):
+    """Count and sum the values of every bin. A unit is a chunk of blocks of one row.
 
-    ``place`` tells which table of ``out``, ``(chunks, rows, BINS, 2)``, a class has; -1 is none.
+    ``images`` and ``labels`` tell the rows, ``out`` has their tables: ``(chunks, rows, BINS, 2)``.
     ``edges`` are the ends of the bins.
     """
     scratch = np.empty(BLOCK, source.values.dtype)
@@ -189,7 +187,7 @@ def profile(source, tables, place, edges, out, first, last):
     patterns = distance.view(source.patterns.dtype)
     bins = np.empty(BLOCK, np.int32)
     space = (scratch, distance, patterns, bins, np.zeros(BINS, np.uint64))
-    _profile_range(source, tables, place, edges, out, first, last, space)
+    _profile_range(source, tables, images, labels, edges, out, first, last, space)
 
 
 @_jit

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from rankseg._backends._bins import BINS, bin_edges
 from rankseg._quiet import product
 
-ROWS = 8
+ROWS = 16
 """Images and classes treated at a time: temporaries stay small, and the threads of torch asleep,
 which on a busy machine take far longer to wake than the work takes."""
 

@@ -1,0 +1,115 @@
+"""Threads for the kernels of the CPU backend: torch's own, or plain ones where it has none.
+
+After an operation torch's threads wait busily for the next one, about a millisecond, and hold the
+cores meanwhile: threads of our own would have to share these with them. Where torch is built on
+GNU OpenMP, or on a library that has its entry points, the kernels run in a team of torch's
+threads, which begins at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import itertools
+import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+Job = Callable[[int, int], None]
+"""Does the units from the first to the one before the last."""
+
+Ranges = deque[tuple[int, int]]
+"""What is still to be done; a deque gives each range to one thread only."""
+
+MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+"""What every thread of a team runs."""
+
+
+def spread(job: Job, units: int, tasks: int) -> None:
+    """Run a job over all units, in so many tasks, on as many threads as torch may use."""
+    bounds = [units * task // tasks for task in range(tasks + 1)]
+    ranges = deque(itertools.pairwise(bounds))
+    threads = min(torch.get_num_threads(), tasks)
+    if threads == 1 or sys.is_finalizing():  # no other thread can enter the interpreter any more
+        _work_through(job, ranges)
+    elif _start_team is not None:
+        _work_in_team(_start_team, job, ranges, threads)
+    else:
+        _work_with_pool(job, ranges, threads)
+
+
+def _work_through(job: Job, ranges: Ranges) -> None:
+    """Take ranges of units until none is left."""
+    while True:
+        try:
+            first, last = ranges.popleft()
+        except IndexError:
+            return
+        job(first, last)
+
+
+def _work_in_team(start_team: Any, job: Job, ranges: Ranges, threads: int) -> None:
+    """Let torch's threads, this one among them, work through the ranges."""
+    failures: list[BaseException] = []
+
+    def work(_: int | None) -> None:
+        try:
+            _work_through(job, ranges)
+        except BaseException as failure:  # not to be lost in the C code that calls this
+            failures.append(failure)
+
+    start_team(MEMBER(work), None, threads, 0)
+    if failures:
+        raise failures[0]
+
+
+def _work_with_pool(job: Job, ranges: Ranges, threads: int) -> None:
+    """Let threads of our own help this one."""
+    helpers = []
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending: this thread does it all
+        for _ in range(threads - 1):
+            helpers.append(_pool(torch.get_num_threads()).submit(_work_through, job, ranges))
+    _work_through(job, ranges)
+    for helper in helpers:
+        if not helper.cancel():  # one that has not begun is not waited for: nothing is left to do
+            helper.result()
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="rankseg")
+
+
+def _find_team() -> Any:
+    """Return the function that starts a team of the OpenMP library torch is linked with, or None.
+
+    ``GOMP_parallel(member, argument, threads, flags)`` returns when all have done: the same as
+    compiled code calls for ``#pragma omp parallel``.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        start_team = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # its own dependencies' too
+    except (OSError, AttributeError):
+        return None
+    start_team.argtypes = MEMBER, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
+    start_team.restype = None
+    return start_team
+
+
+def _forget_threads() -> None:
+    """Start anew in a forked child (a data-loader worker): none of the threads came along."""
+    global _start_team
+    _start_team = None  # OpenMP would wait for them for ever
+    _pool.cache_clear()
+
+
+_start_team = _find_team()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
