@@ -41,6 +41,17 @@ def test_any_map(both_ways, metric, smooth, dtype, pixels):
     assert ours.any()
 
 
+@pytest.mark.parametrize("top", [0.45, 0.6])
+@pytest.mark.parametrize("falling", [True, False])
+def test_more_doubtful_pixels_than_are_kept(both_ways, falling, top):
+    """The mask marked at the first cut holds blocks that the last cut leaves out whole."""
+    probs = torch.linspace(0.001, top, 60 * 1024)
+    probs = probs.flip(0) if falling else probs
+    ours, others = both_ways(probs.view(1, 1, -1), pruning_prob=0.0)
+    assert torch.equal(ours, others)
+    assert 0.3 < ours.float().mean() < 0.8
+
+
 @pytest.mark.parametrize("layout", ["channels last", "holes", "logits"])
 def test_any_layout(both_ways, layout):
     probs, valid, options = torch.from_numpy(maps.smooth(2, 3, 160)), None, {}

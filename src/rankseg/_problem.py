@@ -78,7 +78,7 @@ class Problem:
         """Whether there is one channel: foreground against background."""
         return self.probs.shape[1] == 1
 
-    def check_values(self, fault: Tensor) -> None:
+    def check_values(self, fault: Tensor | bool) -> None:
         """Raise if the scan found a value that is no probability.
 
         A traced graph cannot raise on values, and is not asked to.

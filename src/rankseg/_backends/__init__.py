@@ -6,6 +6,7 @@ torch one is the reference. :func:`choose` is the only place that asks about har
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from types import ModuleType
@@ -37,26 +38,28 @@ def choose(device: torch.device, from_logits: str | None = None) -> tuple[Module
     named = os.environ.get("RANKSEG_BACKEND", "").strip().lower()
     if named and named not in BACKENDS:
         raise ValueError(f"RANKSEG_BACKEND must be one of {list(BACKENDS)}, got {named!r}")
-    refusals = {"numba": _why_not_numba(device), "triton": _why_not_triton(device, from_logits)}
-    if refusals.get(named):
-        raise RuntimeError(f"RANKSEG_BACKEND={named} cannot run here: {refusals[named]}")
     if named == "torch":
         return torch_reference, "named by RANKSEG_BACKEND"
-    if not refusals["numba"]:
+    no_numba = _why_not_numba(device)
+    if not no_numba and named != "triton":
         from rankseg._backends import numba_cpu  # numba takes half a second to load
 
         return numba_cpu, "compiled kernels for CPU tensors"
-    if not refusals["triton"]:
+    no_triton = _why_not_triton(device, from_logits)
+    if not no_triton and named != "numba":
         from rankseg._backends import triton_gpu  # and Triton is not everywhere
 
         return triton_gpu, "compiled kernels for GPU tensors"
-    return torch_reference, refusals["numba" if device.type == "cpu" else "triton"]
+    if named:
+        refusal = no_numba if named == "numba" else no_triton
+        raise RuntimeError(f"RANKSEG_BACKEND={named} cannot run here: {refusal}")
+    return torch_reference, no_numba if device.type == "cpu" else no_triton
 
 
 def _why_not_numba(device: torch.device) -> str:
     if device.type != "cpu":
         return f"its kernels run on the CPU, the tensor is on {device}"
-    if importlib.util.find_spec("numba") is None:
+    if not _is_installed("numba"):
         return "numba is not installed"
     return ""
 
@@ -64,8 +67,13 @@ def _why_not_numba(device: torch.device) -> str:
 def _why_not_triton(device: torch.device, from_logits: str | None) -> str:
     if device.type != "cuda":
         return f"its kernels run on CUDA devices, the tensor is on {device}"
-    if importlib.util.find_spec("triton") is None:
+    if not _is_installed("triton"):
         return "triton is not installed"
     if from_logits is not None:
         return "its kernels read probabilities, not logits"
     return ""
+
+
+@functools.cache  # to look for it takes as long as deciding a small map
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

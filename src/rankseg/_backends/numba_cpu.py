@@ -45,6 +45,13 @@ NEGLIGIBLE = 1e-12
 """Relative error of an integral that taking blocks for ones of equal values may cause."""
 
 
+NO_VALUES = np.empty(0, np.float32)
+NO_HALVES = np.empty(0, np.uint16)
+NO_MASK = np.empty((0, 0), np.bool_)
+NO_LOGS = {np.dtype(kind): np.empty((0, 0), kind) for kind in (np.float32, np.float64)}
+NO_RESTS = np.empty((0, 0), np.int8)
+
+
 class Maps(NamedTuple):
     """Probability maps as the kernels see them."""
 
@@ -78,8 +85,8 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
     sizes, strides = merge_axes(probs.shape[2:], probs.stride()[2:])
     storage = torch.as_strided(probs, (_extent(probs),), (1,), probs.storage_offset())
     half = probs.dtype in (torch.float16, torch.bfloat16)
-    values = np.empty(0, np.float32) if half else storage.numpy()
-    mask = np.empty((0, 0), np.bool_)
+    values = NO_VALUES if half else storage.numpy()
+    mask = NO_MASK
     if valid is not None:
         # Contiguous, or numba would compile every kernel anew for its strides.
         mask = valid.reshape(len(valid), probs.shape[2:].numel()).contiguous().numpy()
@@ -88,7 +95,7 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
         kind=_kind(probs.dtype, as_it_is),
         values=values,
         patterns=values.view(_unsigned(values.dtype)),
-        halves=storage.view(torch.uint16).numpy() if half else np.empty(0, np.uint16),
+        halves=storage.view(torch.uint16).numpy() if half else NO_HALVES,
         batch_stride=probs.stride(0),
         class_stride=probs.stride(1),
         sizes=np.array(sizes, np.int64),
@@ -97,8 +104,8 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
         masked=valid is not None,
         valid=mask,
         content=CONTENT[from_logits],
-        logs=np.empty((0, 0), values.dtype),
-        rests=np.empty((0, 0), np.int8),
+        logs=NO_LOGS[values.dtype],
+        rests=NO_RESTS,
     )
     maps = Maps(source, probs.dtype, probs.shape[0], probs.shape[1], probs.shape[2:])
     return _with_log_sums(maps) if from_logits == "softmax" else maps
@@ -131,7 +138,7 @@ def takes_rows_at_once(maps: Maps) -> bool:
 
 def own_masks(
     maps: Maps, bonus: float, offset: float, pruning_prob: float, keep_peak: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, bool]:
     """Return the best mask of every class for itself, and whether some value is no probability.
 
     Its ``(mass + bonus) / (count + volume + offset)`` is the largest. The same as a survey, cuts
@@ -144,7 +151,7 @@ def own_masks(
     rule = kernels.Rule(bonus, offset, pruning_prob, keep_peak)
     _run(kernels.own_masks, sound.size, maps, *ends, rule, patterns, tables, sound, out)
     masks = torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
-    return masks, torch.tensor(not sound.all())
+    return masks, not sound.all()
 
 
 def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +221,7 @@ def between(
     ``rows`` is ``(k, 2)``: image and class of each; ``low`` and ``high`` are ``(k,)``. No row
     may hold more than ``width`` such values. Returns ``(k, width)`` float64.
     """
-    found = np.zeros((len(rows), width + 1), maps.source.values.dtype)  # one to write over
+    found = np.zeros((len(rows), width), maps.source.values.dtype)
     _run(
         kernels.between,
         len(rows),
@@ -226,7 +233,7 @@ def between(
         found,
     )
     found.sort(axis=1)
-    return torch.from_numpy(found[:, :0:-1].astype(np.float64))
+    return torch.from_numpy(found[:, ::-1].astype(np.float64))
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
@@ -452,8 +459,14 @@ def _survey_tables(maps: Maps) -> tuple[kernels.Tables, kernels.Tables, np.ndarr
     unsigned = _unsigned(values)
     patterns = kernels.Tables(np.empty(shape), np.empty(shape, unsigned), np.empty(shape, unsigned))
     tables = kernels.Tables(patterns.mass, patterns.low.view(values), patterns.peak.view(values))
-    highest = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.dtype).eps
-    return patterns, tables, np.array([0.5, highest], values).view(unsigned)
+    return patterns, tables, _ends(maps.dtype, values)
+
+
+@functools.cache
+def _ends(dtype: torch.dtype, values: np.dtype[Any]) -> np.ndarray:
+    """Return the bit patterns of 1/2 and of the largest value accepted."""
+    highest = 1 + ULPS_ABOVE_ONE * torch.finfo(dtype).eps
+    return np.array([0.5, highest], values).view(_unsigned(values))
 
 
 def _with_log_sums(maps: Maps) -> Maps:

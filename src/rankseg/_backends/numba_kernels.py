@@ -415,37 +415,99 @@ def _sum_between(row, low, high):
 
 
 @_jit
-def _append_between(row, low, high, marks, found, size):
-    """Append the values in (low, high] to the first ``size`` found; return the new size.
+def _list_marked(marks, size, space):
+    """List which of the first ``size`` marks are set, in ``space.picked``; return how many are.
 
-    What follows them is written over. Few are wanted, so eight marks at a time are looked at.
+    They are few: sixteen at a time are looked at, and those sixteens listed first that hold some.
+    A branch for each would be guessed wrongly, which takes longer than all the rest.
     """
-    for i in range(row.size):
-        marks[i] = (row[i] > low) & (row[i] <= high)
-    eights = marks.view(np.uint64)
-    for k in range((row.size + 7) // 8):
-        if eights[k] != 0:
-            for i in range(8 * k, min(row.size, 8 * k + 8)):
-                found[size] = row[i]
-                size += np.int64(marks[i])
-    return size
+    words = marks.view(np.uint64)
+    sixteens = 0
+    for k in range((size + 15) // 16):
+        space.sixteens[sixteens] = k
+        sixteens += np.int64((words[2 * k] | words[2 * k + 1]) != 0)
+    number = 0
+    for k in range(sixteens):
+        start = 16 * np.int64(space.sixteens[k])
+        for i in range(start, min(size, start + 16)):
+            space.picked[number] = i
+            number += np.int64(marks[i])
+    return number
 
 
 @_jit
-def _collect(source, tables, image, label, low, high, space):
+def _list_between(row, low, high, space):
+    """List where in a row the values in (low, high] are; return how many there are."""
+    for i in range(row.size):
+        space.marks[i] = (row[i] > low) & (row[i] <= high)
+    return _list_marked(space.marks, row.size, space)
+
+
+@_jit
+def _mask_and_list_between(row, low, high, mask, space):
+    """Do the same, and mark the pixels above ``low`` in ``mask``."""
+    for i in range(row.size):
+        above = row[i] > low
+        mask[i] = above
+        space.marks[i] = above & (row[i] <= high)
+    return _list_marked(space.marks, row.size, space)
+
+
+@_jit
+def _mark_above(row, cut, mask):
+    for i in range(row.size):
+        mask[i] = row[i] > cut
+
+
+class Space(NamedTuple):
+    """What a thread needs for a row: a block, what is found in it, and the values kept apart."""
+
+    block: np.ndarray
+    marks: np.ndarray
+    sixteens: np.ndarray
+    picked: np.ndarray
+    kept: np.ndarray
+    places: np.ndarray  # the pixels of the values kept
+
+
+@_jit_inline
+def _new_space(dtype, kept):
+    return Space(
+        block=np.empty(BLOCK, dtype),
+        marks=np.empty(BLOCK, np.uint8),
+        sixteens=np.empty(BLOCK // 16 + 1, np.uint8),
+        picked=np.empty(BLOCK + 1, np.int32),
+        kept=np.empty(kept, dtype),
+        places=np.empty(kept, np.int64),
+    )
+
+
+@_jit
+def _collect(source, tables, image, label, low, high, mask, space):
     """Count and sum the values in (low, high] of a row, and keep them as long as there is room.
 
-    Returns how many were kept, and count and sum of those that found no room.
+    Unless ``mask`` is empty, marks there the pixels above ``low``, up to where room ends. Returns
+    how many values were kept, and count and sum of those that found no room.
     """
-    scratch, marks, kept = space
     size, count, mass = 0, 0, 0.0
     for block in range(tables.mass.shape[2]):
-        if tables.peak[image, label, block] <= low or tables.low[image, label, block] > high:
+        if tables.peak[image, label, block] <= low:
             continue
         pixel = block * BLOCK
-        row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
-        if count == 0 and size + row.size <= kept.size:
-            size = _append_between(row, low, high, marks, kept, size)
+        stop = min(source.pixels, pixel + BLOCK)
+        if tables.low[image, label, block] > high:
+            mask[pixel:stop] = True
+            continue
+        row = _row(source, image, label, pixel, stop, space.block)
+        if count == 0 and size + row.size <= space.kept.size:
+            if mask.size > 0:
+                number = _mask_and_list_between(row, low, high, mask[pixel:stop], space)
+            else:
+                number = _list_between(row, low, high, space)
+            for k in range(number):
+                space.kept[size + k] = row[space.picked[k]]
+                space.places[size + k] = pixel + space.picked[k]
+            size += number
         else:
             inside, total = _sum_between(row, low, high)
             count += inside
@@ -461,38 +523,47 @@ def _round_down(value, dtype):
 
 
 @_jit
-def _raised(source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, space):
-    """Return the cut of one row, raised."""
-    _, _, kept = space
+def _raised(
+    source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
+):
+    """Return the cut of one row, raised; at which cut ``mask`` was marked; and how many are kept.
+
+    Kept are all values between that cut and the one returned, or else the number is -1.
+    """
     dtype = source.values.dtype
     high = dtype.type(0.5)
-    size, spilled, spilled_mass = 0, 1, 0.0
+    marked = _round_down(cut, dtype)
+    size, spilled, spilled_mass, passes, all_kept = 0, 0, 0.0, 0, False
     while True:
         if cut >= high:
-            high, likely_count, likely_mass, spilled = dtype.type(np.inf), 0.0, 0.0, 1
+            high, likely_count, likely_mass, all_kept = dtype.type(np.inf), 0.0, 0.0, False
         low = _round_down(cut, dtype)
-        if spilled > 0:
-            size, spilled, spilled_mass = _collect(source, tables, image, label, low, high, space)
-        count, mass = _sum_above(kept[:size], low)
+        if not all_kept:
+            size, spilled, spilled_mass = _collect(
+                source, tables, image, label, low, high, mask, space
+            )
+            all_kept, passes, mask = spilled == 0, passes + 1, mask[:0]
+        count, mass = _sum_above(space.kept[:size], low)
         mass += likely_mass + spilled_mass + bonus
         fraction = mass / (likely_count + spilled + count + offset)
         if not fraction > cut:
-            return cut
+            return cut, marked, size if all_kept and passes == 1 else -1
         cut = fraction
 
 
 @_jit
 def _raise_cuts_range(
-    source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space
-):
+    source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space,
+    no_mask,
+):  # fmt: skip
     classes = tables.mass.shape[1]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
         if active[image, label]:
-            cuts[image, label] = _raised(
+            cuts[image, label], _, _ = _raised(
                 source, tables, image, label, cuts[image, label],
                 likely_count[image, label], likely_mass[image, label],
-                bonus[image, label], offset[image, label], space,
+                bonus[image, label], offset[image, label], no_mask, space,
             )  # fmt: skip
 
 
@@ -504,16 +575,16 @@ def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active,
     One pass over the rest usually finds room for all the values between the first cut and 1/2, and
     the steps that follow look at nothing else.
     """
-    dtype = source.values.dtype
-    space = np.empty(BLOCK, dtype), np.empty(BLOCK, np.uint8), np.empty(KEPT, dtype)
+    space = _new_space(source.values.dtype, KEPT)
+    no_mask = np.empty(0, np.bool_)
     _raise_cuts_range(
-        source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space
-    )
+        source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space,
+        no_mask,
+    )  # fmt: skip
 
 
 @_jit
 def _between_range(source, tables, low, high, images, labels, found, first, last, space):
-    scratch, marks = space
     blocks = tables.mass.shape[2]
     for unit in range(first, last):
         image, label = images[unit], labels[unit]
@@ -524,37 +595,38 @@ def _between_range(source, tables, low, high, images, labels, found, first, last
             if tables.low[image, label, block] > high[unit]:
                 continue
             pixel = block * BLOCK
-            row = _row(source, image, label, pixel, min(source.pixels, pixel + BLOCK), scratch)
-            size = _append_between(row, low[unit], high[unit], marks, found[unit], size)
-        found[unit, size] = 0.0
+            stop = min(source.pixels, pixel + BLOCK)
+            row = _row(source, image, label, pixel, stop, space.block)
+            number = _list_between(row, low[unit], high[unit], space)
+            for k in range(number):
+                found[unit, size + k] = row[space.picked[k]]
+            size += number
 
 
 @_kernel
 def between(source, tables, low, high, images, labels, found, first, last):
     """Gather, for each row asked for, the values in (low, high]. A unit is a row.
 
-    A row of ``found`` arrives all 0, and is to have room for one more value than there are.
+    ``found`` arrives all 0.
     """
-    space = np.empty(BLOCK, source.values.dtype), np.empty(BLOCK, np.uint8)
+    space = _new_space(source.values.dtype, 0)
     _between_range(source, tables, low, high, images, labels, found, first, last, space)
 
 
 @_jit
-def _mask_group(source, tables, image, label, group, cut, out, scratch):
-    """Mark the pixels of one group above the cut."""
+def _mask_group(source, tables, image, label, group, cut, mask, scratch):
+    """Mark the pixels of one group above the cut, in a ``mask`` of all pixels."""
     blocks = tables.mass.shape[2]
     for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
         pixel = block * BLOCK
         stop = min(source.pixels, pixel + BLOCK)
         if tables.peak[image, label, block] <= cut:
             continue
-        mask = out[image, label, pixel:stop]
         if tables.low[image, label, block] > cut:
-            mask[:] = True
+            mask[pixel:stop] = True
             continue
         row = _row(source, image, label, pixel, stop, scratch)
-        for i in range(row.size):
-            mask[i] = row[i] > cut
+        _mark_above(row, cut, mask[pixel:stop])
 
 
 @_jit
@@ -563,8 +635,8 @@ def _masks_range(source, tables, cuts, out, first, last, scratch):
     groups = (blocks + GROUP - 1) // GROUP
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
-        cut = cuts[image, label]
-        _mask_group(source, tables, image, label, unit % groups, cut, out, scratch)
+        cut, mask = cuts[image, label], out[image, label]
+        _mask_group(source, tables, image, label, unit % groups, cut, mask, scratch)
 
 
 @_kernel
@@ -588,45 +660,51 @@ class Rule(NamedTuple):
 
 
 @_jit
-def _own_cut(source, tables, image, label, rule, volume, likely_count, likely_mass, space):
-    """Return the best cut of a class: see ``optimal_cuts`` of the solvers, which does the same."""
+def _own_mask(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
+    """Find the best cut of a class as ``optimal_cuts`` of the solvers does, and mark its mask."""
     peak = 0.0
     for block in range(tables.peak.shape[2]):
         peak = max(peak, np.float64(tables.peak[image, label, block]))
     if not peak > rule.pruning_prob:
-        return np.inf
+        return
     bonus, offset = rule.bonus, volume + rule.offset
-    start = max(bonus / offset, (peak + bonus) / (1.0 + offset))
-    start = max(start, (likely_mass + bonus) / (likely_count + offset))
-    cut = _raised(
-        source, tables, image, label, start, likely_count, likely_mass, bonus, offset, space
+    cut = max(bonus / offset, (peak + bonus) / (1.0 + offset))
+    cut = max(cut, (likely_mass + bonus) / (likely_count + offset))
+    cut, marked, kept = _raised(
+        source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
     )
-    return min(cut, np.nextafter(peak, -np.inf)) if rule.keep_peak else cut
+    if rule.keep_peak:
+        cut = min(cut, np.nextafter(peak, -np.inf))
+    low = _round_down(cut, source.values.dtype)
+    if kept >= 0 and marked <= low:
+        for k in range(kept):
+            if space.kept[k] <= low:
+                mask[space.places[k]] = False
+    else:
+        mask[:] = False
+        for group in range((tables.peak.shape[2] + GROUP - 1) // GROUP):
+            _mask_group(source, tables, image, label, group, low, mask, space.block)
 
 
 @_jit
 def _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, first, last, space):
-    scratch, _, _ = space
     classes, blocks = tables.mass.shape[1:]
-    groups = (blocks + GROUP - 1) // GROUP
     for unit in range(first, last):
         image, label = divmod(unit, classes)
         volume, likely_count, likely_mass = 0.0, 0.0, 0.0
-        for group in range(groups):
+        for group in range((blocks + GROUP - 1) // GROUP):
             mass, count, mass_above, sound_here = _survey_group(
-                source, half, limit, patterns, image, label, group, scratch
+                source, half, limit, patterns, image, label, group, space.block
             )
             volume += mass
             likely_count += count
             likely_mass += mass_above
             sound[image, label] &= sound_here
         if sound[image, label]:
-            cut = _own_cut(
-                source, tables, image, label, rule, volume, likely_count, likely_mass, space
-            )
-            low = _round_down(cut, source.values.dtype)
-            for group in range(groups):
-                _mask_group(source, tables, image, label, group, low, out, scratch)
+            _own_mask(
+                source, tables, image, label, rule, volume, likely_count, likely_mass,
+                out[image, label], space,
+            )  # fmt: skip
 
 
 @_kernel
@@ -636,6 +714,5 @@ def own_masks(source, half, limit, rule, patterns, tables, sound, out, first, la
     A unit is a class of an image. ``patterns`` is the memory of ``tables`` as the survey writes
     it; ``out`` arrives all False, ``sound`` all True.
     """
-    dtype = source.values.dtype
-    space = np.empty(BLOCK, dtype), np.empty(BLOCK, np.uint8), np.empty(KEPT, dtype)
+    space = _new_space(source.values.dtype, KEPT)
     _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, first, last, space)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
-from rankseg._backends.numba_kernels import BLOCK, _jit, _kernel, _range, _row
+from rankseg._backends.numba_kernels import (
+    BLOCK,
+    _jit,
+    _kernel,
+    _list_marked,
+    _new_space,
+    _range,
+    _row,
+)
 
 CHUNK = 1 << 10
 """Blocks that share one table of bins: enough for the table to be small against their values."""
@@ -123,24 +131,17 @@ def _unpack(packed, edges, table):
 
 
 @_jit
-def _list_exchanged(row, cut, labels, label, differs, picked, signs):
+def _list_exchanged(row, cut, labels, label, values, space):
     """List the values whose pixel bears the label and is not in its mask, or the other way round.
 
-    Their signs are 1 and -1. Returns how many there are: few, so eight at a time are looked at.
+    Returns how many there are; ``space.picked`` tells where.
     """
-    differs[:] = 0
     for i in range(row.size):
-        differs[i] = (row[i] > cut) != (labels[i] == label)
-    size = 0
-    eights = differs.view(np.uint64)
-    for k in range((row.size + 7) // 8):
-        if eights[k] == 0:
-            continue
-        for i in range(8 * k, min(row.size, 8 * k + 8)):
-            picked[size] = row[i]
-            signs[size] = 1.0 if labels[i] == label else -1.0
-            size += np.int64(differs[i])
-    return size
+        space.marks[i] = (row[i] > cut) != (labels[i] == label)
+    number = _list_marked(space.marks, row.size, space)
+    for k in range(number):
+        values[k] = row[space.picked[k]]
+    return number
 
 
 @_jit
@@ -191,8 +192,8 @@ def profile(source, tables, images, labels, edges, out, first, last):
 
 
 @_jit
-def _exchange_range(source, tables, labels, cuts, place, out, first, last, space):
-    scratch, distance, patterns, bins, picked, signs, differs = space
+def _exchange_range(source, tables, labels, cuts, place, out, first, last, space, found):
+    values, distance, patterns, bins = found
     classes, blocks = tables.mass.shape[1:]
     chunks = out.shape[0]
     for unit in range(first, last):
@@ -210,28 +211,26 @@ def _exchange_range(source, tables, labels, cuts, place, out, first, last, space
                     continue
                 if inside and least == label == most:
                     continue
-                row = _row(source, image, label, pixel, stop, scratch)
-                size = _list_exchanged(row, cut, here, label, differs, picked, signs)
-                values = picked[:size]
-                write_bins(values, distance[:size], patterns[:size], bins)
+                row = _row(source, image, label, pixel, stop, space.block)
+                size = _list_exchanged(row, cut, here, label, values, space)
+                write_bins(values[:size], distance[:size], patterns[:size], bins)
                 table = out[chunk, place[image, label]]
-                for i in range(size):
-                    table[bins[i], 0] += signs[i]
-                    table[bins[i], 1] += signs[i] * values[i]
+                for k in range(size):
+                    sign = 1.0 if here[space.picked[k]] == label else -1.0
+                    table[bins[k], 0] += sign
+                    table[bins[k], 1] += sign * values[k]
 
 
 @_kernel
 def exchange(source, tables, labels, cuts, place, out, first, last):
     """Do the same for what labels hold and the mask of the class does not, less the converse.
 
-    A unit is a chunk of blocks of one image.
+    A unit is a chunk of blocks of one image. ``place`` tells which table of ``out`` a class has;
+    -1 is none.
     """
-    scratch = np.empty(BLOCK, source.values.dtype)
-    distance = np.empty(BLOCK, source.values.dtype)
+    dtype = source.values.dtype
+    distance = np.empty(BLOCK, dtype)
     patterns = distance.view(source.patterns.dtype)
-    bins = np.empty(BLOCK, np.int32)
-    picked = np.empty(BLOCK + 1, source.values.dtype)
-    signs = np.empty(BLOCK + 1)
-    differs = np.zeros(BLOCK, np.uint8)
-    space = (scratch, distance, patterns, bins, picked, signs, differs)
-    _exchange_range(source, tables, labels, cuts, place, out, first, last, space)
+    found = np.empty(BLOCK, dtype), distance, patterns, np.empty(BLOCK, np.int32)
+    space = _new_space(dtype, 0)
+    _exchange_range(source, tables, labels, cuts, place, out, first, last, space, found)

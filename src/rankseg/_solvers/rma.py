@@ -35,7 +35,7 @@ def take_rows_at_once(backend: ModuleType, maps: Any, settings: Settings) -> boo
     return independent and objective.fractional and backend.takes_rows_at_once(maps)
 
 
-def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, Tensor]:
+def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, bool]:
     """Return the masks that `own_masks` returns, and whether some value is no probability."""
     bonus, offset = _bonus_and_offset(settings.metric, settings.smooth)
     masks, fault = backend.own_masks(
