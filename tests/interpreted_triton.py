@@ -74,6 +74,8 @@ def test_sums_and_cuts(opened):
         raised = [b.raise_cuts(m, survey, *terms) for b, m, survey in opened]
         assert torch.equal(*raised)
         assert (raised[0] > start).any()
+    for terms in ((0.0, 1.0, True), (0.5, 1.0, False), (0.0, 1e-30, True)):
+        assert_same([[b.best_cuts(m, survey, ACTIVE, *terms)] for b, m, survey in opened])
 
 
 @pytest.mark.parametrize("reach", [1.0, 0.75])

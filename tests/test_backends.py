@@ -84,6 +84,18 @@ def test_raise_cuts(opened, start, bonus, offset):
     assert (raised[0] > 0.5).any() or offset.max() > 1
 
 
+@pytest.mark.parametrize("terms", [(0.0, 1.0, True), (0.5, 1.0, False), (0.0, 1e-30, True)])
+def test_best_cuts(opened, terms):
+    bonus, offset, keep_peak = terms
+    for backend, m, survey in opened:
+        terms = torch.full_like(survey.mass, bonus), survey.mass + offset
+        cuts = backend.raise_cuts(m, survey, survey.first_cuts(*terms), ACTIVE, *terms)
+        if keep_peak:
+            cuts = cuts.minimum(torch.nextafter(survey.peak, torch.tensor(-torch.inf)))
+        found = backend.best_cuts(m, survey, ACTIVE, bonus, offset, keep_peak)
+        assert torch.equal(found, cuts.where(ACTIVE, torch.inf))
+
+
 @pytest.mark.usefixtures("_slabs")
 def test_raise_cuts_where_more_values_are_doubtful_than_are_kept():
     probs = 0.375 + torch.from_numpy(maps.dyadic(1, 2, 200, 205)) / 8

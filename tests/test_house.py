@@ -255,7 +255,7 @@ def test_types_are_shipped():
 def test_backends_offer_the_same_operations():
     from rankseg._backends import numba_cpu, torch_reference
 
-    cuts = {"open_maps", "survey", "above", "raise_cuts", "between", "masks"}
+    cuts = {"open_maps", "survey", "above", "raise_cuts", "best_cuts", "between", "masks"}
     operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
     operations |= {"sizes", "moments"}
     operations |= {"split", "scan", "takes_rows_at_once"}

@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from rankseg._backends import triton_kernels
 
-FLAGS = {"valid", "active", "rising", "new_rising", "eligible", "inside"}
+FLAGS = {"valid", "active", "eligible", "inside"}
 WHOLE = {"batch_step", "class_step", "size0", "size1", "step0", "step1", "step2", "pixels",
          "classes", "parts", "void"}
 
@@ -29,12 +29,13 @@ def kind(name, dtype):
         return "i32"
     return {"probs": dtype, "labels": "*i64"}.get(name, "*u8" if name in FLAGS else "*fp64")
 
-for name in "survey above raise_cuts masks claim tally resolve".split():
+for name in "survey above first_cuts raise_cuts last_cuts masks claim tally resolve".split():
     kernel = getattr(triton_kernels, name)
     for dtype, plain in (("*fp32", True), ("*fp64", False), ("*bf16", False)):
         constants = {
             "FLAT": plain, "MASKED": not plain, "WIDE": dtype == "*fp64", "TILE": 1024,
             "FIRST": plain, "PARTS": 64, "LIMIT": 1.001, "FLOOR": float("-inf"),
+            "BONUS": 0.0, "OFFSET": 1.0, "KEEP_PEAK": plain,
         }
         constants = {key: constants[key] for key in kernel.arg_names if key in constants}
         signature = {key: kind(key, dtype) for key in kernel.arg_names}

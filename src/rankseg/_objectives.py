@@ -35,17 +35,19 @@ class Objective(Protocol):
         ...
 
     @property
-    def fractional(self) -> bool:
-        """Whether the best mask is that of a single linear fraction, as below."""
+    def fraction(self) -> tuple[float, float] | None:
+        """``bonus``, and ``offset`` less the volume, where both are the same for all masks.
+
+        The objective is linear-fractional then: by Dinkelbach's argument the best mask is the one
+        that maximises the fraction below, and holds the pixels above it. None otherwise.
+        """
         ...
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
         """Return the ``bonus`` in the probability above which one more pixel pays.
 
-        That probability is ``(mass + bonus) / (count + offset)``. Where ``bonus`` does not
-        depend on ``count`` the objective is linear-fractional: by Dinkelbach's argument the best
-        mask is the one that maximises this fraction, and holds the pixels above it. Otherwise
-        it falls with ``count``, towards ``bonus(inf)``.
+        That probability is ``(mass + bonus) / (count + offset)``. Where ``bonus`` depends on
+        ``count``, it falls with it, towards ``bonus(inf)``.
         """
         ...
 
@@ -71,14 +73,11 @@ class Dice:
     def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
         total = count + volume + self.smooth
         score = 2 * mass / (total + 1)
-        # Most often nothing follows, and the correlated solvers ask for many scores.
-        if isinstance(self.smooth, float) and self.smooth == 0:
-            return score
-        return score + _ratio(self.smooth, total)
+        return score if self._unsmoothed else score + _ratio(self.smooth, total)
 
     @property
-    def fractional(self) -> bool:
-        return bool(self.smooth == 0)
+    def fraction(self) -> tuple[float, float] | None:
+        return (0.0, 1.0) if self.smooth == 0 else None
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
         return self.smooth / 2 + _ratio(self.smooth, count + volume + self.smooth)
@@ -89,14 +88,23 @@ class Dice:
     def increment(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
         total = count + volume + self.smooth
         size = (total + 2) / 2
-        lost = _ratio(self.smooth, total * (total + 1))
-        return _line(mass / (total + 1) + lost * size, size)
+        toll = mass / (total + 1)
+        if self._unsmoothed:
+            return _line(toll, size)
+        return _line(toll + _ratio(self.smooth, total * (total + 1)) * size, size)
 
     def slope(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
         total = count + volume + self.smooth
         size = (total + 1) / 2
-        lost = _ratio(self.smooth, total**2)
-        return _line(mass / (total + 1) + lost * size, size)
+        toll = mass / (total + 1)
+        if self._unsmoothed:
+            return _line(toll, size)
+        return _line(toll + _ratio(self.smooth, total**2) * size, size)
+
+    @property
+    def _unsmoothed(self) -> bool:
+        """Whether nothing is to be added: most often, and every operation takes its time."""
+        return isinstance(self.smooth, float) and self.smooth == 0
 
 
 @dataclass(frozen=True)
@@ -109,8 +117,8 @@ class IoU:
         return _ratio(mass + self.smooth, count + volume - mass + self.smooth)
 
     @property
-    def fractional(self) -> bool:
-        return True
+    def fraction(self) -> tuple[float, float] | None:
+        return float(self.smooth), float(2 * self.smooth)
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
         # f = (mass + g) / (count + volume - mass + g) rises with

@@ -52,6 +52,16 @@ class Survey:
     fault: Tensor
     detail: Any = None
 
+    def first_cuts(self, bonus: Tensor, offset: Tensor) -> Tensor:
+        """Return the largest ``(mass + bonus) / (count + offset)`` of three masks known at once.
+
+        The empty one, the likeliest pixel, all above 1/2. Raising a cut needs a start that is not
+        above the optimum, as no mask's fraction is. The optimal cut is never above 1/2, so the last
+        of the three is usually close to it.
+        """
+        masks = ((0, 0), (1, self.peak), (self.likely_count, self.likely_mass))
+        return torch.stack([(mass + bonus) / (count + offset) for count, mass in masks]).amax(0)
+
 
 @dataclass(frozen=True)
 class Gains:

@@ -137,19 +137,30 @@ def takes_rows_at_once(maps: Maps) -> bool:
 
 
 def own_masks(
-    maps: Maps, bonus: float, offset: float, pruning_prob: float, keep_peak: bool
+    maps: Maps, pruning_prob: float, bonus: float, offset: float, keep_peak: bool
 ) -> tuple[Tensor, bool]:
-    """Return the best mask of every class for itself, and whether some value is no probability.
+    """Return the mask that :func:`best_cuts` cuts out of every class, and whether there is a fault.
 
-    Its ``(mass + bonus) / (count + volume + offset)`` is the largest. The same as a survey, cuts
-    and masks, one row after the other: what was read is still in a nearby cache, and threads need
-    to be woken only once.
+    A class whose peak does not exceed ``pruning_prob`` has none. The same as a survey, cuts and
+    masks, one row after the other: what was read is still in a nearby cache, and threads need to be
+    woken only once.
     """
     patterns, tables, ends = _survey_tables(maps)
     out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
     sound = np.ones((maps.batch, maps.classes), np.bool_)
-    rule = kernels.Rule(bonus, offset, pruning_prob, keep_peak)
-    _run(kernels.own_masks, sound.size, maps, *ends, rule, patterns, tables, sound, out)
+    rule = kernels.Rule(bonus, offset, keep_peak)
+    _run(
+        kernels.own_masks,
+        sound.size,
+        maps,
+        *ends,
+        rule,
+        pruning_prob,
+        patterns,
+        tables,
+        sound,
+        out,
+    )
     masks = torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
     return masks, not sound.all()
 
@@ -192,6 +203,30 @@ def raise_cuts(
         raised,
     )
     return torch.from_numpy(raised)
+
+
+def best_cuts(
+    maps: Maps, survey: Survey, active: Tensor, bonus: float, offset: float, keep_peak: bool
+) -> Tensor:
+    """Return the cut of every active class whose mask has the largest fraction, infinity of others.
+
+    The fraction is ``(mass + bonus) / (count + volume + offset)``. ``keep_peak`` lowers a cut that
+    rounds to the largest value below it.
+    """
+    cuts = np.full(active.shape, np.inf)
+    _run(
+        kernels.best_cuts,
+        cuts.size,
+        maps,
+        survey.detail,
+        kernels.Rule(bonus, offset, keep_peak),
+        survey.mass.numpy(),
+        survey.likely_count.numpy(),
+        survey.likely_mass.numpy(),
+        active.numpy(),
+        cuts,
+    )
+    return torch.from_numpy(cuts)
 
 
 def sizes(maps: Maps) -> Tensor:

@@ -649,24 +649,23 @@ def masks(source, tables, cuts, out, first, last):
 class Rule(NamedTuple):
     """What the best mask of a class maximises: ``(mass + bonus) / (count + volume + offset)``.
 
-    A class whose peak does not exceed ``pruning_prob`` has no mask. ``keep_peak`` says that the
-    likeliest pixel is in the mask even where the fraction rounds to its probability.
+    ``keep_peak`` says that the likeliest pixel is in the mask even where the fraction rounds to its
+    probability.
     """
 
     bonus: float
     offset: float
-    pruning_prob: float
     keep_peak: bool
 
 
 @_jit
-def _own_mask(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
-    """Find the best cut of a class as ``optimal_cuts`` of the solvers does, and mark its mask."""
-    peak = 0.0
-    for block in range(tables.peak.shape[2]):
-        peak = max(peak, np.float64(tables.peak[image, label, block]))
-    if not peak > rule.pruning_prob:
-        return
+def _best_cut(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
+    """Return the cut of the best mask of a row, and what :func:`_raised` returns of ``mask``.
+
+    The best of three masks known already, none, the likeliest pixel and all above 1/2, is a start
+    that is not above the optimum.
+    """
+    peak = np.float64(_peak(tables, image, label))
     bonus, offset = rule.bonus, volume + rule.offset
     cut = max(bonus / offset, (peak + bonus) / (1.0 + offset))
     cut = max(cut, (likely_mass + bonus) / (likely_count + offset))
@@ -675,6 +674,51 @@ def _own_mask(source, tables, image, label, rule, volume, likely_count, likely_m
     )
     if rule.keep_peak:
         cut = min(cut, np.nextafter(peak, -np.inf))
+    return cut, marked, kept
+
+
+@_jit
+def _peak(tables, image, label):
+    peak = tables.peak[image, label, 0]
+    for block in range(tables.peak.shape[2]):
+        peak = max(peak, tables.peak[image, label, block])
+    return peak
+
+
+@_jit
+def _best_cuts_range(
+    source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last, space,
+    no_mask,
+):  # fmt: skip
+    classes = tables.mass.shape[1]
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        if active[image, label]:
+            cuts[image, label], _, _ = _best_cut(
+                source, tables, image, label, rule, volume[image, label],
+                likely_count[image, label], likely_mass[image, label], no_mask, space,
+            )  # fmt: skip
+
+
+@_kernel
+def best_cuts(
+    source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last
+):  # fmt: skip
+    """Find the cut of the best mask of every active class. A unit is a row."""
+    space = _new_space(source.values.dtype, KEPT)
+    no_mask = np.empty(0, np.bool_)
+    _best_cuts_range(
+        source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last, space,
+        no_mask,
+    )  # fmt: skip
+
+
+@_jit
+def _own_mask(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
+    """Mark the best mask of a row."""
+    cut, marked, kept = _best_cut(
+        source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space
+    )
     low = _round_down(cut, source.values.dtype)
     if kept >= 0 and marked <= low:
         for k in range(kept):
@@ -687,7 +731,9 @@ def _own_mask(source, tables, image, label, rule, volume, likely_count, likely_m
 
 
 @_jit
-def _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, first, last, space):
+def _own_masks_range(
+    source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last, space
+):
     classes, blocks = tables.mass.shape[1:]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
@@ -700,7 +746,7 @@ def _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, fi
             likely_count += count
             likely_mass += mass_above
             sound[image, label] &= sound_here
-        if sound[image, label]:
+        if sound[image, label] and _peak(tables, image, label) > pruning_prob:
             _own_mask(
                 source, tables, image, label, rule, volume, likely_count, likely_mass,
                 out[image, label], space,
@@ -708,11 +754,16 @@ def _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, fi
 
 
 @_kernel
-def own_masks(source, half, limit, rule, patterns, tables, sound, out, first, last):
+def own_masks(
+    source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last
+):  # fmt: skip
     """Survey, cut and mask class by class, while its values are in a nearby cache.
 
-    A unit is a class of an image. ``patterns`` is the memory of ``tables`` as the survey writes
-    it; ``out`` arrives all False, ``sound`` all True.
+    A unit is a class of an image; one whose peak does not exceed ``pruning_prob`` has no mask.
+    ``patterns`` is the memory of ``tables`` as the survey writes it; ``out`` arrives all False,
+    ``sound`` all True.
     """
     space = _new_space(source.values.dtype, KEPT)
-    _own_masks_range(source, half, limit, rule, patterns, tables, sound, out, first, last, space)
+    _own_masks_range(
+        source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last, space
+    )

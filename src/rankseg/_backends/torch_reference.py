@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._bins import BINS, bin_of
-from rankseg._backends._floats import round_down
+from rankseg._backends._floats import next_below, round_down
 from rankseg._backends._logits import to_probabilities
 from rankseg._backends._records import (
     CONTESTED,
@@ -118,6 +118,16 @@ def raise_cuts(
         return torch.where(rising, fraction, cut), rising
 
     return while_rising(step, cuts, active, survey.fault)
+
+
+def best_cuts(
+    maps: Maps, survey: Survey, active: Tensor, bonus: float, offset: float, keep_peak: bool
+) -> Tensor:
+    terms = torch.full_like(survey.mass, bonus), survey.mass + offset
+    cuts = raise_cuts(maps, survey, survey.first_cuts(*terms), active, *terms)
+    if keep_peak:
+        cuts = torch.minimum(cuts, next_below(survey.peak))
+    return torch.where(active, cuts, torch.inf)
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from rankseg._backends.torch_reference import (
 __all__ = [
     "FAULT_IS_KNOWN",
     "above",
+    "best_cuts",
     "between",
     "claim",
     "exchange",
@@ -62,7 +63,7 @@ LABEL_TILE = 1024
 MOST_PARTS = 1024
 """Most parts of a row that are summed beside each other."""
 
-STEPS_PER_WAIT = 4
+STEPS_PER_WAIT = 6
 """Steps that raise cuts before the host asks whether any still rises; a superfluous one costs the
 launch of a kernel that does nothing, which is about what the answer takes."""
 
@@ -114,11 +115,11 @@ def survey(maps: Maps) -> Survey:
     limit = 1 + ULPS_ABOVE_ONE * torch.finfo(maps.probs.dtype).eps
     _by_row(kernels.survey, maps, maps.parts, found, LIMIT=limit)
     mass, _, likely_count, likely_mass, faults = found.sum(3).unbind()
-    return Survey(mass, found[1].amax(2), likely_count, likely_mass, faults.sum() > 0)
+    return Survey(mass, found[1].amax(2), likely_count, likely_mass, faults.any())
 
 
 def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-    sums = _sums(maps)
+    sums = maps.probs.new_empty((2, *maps.shape, maps.parts), dtype=torch.float64)
     _by_row(kernels.above, maps, maps.parts, cuts.contiguous(), _flags(active), *sums)
     count, mass = sums.sum(3)
     return count, mass
@@ -127,17 +128,23 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
 def raise_cuts(
     maps: Maps, survey: Survey, cuts: Tensor, active: Tensor, bonus: Tensor, offset: Tensor
 ) -> Tensor:
-    terms = bonus.contiguous(), offset.contiguous()
-    here: tuple[Tensor, ...] = cuts.contiguous(), _flags(active), *_sums(maps)
-    rooms = [tuple(torch.empty_like(term) for term in here) for _ in range(2)]
-    width = 1 << (maps.parts - 1).bit_length()
-    first = True
-    while first or here[1].any():
-        for there in rooms * (STEPS_PER_WAIT // 2):
-            constants = {"FIRST": first, "PARTS": width}
-            _by_row(kernels.raise_cuts, maps, maps.parts, *terms, *here, *there, **constants)
-            here, first = there, False
-    return here[0]
+    here = _room(maps)
+    torch.stack((cuts, active.double()), out=_ends(here, maps))
+    return _ends(_raised(maps, torch.stack((bonus, offset)), here), maps)[0]
+
+
+def best_cuts(
+    maps: Maps, survey: Survey, active: Tensor, bonus: float, offset: float, keep_peak: bool
+) -> Tensor:
+    here, terms = _room(maps), maps.probs.new_empty((2, *maps.shape), dtype=torch.float64)
+    known = survey.mass, survey.peak, survey.likely_count, survey.likely_mass, _flags(active)
+    _launch_by_row(kernels.first_cuts, maps, *known, terms, here, BONUS=bonus, OFFSET=offset)
+    here = _raised(maps, terms, here)
+    cuts = torch.empty_like(survey.mass)
+    _launch_by_row(
+        kernels.last_cuts, maps, here, survey.peak, _flags(active), cuts, KEEP_PEAK=keep_peak
+    )
+    return cuts
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
@@ -151,8 +158,10 @@ def claim(
     maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     cuts = cuts.contiguous()
-    reach = cuts if reach is None else reach.contiguous()
-    active = _flags(torch.minimum(cuts, reach) < torch.inf)
+    lower = reach = cuts if reach is None else reach.contiguous()
+    if reach is not cuts:
+        lower = torch.minimum(cuts, reach)
+    active = _flags(lower < torch.inf)
     labels = torch.empty(
         (maps.shape[0], *maps.spatial), dtype=torch.int64, device=maps.probs.device
     )
@@ -222,9 +231,37 @@ def _launch(kernel: Any, maps: Maps, across: int, down: int, *rest: Any, **const
         kernel[across, down](*maps.place, *rest, **constants, enable_fp_fusion=False)
 
 
-def _sums(maps: Maps) -> Tensor:
-    """Return room for the count and the mass of every part of every row."""
-    return maps.probs.new_empty((2, *maps.shape, maps.parts), dtype=torch.float64)
+def _launch_by_row(kernel: Any, maps: Maps, *arguments: Any, **constants: Any) -> None:
+    """Launch one program for every row, that looks at no probability."""
+    rows = maps.shape[0] * maps.shape[1]
+    if rows:
+        with torch.cuda.device_of(maps.probs):
+            kernel[(rows,)](*arguments, **constants, enable_fp_fusion=False)
+
+
+def _room(maps: Maps) -> Tensor:
+    """Return room for cuts, whether they rise, and counts and masses of every part of every row."""
+    rows = maps.shape[0] * maps.shape[1]
+    return maps.probs.new_empty(2 * rows * (1 + maps.parts), dtype=torch.float64)
+
+
+def _ends(room: Tensor, maps: Maps) -> Tensor:
+    """View the cuts in such room, and whether they rise."""
+    rows = maps.shape[0] * maps.shape[1]
+    return room[: 2 * rows].view(2, *maps.shape)
+
+
+def _raised(maps: Maps, terms: Tensor, here: Tensor) -> Tensor:
+    """Raise the cuts in such room until none rises; return the room that they are in then."""
+    rooms = [_room(maps) for _ in range(2)]
+    width = 1 << (maps.parts - 1).bit_length()
+    first = True
+    while first or _ends(here, maps)[1].any():
+        for there in rooms * (STEPS_PER_WAIT // 2):
+            constants = {"FIRST": first, "PARTS": width}
+            _by_row(kernels.raise_cuts, maps, maps.parts, terms, here, there, **constants)
+            here, first = there, False
+    return here
 
 
 def _flags(chosen: Tensor) -> Tensor:

@@ -140,38 +140,71 @@ def above(
 
 
 @triton.jit
+def first_cuts(
+    mass, peak, likely_count, likely_mass, active, terms, here, BONUS: tl.constexpr,
+    OFFSET: tl.constexpr,
+):  # fmt: skip
+    """Write the terms of a row's fraction, and the best of three masks' fractions as its cut."""
+    row = tl.program_id(0)
+    rows = tl.num_programs(0)
+    bonus = tl.zeros((), tl.float64) + BONUS
+    offset = tl.load(mass + row) + OFFSET
+    cut = tl.maximum(bonus / offset, (tl.load(peak + row) + bonus) / (1.0 + offset))
+    likely = (tl.load(likely_mass + row) + bonus) / (tl.load(likely_count + row) + offset)
+    tl.store(terms + row, bonus)
+    tl.store(terms + rows + row, offset)
+    tl.store(here + row, tl.maximum(cut, likely))
+    tl.store(here + rows + row, tl.load(active + row).to(tl.float64))
+
+
+@triton.jit
 def raise_cuts(
     probs, valid, batch_step, class_step, size0, size1, step0, step1, step2, pixels, classes,
-    parts, bonus, offset, cuts, rising, counts, masses,
-    new_cuts, new_rising, new_counts, new_masses,
+    parts, terms, here, there,
     FIRST: tl.constexpr, PARTS: tl.constexpr,
     FLAT: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Raise the cut of a row to the fraction found last, and count and sum what is above it.
 
     Every program of a row works out the new cut from the sums of all parts. A row whose cut does
-    not rise is left alone from there on.
+    not rise is left alone from there on. ``terms`` are bonus and offset of all rows; ``here`` and
+    ``there``, old and new: cuts, whether they rise, and counts and masses of all parts.
     """
     part, row = tl.program_id(0), tl.program_id(1)
-    cut = tl.load(cuts + row)
-    rises = tl.load(rising + row) != 0
+    rows = tl.num_programs(1)
+    cut = tl.load(here + row)
+    rises = tl.load(here + rows + row) != 0
+    counts = (2 + tl.zeros((), tl.int64)) * rows + row * parts
+    masses = counts + tl.zeros((), tl.int64) + rows * parts
     if not FIRST:
         each = tl.arange(0, PARTS)
-        count = tl.sum(tl.load(counts + row * parts + each, mask=each < parts, other=0.0))
-        mass = tl.sum(tl.load(masses + row * parts + each, mask=each < parts, other=0.0))
-        fraction = (mass + tl.load(bonus + row)) / (count + tl.load(offset + row))
+        count = tl.sum(tl.load(here + counts + each, mask=each < parts, other=0.0))
+        mass = tl.sum(tl.load(here + masses + each, mask=each < parts, other=0.0))
+        fraction = (mass + tl.load(terms + row)) / (count + tl.load(terms + rows + row))
         rises = rises & (fraction > cut)
         cut = tl.where(rises, fraction, cut)
     if part == 0:
-        tl.store(new_cuts + row, cut)
-        tl.store(new_rising + row, rises.to(tl.int8))
+        tl.store(there + row, cut)
+        tl.store(there + rows + row, rises.to(tl.float64))
     if rises:
         count, mass = _sum_above(
             probs, valid, batch_step, class_step, size0, size1, step0, step1, step2, pixels,
             classes, row, part, parts, cut, FLAT, MASKED, WIDE, TILE,
         )  # fmt: skip
-        tl.store(new_counts + row * parts + part, count)
-        tl.store(new_masses + row * parts + part, mass)
+        tl.store(there + counts + part, count)
+        tl.store(there + masses + part, mass)
+
+
+@triton.jit
+def last_cuts(here, peak, active, cuts, KEEP_PEAK: tl.constexpr):
+    """Write the cut of a row, below its largest value if that is kept; infinity if not active."""
+    row = tl.program_id(0)
+    cut = tl.load(here + row)
+    if KEEP_PEAK:
+        largest = tl.load(peak + row)
+        below = (largest.to(tl.int64, bitcast=True) - 1).to(tl.float64, bitcast=True)
+        cut = tl.minimum(cut, tl.where(largest > 0, below, 0.0))
+    tl.store(cuts + row, tl.where(tl.load(active + row) != 0, cut, float("inf")))
 
 
 @triton.jit

@@ -27,11 +27,13 @@ def optimal_cuts(
     ``(batch, classes)`` float64, infinite for classes that are not ``active``. The mask holds the
     pixels with ``p > cut``; pixels that equal the cut would not change the objective.
     """
+    if objective.fraction is not None:
+        keep_peak = objective.smooth == 0
+        cut: Tensor = backend.best_cuts(maps, survey, active, *objective.fraction, keep_peak)
+        return cut
     fraction = _Fraction.with_fewest_bonus(backend, maps, survey, objective, active)
-    cut = fraction.best_cut(fraction.first_cut())
-    if not objective.fractional:
-        cut = _search_bracket(fraction, objective, cut)
-    return torch.where(active, with_likeliest(cut, objective, survey), torch.inf)
+    cut = _search_bracket(fraction, objective, fraction.best_cut())
+    return torch.where(active, cut, torch.inf)
 
 
 def stopping_cuts(
@@ -44,7 +46,7 @@ def stopping_cuts(
     """
     none = torch.zeros_like(survey.mass)
     fraction = _Fraction(backend, maps, survey, active, none, none + offset)
-    cut = fraction.best_cut(fraction.first_cut())
+    cut = fraction.best_cut()
     return cut, fraction.above(cut)[0]
 
 
@@ -57,7 +59,7 @@ def fraction_cuts(
     ones; of a linear-fractional objective it is the optimal cut.
     """
     fraction = _Fraction.with_fewest_bonus(backend, maps, survey, objective, active)
-    return fraction.best_cut(fraction.first_cut())
+    return fraction.best_cut()
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,12 @@ class _Fraction:
         count, mass = self.backend.above(self.maps, self.survey, cut, self.active)
         return count, mass
 
-    def first_cut(self) -> Tensor:
-        """Return the best of three masks known at once: empty, the likeliest pixel, p > 1/2.
-
-        The iteration needs a start that is not above the optimum, as no mask's fraction is. The
-        optimal cut is never above 1/2, so the last of the three is usually close to it.
-        """
-        survey = self.survey
-        masks = ((0, 0), (1, survey.peak), (survey.likely_count, survey.likely_mass))
-        return torch.stack([self.of(count, mass) for count, mass in masks]).amax(0)
-
-    def best_cut(self, cut: Tensor) -> Tensor:
-        """Raise ``cut`` by Dinkelbach's iteration until it rises no more, at the optimum."""
+    def best_cut(self, start: Tensor | None = None) -> Tensor:
+        """Raise a cut by Dinkelbach's iteration until it rises no more, at the optimum."""
+        if start is None:
+            start = self.survey.first_cuts(self.bonus, self.offset)
         raised: Tensor = self.backend.raise_cuts(
-            self.maps, self.survey, cut, self.active, self.bonus, self.offset
+            self.maps, self.survey, start, self.active, self.bonus, self.offset
         )
         return raised
 

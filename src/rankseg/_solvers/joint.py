@@ -31,7 +31,7 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     kept = kept_classes(survey, settings)
     eligible = eligible_classes(kept)
     model = model_of(backend, maps, survey, settings, eligible)
-    labels = labels_of(model, settings)
+    labels = labels_of(model, kept, eligible, settings)
     # A tensor, because a traced loop cannot refer to a number that may change between calls.
     smooth = torch.full((), settings.smooth, dtype=torch.float64, device=survey.mass.device)
     relabelling = _Relabelling(

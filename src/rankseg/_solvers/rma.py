@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._records import Survey
-from rankseg._objectives import OBJECTIVES
+from rankseg._objectives import OBJECTIVES, Objective
 from rankseg._settings import Settings
 from rankseg._solvers._correlated import Correlated
 from rankseg._solvers._models import Exact, ExactLabels, Independent, Model
@@ -32,30 +33,23 @@ def take_rows_at_once(backend: ModuleType, maps: Any, settings: Settings) -> boo
     """
     objective = OBJECTIVES[settings.metric](settings.smooth)
     independent = settings.correlation == 0 and settings.solver != "exact"
-    return independent and objective.fractional and backend.takes_rows_at_once(maps)
+    return independent and objective.fraction is not None and backend.takes_rows_at_once(maps)
 
 
 def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, bool]:
     """Return the masks that `own_masks` returns, and whether some value is no probability."""
-    bonus, offset = _bonus_and_offset(settings.metric, settings.smooth)
-    masks, fault = backend.own_masks(
-        maps, bonus, offset, settings.pruning_prob, keep_peak=settings.smooth == 0
-    )
+    fraction = OBJECTIVES[settings.metric](settings.smooth).fraction
+    assert fraction is not None
+    masks, fault = backend.own_masks(maps, settings.pruning_prob, *fraction, settings.smooth == 0)
     return masks, fault
-
-
-@cache  # a small map takes no longer
-def _bonus_and_offset(metric: str, smooth: float) -> tuple[float, float]:
-    """Return those of a class that expects no pixels: the volume of others adds to the offset."""
-    objective = OBJECTIVES[metric](smooth)
-    endless, nothing = torch.tensor([torch.inf, 0.0], dtype=torch.float64)
-    return objective.bonus(endless, nothing).item(), objective.offset(nothing).item()
 
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return labels that share the pixels out between these masks by the published rule."""
-    eligible = eligible_classes(kept_classes(survey, settings))
-    return labels_of(model_of(backend, maps, survey, settings, eligible), settings)
+    kept = kept_classes(survey, settings)
+    eligible = eligible_classes(kept)
+    model = model_of(backend, maps, survey, settings, eligible)
+    return labels_of(model, kept, eligible, settings)
 
 
 def model_of(
@@ -80,30 +74,39 @@ def model_of(
     return Independent(backend, maps, survey, objective)
 
 
-def labels_of(model: Model, settings: Settings) -> Tensor:
+def labels_of(model: Model, kept: Tensor, eligible: Tensor, settings: Settings) -> Tensor:
     """Share the pixels out by the published rule, with the masks and the gains of the model.
 
-    Where the rule without a correlation scores more in the end, by the model's own objective, its
-    labels are taken. Both label most pixels alike, and share out the others only.
+    Classes ``kept`` have masks, and leftover pixels go to an ``eligible`` one, if to any.
     """
-    kept = kept_classes(model.survey, settings)
+    takers = torch.zeros_like(eligible) if settings.unassigned_policy == "void" else eligible
+    share_out = partial(_share_out, takers=takers, void=settings.void_index)
     if not isinstance(model, Correlated):
-        return _share_out(model, model.cuts(kept), settings)
+        return share_out(model, model.cuts(kept))
+    return _better_labels(model, kept, OBJECTIVES[settings.metric](settings.smooth), share_out)
+
+
+def _better_labels(
+    model: Correlated, kept: Tensor, objective: Objective, share_out: Callable[..., Tensor]
+) -> Tensor:
+    """Return the labels of the model, or where they score less by it those of independent labels.
+
+    Both label most pixels alike, and share out the others only.
+    """
     part = model.part
-    objective = OBJECTIVES[settings.metric](settings.smooth)
     cuts = model.published_cuts(objective).where(kept, torch.inf)
     independent = Independent(
         model.backend, part.maps, part.survey, objective, settled=part.settled
     )
     ours = model.of_part()
-    enough = ours.score(ours.tally(_share_out(independent, cuts, settings))).sum(1)
-    own = _share_out(ours, ours.cuts(kept), settings)
+    enough = ours.score(ours.tally(share_out(independent, cuts))).sum(1)
+    own = share_out(ours, ours.cuts(kept))
     better = ours.score(ours.tally(own)).sum(1) >= enough
     own = part.joined(model.backend, own)
     if not torch.compiler.is_compiling() and bool(better.all()):
         return own
     independent = Independent(model.backend, model.maps, model.survey, objective)
-    published = _share_out(independent, cuts, settings)
+    published = share_out(independent, cuts)
     return torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, published)
 
 
@@ -117,23 +120,16 @@ def kept_classes(survey: Survey, settings: Settings) -> Tensor:
     return survey.peak > settings.pruning_prob
 
 
-def _share_out(model: Model, cuts: Tensor, settings: Settings) -> Tensor:
+def _share_out(model: Model, cuts: Tensor, takers: Tensor, void: int) -> Tensor:
     """Share the pixels out among the classes by the published rule.
 
     Each class keeps its mask. A pixel in exactly one mask gets that class; one in several goes,
-    among those, to the class that gains most by it; one in none goes to the class not pruned that
-    gains most, or is left void.
+    among those, to the class that gains most by it; one in none goes to the taker that gains most,
+    or is left void where there is none.
     """
-    kept = kept_classes(model.survey, settings)
     labels, state = model.claim(cuts)
+    gains = model.increment(state)
     resolved: Tensor = model.backend.resolve(
-        model.maps,
-        model.survey,
-        labels,
-        cuts,
-        model.increment(state),
-        eligible_classes(kept) & (settings.unassigned_policy == "max_score"),
-        -torch.inf,
-        settings.void_index,
+        model.maps, model.survey, labels, cuts, gains, takers, -torch.inf, void
     )
     return resolved
