@@ -32,6 +32,11 @@ STEPS = np.uint32((1 << (23 - OCTAVE_BITS)) - 1)
 ONE_BITS = np.uint64(40)
 ONE = np.uint64(1 << 40)
 """One pixel, in the same number as its steps: those of all pixels of a chunk are less than this."""
+assert CHUNK * BLOCK * (int(STEPS) + 1) <= ONE
+
+SPARES = 64
+"""Places that each end bin is counted in by turns, after all bins. Most values are often next to 0
+or 1, and adding to a place waits for what was added there just before."""
 
 
 @_jit
@@ -86,16 +91,20 @@ def _keep_steps(values, patterns):
 
 
 @_jit
+def _spare_ends(bins):
+    """Turn the two end bins into spares."""
+    for i in range(bins.size):
+        bin_ = bins[i]
+        spare = np.int32(BINS + (i & (SPARES - 1)))
+        spared = spare if bin_ == 0 else bin_
+        bins[i] = np.int32(spare + SPARES) if bin_ == LAST else spared
+
+
+@_jit
 def _deposit_steps(steps, bins, packed):
-    """Add pixels and steps, both in one number, run by run of equal bins."""
-    bin_, number = np.uint64(bins[0]), np.uint64(0)
+    """Add pixels and steps, both in one number."""
     for i in range(steps.size):
-        following = np.uint64(bins[i])
-        if following != bin_:
-            packed[bin_] += number
-            bin_, number = following, np.uint64(0)
-        number += ONE + np.uint64(steps[i])
-    packed[bin_] += number
+        packed[np.uint64(bins[i])] += ONE + np.uint64(steps[i])
 
 
 @_jit
@@ -115,6 +124,9 @@ def _unpack(packed, edges, table):
 
     They are integers, so that nothing is rounded before.
     """
+    for spare in range(BINS, BINS + 2 * SPARES):
+        packed[0 if spare < BINS + SPARES else LAST] += packed[spare]
+        packed[spare] = 0
     for bin_ in range(BINS):
         if packed[bin_] == 0:
             continue
@@ -165,6 +177,7 @@ def _profile_range(source, tables, images, labels, edges, out, first, last, spac
             write_bins(row, distance[: row.size], here, bins)
             if row.itemsize == 4:
                 _keep_steps(row, here)
+                _spare_ends(bins[: row.size])
                 _deposit_steps(here, bins, packed)
                 low, high = tables.low[image, label, block], tables.peak[image, label, block]
                 if low <= LOWEST or high > 1.0 - LOWEST:
@@ -187,7 +200,7 @@ def profile(source, tables, images, labels, edges, out, first, last):
     distance = np.empty(BLOCK, source.values.dtype)
     patterns = distance.view(source.patterns.dtype)
     bins = np.empty(BLOCK, np.int32)
-    space = (scratch, distance, patterns, bins, np.zeros(BINS, np.uint64))
+    space = (scratch, distance, patterns, bins, np.zeros(BINS + 2 * SPARES, np.uint64))
     _profile_range(source, tables, images, labels, edges, out, first, last, space)
 
 
