@@ -20,7 +20,7 @@ from rankseg._objectives import OBJECTIVES
 from rankseg._problem import Problem
 from rankseg._settings import Settings
 from rankseg._solvers._average import Average, Factor
-from rankseg._solvers._profile_cuts import best_edge
+from rankseg._solvers._profile_cuts import above_cells, best_edge
 
 __all__ = ["ClassProfile"]
 
@@ -167,7 +167,8 @@ class ClassProfile:
         factor = Factor.of(correlation, self.count.device)
         profile = torch.stack((self.count, self.mass), -1).flatten(0, 1)
         average = Average.over(factor, objective, profile)
-        edge, state = best_edge(profile, factor.curves, average.score)
+        above = above_cells(profile, factor.curves)
+        edge, state = best_edge(profile, above, factor.curves, average.score)
         cut = _root(average.slope(state), edge, self.edges).view_as(self.peak)
         return torch.where(present, cut, torch.inf)
 

@@ -74,17 +74,19 @@ class Correlated:
         """
         rows = rows_of(eligible)
         profile = backend.profile(maps, survey, rows)
-        window = Window.of(profile, rows, objective, survey.mass)
         average: Average
         if settings.solver == "exact":
             average = exact_average(settings, objective, profile, maps.pixels)
         else:
             average = Average.over(Factor.of(settings.correlation, rows.device), objective, profile)
-        profile[:, 0] = 0  # no mask is to hold the zeros
+        zeros = profile[:, 0, 0].clone()
+        profile[:, 0] = 0  # no mask is to hold them
         searches = [
             _Search.start(backend, maps, survey, rows[some], average.of_rows(some), profile[some])
             for some in average.parts()
         ]
+        above = [each.above for each in searches] or [profile.new_empty(0, 2, 2)]
+        window = Window.of(rows, profile, torch.cat(above), zeros, objective, survey.mass)
         part = Unsettled.all_of(maps, survey)
         if shared and searches and not torch.compiler.is_compiling():
             low = torch.cat([each.bracket.low for each in searches]).minimum(window.low)
@@ -143,7 +145,10 @@ class Correlated:
 
 @dataclass(frozen=True)
 class _Search:
-    """The search for the best cuts of some rows, once their brackets are known."""
+    """The search for the best cuts of some rows, once their brackets are known.
+
+    ``above`` are count and mass of the masks above the edges between cells of bins.
+    """
 
     backend: ModuleType
     maps: Any
@@ -151,6 +156,7 @@ class _Search:
     rows: Tensor
     average: Average
     bracket: search.Bracket
+    above: Tensor
 
     @classmethod
     def start(
@@ -163,8 +169,10 @@ class _Search:
         profile: Tensor,
     ) -> _Search:
         """Start a search from the profiles of the rows."""
-        bracket = search.best_bracket(profile, average.factor.curves, average.score)
-        return cls(backend, maps, survey, rows, average, bracket)
+        curves = average.factor.curves
+        above = search.above_cells(profile, curves)
+        bracket = search.best_bracket(profile, above, curves, average.score)
+        return cls(backend, maps, survey, rows, average, bracket, above[..., :2])
 
     def best_cuts(self, part: Unsettled) -> tuple[Tensor, Tensor]:
         """Return the best cuts, ``(rows,)``, and the states of the masks above them.

@@ -122,33 +122,51 @@ class Bracket:
         return Bracket(**{name: torch.where(*pair) for name, pair in pairs.items()})
 
 
-def best_edge(profile: Tensor, curves: Curves, score: Score) -> tuple[Tensor, Tensor]:
-    """Return the edge at which the objective is largest, and the state of the mask above it.
+def above_cells(profile: Tensor, curves: Curves) -> Tensor:
+    """Return the states of the masks above the edges between cells of bins, and above 0 and 1.
 
-    ``profile`` is ``(rows, BINS, 2)``. All edges between cells are looked at, then all in the two
-    cells around the best of these.
+    ``(rows, cells + 1, functions)`` from profiles ``(rows, BINS, 2)``.
     """
     cells = curves.sums_by_cell(profile)
-    coarse = _from_above(cells, torch.zeros_like(cells[:, 0]))
-    lower, upper = _neighbours(cells[..., 0] > 0, score(coarse).argmax(1))
-    inner = torch.arange(CELL, device=profile.device)
-    bins = torch.cat([cell.unsqueeze(1) * CELL + inner for cell in (lower, upper)], 1)
+    return from_above(cells, torch.zeros_like(cells[:, 0]))
+
+
+def bins_in_cells(profile: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the bins in ``cells``, ``(rows, k)``, and counts and sums there.
+
+    ``(rows, k CELL)`` and ``(rows, k CELL, 2)``. Bins that the last cell lacks are the last bin
+    again, with nothing in it.
+    """
+    bins = (cells.unsqueeze(2) * CELL + torch.arange(CELL, device=cells.device)).flatten(1)
     there = bins < BINS
     bins = bins.clamp_max(BINS - 1)
-    near = _pick_bins(profile, bins) * there.unsqueeze(2)
+    return bins, _pick_bins(profile, bins) * there.unsqueeze(2)
+
+
+def best_edge(
+    profile: Tensor, above: Tensor, curves: Curves, score: Score
+) -> tuple[Tensor, Tensor]:
+    """Return the edge at which the objective is largest, and the state of the mask above it.
+
+    ``profile`` is ``(rows, BINS, 2)``, ``above`` what :func:`above_cells` makes of it. All edges
+    between cells are looked at, then all in the two cells around the best of these.
+    """
+    filled = above[:, :-1, 0] > above[:, 1:, 0]
+    cells = torch.stack(_neighbours(filled, score(above).argmax(1)), 1)
+    bins, near = bins_in_cells(profile, cells)
     states = curves.in_bins(bins, near[..., 0], near[..., 1])
-    fine = _from_above(states, _take(coarse, upper + 1))
+    fine = from_above(states, take(above, cells[:, 1] + 1))
     place = score(fine).argmax(1)
-    return _take(torch.cat((bins, bins[:, -1:] + 1), 1), place), _take(fine, place)
+    return take(torch.cat((bins, bins[:, -1:] + 1), 1), place), take(fine, place)
 
 
-def best_bracket(profile: Tensor, curves: Curves, score: Score) -> Bracket:
+def best_bracket(profile: Tensor, above: Tensor, curves: Curves, score: Score) -> Bracket:
     """Return the bins with values next to the best edge, in which the best cut lies.
 
     No cut within the first bin, which holds the zeros, is considered: what it could add is below
     ``2 ** -24``. The profile is expected to have nothing there.
     """
-    edge, state = best_edge(profile, curves, score)
+    edge, state = best_edge(profile, above, curves, score)
     lower, upper = _neighbours(profile[..., 0] > 0, edge)
     lower = lower.clamp_min(1)
     bins = torch.stack((lower, upper), 1)
@@ -173,7 +191,7 @@ def _pick_bins(profile: Tensor, bins: Tensor) -> Tensor:
     return profile.gather(1, bins.unsqueeze(2).expand(-1, -1, 2))
 
 
-def _from_above(states: Tensor, above: Tensor) -> Tensor:
+def from_above(states: Tensor, above: Tensor) -> Tensor:
     """Turn states of bins into states of the masks above their lower edges, and the last's upper.
 
     ``above`` is the state of all pixels that lie above the bins.
@@ -181,7 +199,7 @@ def _from_above(states: Tensor, above: Tensor) -> Tensor:
     return torch.cat((states, above.unsqueeze(1)), 1).flip(1).cumsum(1).flip(1)
 
 
-def _take(states: Tensor, place: Tensor) -> Tensor:
+def take(states: Tensor, place: Tensor) -> Tensor:
     """Take one state of every row."""
     return states[torch.arange(len(states), device=states.device), place]
 
@@ -229,10 +247,10 @@ def narrow(
     before, after = (best - 1).clamp_min(0), (best + 1).clamp_max(PLACES + 1)
     return replace(
         bracket,
-        low=_take(ends, after),
-        high=_take(ends, before),
-        below=_take(states, after),
-        above=_take(states, before),
+        low=take(ends, after),
+        high=take(ends, before),
+        below=take(states, after),
+        above=take(states, before),
     )
 
 
@@ -240,7 +258,7 @@ def best_end(bracket: Bracket, score: Score) -> tuple[Tensor, Tensor]:
     """Return the better end of every bracket as the cut, and the state of the mask above it."""
     states = torch.stack((bracket.above, bracket.below), 1)
     best = score(states).argmax(1)
-    return torch.where(best == 1, bracket.low, bracket.high), _take(states, best)
+    return torch.where(best == 1, bracket.low, bracket.high), take(states, best)
 
 
 def best_among(
@@ -269,7 +287,7 @@ def best_among(
     place = places.gather(1, best.unsqueeze(1))
     following = torch.cat((values, bracket.low.unsqueeze(1)), 1)
     cut = torch.where(place < extra, following.gather(1, place), bracket.low.unsqueeze(1))
-    return cut.squeeze(1), _take(states, best)
+    return cut.squeeze(1), take(states, best)
 
 
 class _Prefix:

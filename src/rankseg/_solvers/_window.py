@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from rankseg._backends._bins import BINS, bin_edges
+from rankseg._backends._bins import bin_edges
 from rankseg._backends._records import Survey
 from rankseg._objectives import Objective
 from rankseg._solvers._cuts import best_among, with_likeliest
-from rankseg._solvers._profile_cuts import ROWS
+from rankseg._solvers._profile_cuts import CELL, bins_in_cells, from_above, take
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,34 @@ class Window:
     mass: Tensor
 
     @classmethod
-    def of(cls, profile: Tensor, rows: Tensor, objective: Objective, volume: Tensor) -> Window:
-        """Return the window from profiles ``(rows, BINS, 2)`` and volumes ``(batch, classes)``."""
+    def of(
+        cls,
+        rows: Tensor,
+        profile: Tensor,
+        above: Tensor,
+        zeros: Tensor,
+        objective: Objective,
+        volume: Tensor,
+    ) -> Window:
+        """Return the window from profiles ``(rows, BINS, 2)``.
+
+        ``above`` are count and mass of the masks above the edges between cells of their bins,
+        ``zeros`` how many values their first bins held, ``volume`` is ``(batch, classes)``.
+
+        The best fraction with the least bonus is lower than with the most, where they differ.
+        """
         volume = volume[rows.unbind(1)].unsqueeze(1)
-        parts = zip(profile.split(ROWS), volume.split(ROWS), strict=True)
-        ends = [_bins_of_cuts(part, objective, volumes) for part, volumes in parts]
-        return cls(rows, *(torch.cat(some) for some in zip(*ends, strict=True)))
+        offset = objective.offset(volume)
+        least, most = (
+            objective.bonus(torch.full_like(volume, count), volume) for count in (torch.inf, 0.0)
+        )
+        bins, ends = _bin_of_fraction(profile, above, least, offset)
+        low, count = bins, ends[:, 0, 0]
+        if objective.fraction is None:
+            bins, ends = _bin_of_fraction(profile, above, most, offset)
+        extra = count - ends[:, 1, 0] + zeros.where(low == 0, 0.0)
+        edges = bin_edges(profile.device)
+        return cls(rows, edges[low], edges[bins + 1], extra, *ends[:, 1].unbind(1))
 
     def best_cuts(
         self, backend: ModuleType, maps: Any, survey: Survey, objective: Objective
@@ -53,20 +74,24 @@ class Window:
         return with_likeliest(cuts, objective, survey)
 
 
-def _bins_of_cuts(profile: Tensor, objective: Objective, volume: Tensor) -> list[Tensor]:
-    """Find the bins in which the largest fraction lies with the least bonus and with the most.
+def _bin_of_fraction(
+    profile: Tensor, above: Tensor, bonus: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Find the bin in which the largest fraction ``(mass + bonus) / (count + offset)`` lies.
 
-    The fraction is the root of a function that falls with the cut, and changes its sign there.
+    And count and mass of the masks above its two ends, ``(rows, 2, 2)``. The fraction is the root
+    of a function that falls with the cut: its sign is looked at between cells, then within one.
     """
     edges = bin_edges(profile.device)
-    count, mass = (
-        term.sum(1, keepdim=True) - pad(term.cumsum(1), (1, 0)) for term in profile.unbind(2)
-    )
-    excess = mass - edges * (count + objective.offset(volume))
-    least = objective.bonus(torch.full_like(volume, torch.inf), volume)
-    most = objective.bonus(torch.zeros_like(volume), volume)
-    lower = ((excess + least > 0).sum(1, keepdim=True) - 1).clamp(0, BINS - 1)
-    upper = (excess + most > 0).sum(1, keepdim=True).clamp(1, BINS)
-    above, mass_above = count.gather(1, upper), mass.gather(1, upper)
-    extra = count.gather(1, lower) - above
-    return [end.squeeze(1) for end in (edges[lower], edges[upper], extra, above, mass_above)]
+    cell = _last_rise(edges[:-1:CELL], above[:, :-1], bonus, offset)
+    bins, inside = bins_in_cells(profile, cell.unsqueeze(1))
+    masks = from_above(inside, take(above, cell + 1))
+    place = _last_rise(edges[bins], masks[:, :-1], bonus, offset)
+    return take(bins, place), torch.stack((take(masks, place), take(masks, place + 1)), 1)
+
+
+def _last_rise(cuts: Tensor, masks: Tensor, bonus: Tensor, offset: Tensor) -> Tensor:
+    """Return which of some rising cuts is the last below the fraction of its mask, or the first."""
+    count, mass = masks.unbind(2)
+    rises = mass + bonus > cuts * (count + offset)
+    return (rises.sum(1) - 1).clamp_min(0)
