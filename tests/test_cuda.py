@@ -96,11 +96,12 @@ def test_full_graph_by_the_default_compiler(options):
     assert torch.equal(compiled(probs), decide(probs))
 
 
-def test_bad_probabilities_are_refused():
+@pytest.mark.parametrize("options", [{}, {"solver": "exact"}, {"correlation": 0.5}], ids=str)
+def test_bad_probabilities_are_refused(options):
     probs = example().cuda()
     probs[1, 2, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match="probs"):
-        RankSEG()(probs)
+    with pytest.raises(ValueError, match="probs must be finite"):
+        RankSEG(**options)(probs)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])

@@ -171,7 +171,14 @@ def test_wrong_probs(probs, error, message):
         RankSEG()(probs)
 
 
-@pytest.mark.parametrize("options", [{}, {"output_mode": "multilabel"}, {"metric": "acc"}, BA])
+EXACT, CORRELATED, JOINT = {"solver": "exact"}, {"correlation": 0.5}, {"solver": "joint"}
+DECISIONS = [
+    *({}, {"output_mode": "multilabel"}, {"smooth": 1.0}, {"metric": "acc"}, BA, JOINT),
+    *(EXACT, EXACT | {"output_mode": "multilabel"}, CORRELATED, JOINT | CORRELATED),
+]
+
+
+@pytest.mark.parametrize("options", DECISIONS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize(("value", "message"), WRONG_VALUES)
 def test_wrong_value(backend, value, message, dtype, options):

@@ -61,9 +61,18 @@ def solve(problem: Problem) -> Any:
         problem.check_values(fault)
         return problem.restore(decision)
     survey = backend.survey(maps)
-    if backend.FAULT_IS_KNOWN:
+    check_first = backend.FAULT_IS_KNOWN or _looks_at_numbers(settings)
+    if check_first:
         problem.check_values(survey.fault)
     decision = decide(backend, maps, survey, settings)
-    if not backend.FAULT_IS_KNOWN:
+    if not check_first:
         problem.check_values(survey.fault)
     return problem.restore(decision)
+
+
+def _looks_at_numbers(settings: Settings) -> bool:
+    """Return whether a solver looks at numbers to go on, and so must not meet NaN.
+
+    It waits for the device anyway. The others wait once, at the end.
+    """
+    return settings.correlation > 0 or settings.solver not in ("RMA", "TR", "argmax")

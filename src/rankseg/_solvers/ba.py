@@ -54,10 +54,9 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
             "solver='RMA'"
         )
     cuts = torch.full_like(survey.peak, torch.inf)
-    if not bool(survey.fault):  # otherwise the caller is about to be told
-        for row, values, low, volume in _classes(backend, maps, survey, settings):
-            terms = TERMS[settings.solver](values.clamp(max=1), volume)
-            cuts[row] = _best_cut(values, low, gains(terms, volume, settings.smooth))
+    for row, values, low, volume in _classes(backend, maps, survey, settings):
+        terms = TERMS[settings.solver](values.clamp(max=1), volume)
+        cuts[row] = _best_cut(values, low, gains(terms, volume, settings.smooth))
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
 

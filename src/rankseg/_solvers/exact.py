@@ -52,8 +52,6 @@ def exact_cuts(
     that it reaches, and an upper bound leaves few masks that can (:meth:`_Search.bracket`). The
     pixels these differ by are sorted, and the metric evaluated for each of them.
     """
-    if not torch.compiler.is_compiling() and bool(survey.fault):
-        return torch.full_like(survey.mass, torch.inf)  # the caller is about to be told
     search = _Search(
         backend,
         maps,
