@@ -34,6 +34,9 @@ ONE = np.uint64(1 << 40)
 """One pixel, in the same number as its steps: those of all pixels of a chunk are less than this."""
 assert CHUNK * BLOCK * (int(STEPS) + 1) <= ONE
 
+PIECE = 256
+"""Values whose bins are found at a time: they leave the first-level cache to the table."""
+
 SPARES = 64
 """Places that each end bin is counted in by turns, after all bins. Most values are often next to 0
 or 1, and adding to a place waits for what was added there just before."""
@@ -173,18 +176,21 @@ def _profile_range(source, tables, images, labels, edges, out, first, last, spac
                 table[0, 1] += tables.mass[image, label, block]
                 continue
             row = _row(source, image, label, pixel, stop, scratch)
-            here = patterns[: row.size]
-            write_bins(row, distance[: row.size], here, bins)
             if row.itemsize == 4:
-                _keep_steps(row, here)
-                _spare_ends(bins[: row.size])
-                _deposit_steps(here, bins, packed)
+                for start in range(0, row.size, PIECE):
+                    piece = row[start : start + PIECE]
+                    here = patterns[: piece.size]
+                    write_bins(piece, distance[: piece.size], here, bins)
+                    _keep_steps(piece, here)
+                    _spare_ends(bins[: piece.size])
+                    _deposit_steps(here, bins, packed)
                 low, high = tables.low[image, label, block], tables.peak[image, label, block]
                 if low <= LOWEST or high > 1.0 - LOWEST:
                     ends = _sum_of_ends(row)
                     table[0, 1] += ends[0]
                     table[BINS - 1, 1] += ends[1]
             else:
+                write_bins(row, distance[: row.size], patterns[: row.size], bins)
                 _deposit(row, bins, table)
         _unpack(packed, edges, table)
 
