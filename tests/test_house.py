@@ -39,8 +39,9 @@ LAYERS = [
     {"rankseg.distribution"},
     {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
     | {"rankseg._backends.numba_kernels", "rankseg._backends.triton_kernels"},
-    {"rankseg._backends.numba_profile", "rankseg._backends.numba_moments"}
+    {"rankseg._backends.numba_cuts", "rankseg._backends.numba_moments"}
     | {"rankseg._backends.numba_logits"},
+    {"rankseg._backends.numba_profile"},
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends.triton_gpu"},

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends import (
+    numba_cuts,
     numba_exponential,
     numba_labels,
     numba_logits,
@@ -148,9 +149,9 @@ def own_masks(
     patterns, tables, ends = _survey_tables(maps)
     out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
     sound = np.ones((maps.batch, maps.classes), np.bool_)
-    rule = kernels.Rule(bonus, offset, keep_peak)
+    rule = numba_cuts.Rule(bonus, offset, keep_peak)
     _run(
-        kernels.own_masks,
+        numba_cuts.own_masks,
         sound.size,
         maps,
         *ends,
@@ -191,7 +192,7 @@ def raise_cuts(
     """
     raised = cuts.numpy().copy()
     _run(
-        kernels.raise_cuts,
+        numba_cuts.raise_cuts,
         raised.size,
         maps,
         survey.detail,
@@ -215,11 +216,11 @@ def best_cuts(
     """
     cuts = np.full(active.shape, np.inf)
     _run(
-        kernels.best_cuts,
+        numba_cuts.best_cuts,
         cuts.size,
         maps,
         survey.detail,
-        kernels.Rule(bonus, offset, keep_peak),
+        numba_cuts.Rule(bonus, offset, keep_peak),
         survey.mass.numpy(),
         survey.likely_count.numpy(),
         survey.likely_mass.numpy(),
@@ -258,7 +259,7 @@ def between(
     """
     found = np.zeros((len(rows), width), maps.source.values.dtype)
     _run(
-        kernels.between,
+        numba_cuts.between,
         len(rows),
         maps,
         survey.detail,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._records import CONTESTED, UNASSIGNED
-from rankseg._backends.numba_kernels import BLOCK, GROUP, _jit, _kernel, _row
+from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
 from rankseg._backends.numba_profile import write_bins
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._records import DUST
-from rankseg._backends.numba_kernels import BLOCK, GROUP, _jit, _kernel, _row
+from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
 
 
 @_jit

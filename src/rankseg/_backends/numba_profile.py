@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
-from rankseg._backends.numba_kernels import (
-    BLOCK,
-    _jit,
-    _kernel,
-    _list_marked,
-    _new_space,
-    _range,
-    _row,
-)
+from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_cuts import _list_marked, _new_space
+from rankseg._backends.numba_kernels import BLOCK, _bounds, _row
 
 CHUNK = 1 << 10
 """Blocks that share one table of bins: enough for the table to be small against their values."""
@@ -221,7 +215,7 @@ def _exchange_range(source, tables, labels, cuts, place, out, first, last, space
             pixel = block * BLOCK
             stop = min(source.pixels, pixel + BLOCK)
             here = labels[image, pixel:stop]
-            least, most = _range(here)
+            least, most = _bounds(here)
             for label in range(classes):
                 cut = cuts[image, label]
                 outside = tables.peak[image, label, block] <= cut

@@ -1,0 +1,353 @@
+"""Numba kernels of the CPU backend that find the cuts of classes, and the masks above them.
+
+A cut is raised by Dinkelbach's iteration. The values that it may pass are few and kept apart, with
+the pixels they are of; see ``numba_kernels`` for units, blocks and ranges.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rankseg._backends.numba_compile import _jit, _jit_inline, _kernel
+from rankseg._backends.numba_kernels import (
+    BLOCK,
+    GROUP,
+    _mask_group,
+    _row,
+    _sum_above,
+    _survey_group,
+)
+
+KEPT = 16 * BLOCK
+"""Most values of a class that are kept apart while its cut rises: they fit in a nearby cache."""
+
+
+class Space(NamedTuple):
+    """What a thread needs for a row: a block, what is found in it, and the values kept apart."""
+
+    block: np.ndarray
+    marks: np.ndarray
+    sixteens: np.ndarray
+    picked: np.ndarray
+    kept: np.ndarray
+    places: np.ndarray  # the pixels of the values kept
+
+
+@_jit_inline
+def _new_space(dtype, kept):
+    return Space(
+        block=np.empty(BLOCK, dtype),
+        marks=np.empty(BLOCK, np.uint8),
+        sixteens=np.empty(BLOCK // 16 + 1, np.uint8),
+        picked=np.empty(BLOCK + 1, np.int32),
+        kept=np.empty(kept, dtype),
+        places=np.empty(kept, np.int64),
+    )
+
+
+class Rule(NamedTuple):
+    """What the best mask of a class maximises: ``(mass + bonus) / (count + volume + offset)``.
+
+    ``keep_peak`` says that the likeliest pixel is in the mask even where the fraction rounds to its
+    probability.
+    """
+
+    bonus: float
+    offset: float
+    keep_peak: bool
+
+
+@_jit
+def _list_marked(marks, size, space):
+    """List which of the first ``size`` marks are set, in ``space.picked``; return how many are.
+
+    They are few: sixteen at a time are looked at, and those sixteens listed first that hold some.
+    A branch for each would be guessed wrongly, which takes longer than all the rest.
+    """
+    words = marks.view(np.uint64)
+    sixteens = 0
+    for k in range((size + 15) // 16):
+        space.sixteens[sixteens] = k
+        sixteens += np.int64((words[2 * k] | words[2 * k + 1]) != 0)
+    number = 0
+    for k in range(sixteens):
+        start = 16 * np.int64(space.sixteens[k])
+        for i in range(start, min(size, start + 16)):
+            space.picked[number] = i
+            number += np.int64(marks[i])
+    return number
+
+
+@_jit
+def _list_between(row, low, high, space):
+    """List where in a row the values in (low, high] are; return how many there are."""
+    for i in range(row.size):
+        space.marks[i] = (row[i] > low) & (row[i] <= high)
+    return _list_marked(space.marks, row.size, space)
+
+
+@_jit
+def _mask_and_list_between(row, low, high, mask, space):
+    """Do the same, and mark the pixels above ``low`` in ``mask``."""
+    for i in range(row.size):
+        above = row[i] > low
+        mask[i] = above
+        space.marks[i] = above & (row[i] <= high)
+    return _list_marked(space.marks, row.size, space)
+
+
+@_jit
+def _sum_between(row, low, high):
+    nothing = row.dtype.type(0)
+    count = np.int32(0)
+    total = 0.0
+    for i in range(row.size):
+        value = row[i]
+        inside = (value > low) & (value <= high)
+        count += np.int32(inside)
+        total += np.float64(value if inside else nothing)
+    return count, total
+
+
+@_jit
+def _collect(source, tables, image, label, low, high, mask, space):
+    """Count and sum the values in (low, high] of a row, and keep them as long as there is room.
+
+    Unless ``mask`` is empty, marks there the pixels above ``low``, up to where room ends. Returns
+    how many values were kept, and count and sum of those that found no room.
+    """
+    size, count, mass = 0, 0, 0.0
+    for block in range(tables.mass.shape[2]):
+        if tables.peak[image, label, block] <= low:
+            continue
+        pixel = block * BLOCK
+        stop = min(source.pixels, pixel + BLOCK)
+        if tables.low[image, label, block] > high:
+            mask[pixel:stop] = True
+            continue
+        row = _row(source, image, label, pixel, stop, space.block)
+        if count == 0 and size + row.size <= space.kept.size:
+            if mask.size > 0:
+                number = _mask_and_list_between(row, low, high, mask[pixel:stop], space)
+            else:
+                number = _list_between(row, low, high, space)
+            for k in range(number):
+                space.kept[size + k] = row[space.picked[k]]
+                space.places[size + k] = pixel + space.picked[k]
+            size += number
+        else:
+            inside, total = _sum_between(row, low, high)
+            count += inside
+            mass += total
+    return size, count, mass
+
+
+@_jit
+def _round_down(value, dtype):
+    """Round to a dtype: the same of its values exceed the result as exceed ``value``."""
+    rounded = dtype.type(value)
+    return rounded if rounded <= value else np.nextafter(rounded, dtype.type(-np.inf))
+
+
+@_jit
+def _raised(
+    source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
+):
+    """Return the cut of one row, raised; at which cut ``mask`` was marked; and how many are kept.
+
+    Kept are all values between that cut and the one returned, or else the number is -1.
+    """
+    dtype = source.values.dtype
+    high = dtype.type(0.5)
+    marked = _round_down(cut, dtype)
+    size, spilled, spilled_mass, passes, all_kept = 0, 0, 0.0, 0, False
+    while True:
+        if cut >= high:
+            high, likely_count, likely_mass, all_kept = dtype.type(np.inf), 0.0, 0.0, False
+        low = _round_down(cut, dtype)
+        if not all_kept:
+            size, spilled, spilled_mass = _collect(
+                source, tables, image, label, low, high, mask, space
+            )
+            all_kept, passes, mask = spilled == 0, passes + 1, mask[:0]
+        count, mass = _sum_above(space.kept[:size], low)
+        mass += likely_mass + spilled_mass + bonus
+        fraction = mass / (likely_count + spilled + count + offset)
+        if not fraction > cut:
+            return cut, marked, size if all_kept and passes == 1 else -1
+        cut = fraction
+
+
+@_jit
+def _raise_cuts_range(
+    source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space,
+    no_mask,
+):  # fmt: skip
+    classes = tables.mass.shape[1]
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        if active[image, label]:
+            cuts[image, label], _, _ = _raised(
+                source, tables, image, label, cuts[image, label],
+                likely_count[image, label], likely_mass[image, label],
+                bonus[image, label], offset[image, label], no_mask, space,
+            )  # fmt: skip
+
+
+@_kernel
+def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last):
+    """Raise the cut of every active class until its fraction does not exceed it. A unit is a row.
+
+    The fraction hardly ever exceeds 1/2, and what lies above that is counted and summed already.
+    One pass over the rest usually finds room for all the values between the first cut and 1/2, and
+    the steps that follow look at nothing else.
+    """
+    space = _new_space(source.values.dtype, KEPT)
+    no_mask = np.empty(0, np.bool_)
+    _raise_cuts_range(
+        source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space,
+        no_mask,
+    )  # fmt: skip
+
+
+@_jit
+def _peak(tables, image, label):
+    peak = tables.peak[image, label, 0]
+    for block in range(tables.peak.shape[2]):
+        peak = max(peak, tables.peak[image, label, block])
+    return peak
+
+
+@_jit
+def _best_cut(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
+    """Return the cut of the best mask of a row, and what :func:`_raised` returns of ``mask``.
+
+    The best of three masks known already, none, the likeliest pixel and all above 1/2, is a start
+    that is not above the optimum.
+    """
+    peak = np.float64(_peak(tables, image, label))
+    bonus, offset = rule.bonus, volume + rule.offset
+    cut = max(bonus / offset, (peak + bonus) / (1.0 + offset))
+    cut = max(cut, (likely_mass + bonus) / (likely_count + offset))
+    cut, marked, kept = _raised(
+        source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
+    )
+    if rule.keep_peak:
+        cut = min(cut, np.nextafter(peak, -np.inf))
+    return cut, marked, kept
+
+
+@_jit
+def _best_cuts_range(
+    source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last, space,
+    no_mask,
+):  # fmt: skip
+    classes = tables.mass.shape[1]
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        if active[image, label]:
+            cuts[image, label], _, _ = _best_cut(
+                source, tables, image, label, rule, volume[image, label],
+                likely_count[image, label], likely_mass[image, label], no_mask, space,
+            )  # fmt: skip
+
+
+@_kernel
+def best_cuts(
+    source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last
+):  # fmt: skip
+    """Find the cut of the best mask of every active class. A unit is a row."""
+    space = _new_space(source.values.dtype, KEPT)
+    no_mask = np.empty(0, np.bool_)
+    _best_cuts_range(
+        source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last, space,
+        no_mask,
+    )  # fmt: skip
+
+
+@_jit
+def _own_mask(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
+    """Mark the best mask of a row."""
+    cut, marked, kept = _best_cut(
+        source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space
+    )
+    low = _round_down(cut, source.values.dtype)
+    if kept >= 0 and marked <= low:
+        for k in range(kept):
+            if space.kept[k] <= low:
+                mask[space.places[k]] = False
+    else:
+        mask[:] = False
+        for group in range((tables.peak.shape[2] + GROUP - 1) // GROUP):
+            _mask_group(source, tables, image, label, group, low, mask, space.block)
+
+
+@_jit
+def _own_masks_range(
+    source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last, space
+):
+    classes, blocks = tables.mass.shape[1:]
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        volume, likely_count, likely_mass = 0.0, 0.0, 0.0
+        for group in range((blocks + GROUP - 1) // GROUP):
+            mass, count, mass_above, sound_here = _survey_group(
+                source, half, limit, patterns, image, label, group, space.block
+            )
+            volume += mass
+            likely_count += count
+            likely_mass += mass_above
+            sound[image, label] &= sound_here
+        if sound[image, label] and _peak(tables, image, label) > pruning_prob:
+            _own_mask(
+                source, tables, image, label, rule, volume, likely_count, likely_mass,
+                out[image, label], space,
+            )  # fmt: skip
+
+
+@_kernel
+def own_masks(
+    source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last
+):  # fmt: skip
+    """Survey, cut and mask class by class, while its values are in a nearby cache.
+
+    A unit is a class of an image; one whose peak does not exceed ``pruning_prob`` has no mask.
+    ``patterns`` is the memory of ``tables`` as the survey writes it; ``out`` arrives all False,
+    ``sound`` all True.
+    """
+    space = _new_space(source.values.dtype, KEPT)
+    _own_masks_range(
+        source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last, space
+    )
+
+
+@_jit
+def _between_range(source, tables, low, high, images, labels, found, first, last, space):
+    blocks = tables.mass.shape[2]
+    for unit in range(first, last):
+        image, label = images[unit], labels[unit]
+        size = 0
+        for block in range(blocks):
+            if tables.peak[image, label, block] <= low[unit]:
+                continue
+            if tables.low[image, label, block] > high[unit]:
+                continue
+            pixel = block * BLOCK
+            stop = min(source.pixels, pixel + BLOCK)
+            row = _row(source, image, label, pixel, stop, space.block)
+            number = _list_between(row, low[unit], high[unit], space)
+            for k in range(number):
+                found[unit, size + k] = row[space.picked[k]]
+            size += number
+
+
+@_kernel
+def between(source, tables, low, high, images, labels, found, first, last):
+    """Gather, for each row asked for, the values in (low, high]. A unit is a row.
+
+    ``found`` arrives all 0.
+    """
+    space = _new_space(source.values.dtype, 0)
+    _between_range(source, tables, low, high, images, labels, found, first, last, space)
