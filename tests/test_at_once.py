@@ -8,7 +8,7 @@ import torch
 
 import maps
 from rankseg import RankSEG
-from rankseg._backends import numba_cpu
+from rankseg._backends import numba_cpu, numba_cuts
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -50,6 +50,14 @@ def test_more_doubtful_pixels_than_are_kept(both_ways, falling, top):
     ours, others = both_ways(probs.view(1, 1, -1), pruning_prob=0.0)
     assert torch.equal(ours, others)
     assert 0.3 < ours.float().mean() < 0.8
+
+
+def test_blocks_without_doubtful_pixels_where_no_more_would_be_kept(both_ways):
+    doubtful, sure = torch.full((numba_cuts.KEPT - 512,), 0.49), torch.tensor([0.9, 0.1])
+    probs = torch.cat((doubtful, sure.repeat(10 * 1024)))
+    ours, others = both_ways(probs.view(1, 1, -1))
+    assert torch.equal(ours, others)
+    assert torch.equal(ours.flatten(), probs > 0.3)
 
 
 @pytest.mark.parametrize("layout", ["channels last", "holes", "logits"])

@@ -14,6 +14,7 @@ from rankseg._backends.numba_compile import _jit, _jit_inline, _kernel
 from rankseg._backends.numba_kernels import (
     BLOCK,
     GROUP,
+    _mark_above,
     _mask_group,
     _row,
     _sum_above,
@@ -115,8 +116,8 @@ def _sum_between(row, low, high):
 def _collect(source, tables, image, label, low, high, mask, space):
     """Count and sum the values in (low, high] of a row, and keep them as long as there is room.
 
-    Unless ``mask`` is empty, marks there the pixels above ``low``, up to where room ends. Returns
-    how many values were kept, and count and sum of those that found no room.
+    Unless ``mask`` is empty, marks there the pixels above ``low``. Returns how many values were
+    kept, and count and sum of those that found no room.
     """
     size, count, mass = 0, 0, 0.0
     for block in range(tables.mass.shape[2]):
@@ -138,6 +139,8 @@ def _collect(source, tables, image, label, low, high, mask, space):
                 space.places[size + k] = pixel + space.picked[k]
             size += number
         else:
+            if mask.size > 0:
+                _mark_above(row, low, mask[pixel:stop])
             inside, total = _sum_between(row, low, high)
             count += inside
             mass += total
