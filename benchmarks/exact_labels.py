@@ -32,7 +32,7 @@ from rankseg._settings import Settings
 from rankseg._solvers._models import Exact, Model
 from rankseg._solvers.baselines import argmax_labels
 from rankseg._solvers.joint import _Relabelling, joint_labels
-from rankseg._solvers.rma import _share_out, eligible_classes, kept_classes, shared_labels
+from rankseg._solvers.rma import eligible_classes, kept_classes, labels_of, shared_labels
 
 HISTORY = REPOSITORY / "benchmarks" / "results" / "exact_labels.csv"
 
@@ -78,7 +78,8 @@ def joint_by_score(backend: ModuleType, maps: Any, survey: Survey, settings: Set
 
 def share_out(model: Model, settings: Settings) -> Tensor:
     """Share the pixels out between the model's own masks."""
-    return _share_out(model, model.cuts(kept_classes(model.survey, settings)), settings)
+    kept = kept_classes(model.survey, settings)
+    return labels_of(model, kept, eligible_classes(kept), settings)
 
 
 def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
