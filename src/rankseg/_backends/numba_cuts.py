@@ -238,7 +238,7 @@ def _best_cut(source, tables, image, label, rule, volume, likely_count, likely_m
         source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
     )
     if rule.keep_peak:
-        cut = min(cut, np.nextafter(peak, -np.inf))
+        cut = min(cut, max(0.0, np.nextafter(peak, -np.inf)))
     return cut, marked, kept
 
 
