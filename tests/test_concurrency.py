@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event, get_native_id
@@ -104,6 +105,30 @@ def test_what_fails_in_any_thread_is_raised(kind_of_threads, threads, failing):
 
     with pytest.raises(MemoryError, match=f"unit {failing}"):
         numba_threads.spread(job, 2, 2)
+
+
+@pytest.mark.skipif(numba_threads._start_team is None, reason="torch has no threads to lend here")
+def test_a_team_loses_no_interrupt(threads):
+    threads(2)
+    due = []
+
+    def interrupt(*_):
+        due.append(True)
+        raise TimeoutError
+
+    def work_until(number):
+        signal.setitimer(signal.ITIMER_REAL, 0.002 + number * 1e-4)
+        while len(due) < number:
+            numba_threads.spread(lambda *_: None, 8, 8)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(1, 41):
+            with pytest.raises(TimeoutError):
+                work_until(number)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_concurrent_calls(expected, kind_of_threads, threads):

@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,16 +57,27 @@ def _work_through(job: Job, ranges: Ranges) -> None:
 def _work_in_team(start_team: Any, job: Job, ranges: Ranges, threads: int) -> None:
     """Let torch's threads, this one among them, work through the ranges."""
     failures: list[BaseException] = []
-
-    def work(_: int | None) -> None:
-        try:
-            _work_through(job, ranges)
-        except BaseException as failure:  # not to be lost in the C code that calls this
-            failures.append(failure)
-
-    start_team(MEMBER(work), None, threads, 0)
+    members = [_member(job, ranges, failures) for _ in range(threads)]
+    for member in members:
+        next(member)
+    # Every thread goes on with one of them; ``next`` and ``map`` are no code of Python's.
+    start_team(MEMBER(functools.partial(next, map(next, members))), None, threads, 0)
     if failures:
         raise failures[0]
+
+
+def _member(job: Job, ranges: Ranges, failures: list[BaseException]) -> Iterator[None]:
+    """Work through the ranges when asked a second time, and keep what is raised.
+
+    What an interrupt raises comes as code is entered, and would be lost in the library that calls
+    a function of Python's. This is entered where it catches.
+    """
+    try:
+        yield
+        _work_through(job, ranges)
+    except BaseException as failure:
+        ranges.clear()
+        failures.append(failure)
 
 
 def _work_with_pool(job: Job, ranges: Ranges, threads: int) -> None:
