@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._bins import BINS, bin_edges
+from rankseg._backends._floats import next_below
 
 # Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
 UNASSIGNED = -1
@@ -61,6 +63,23 @@ class Survey:
         """
         masks = ((0, 0), (1, self.peak), (self.likely_count, self.likely_mass))
         return torch.stack([(mass + bonus) / (count + offset) for count, mass in masks]).amax(0)
+
+    def below_peak(self, cuts: Tensor) -> Tensor:
+        """Lower cuts at the largest value: where it always pays, its fraction may round to it."""
+        return torch.minimum(cuts, next_below(self.peak))
+
+    def best_cuts(
+        self,
+        raise_cuts: Callable[..., Tensor],
+        active: Tensor,
+        bonus: float,
+        offset: float,
+        keep_peak: bool,
+    ) -> Tensor:
+        """Return what ``best_cuts`` of a backend does, by its ``raise_cuts`` on the same maps."""
+        terms = torch.full_like(self.mass, bonus), self.mass + offset
+        cuts = raise_cuts(self.first_cuts(*terms), active, *terms)
+        return torch.where(active, self.below_peak(cuts) if keep_peak else cuts, torch.inf)
 
 
 @dataclass(frozen=True)

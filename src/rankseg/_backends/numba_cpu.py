@@ -45,7 +45,7 @@ VALUES_PER_NODE = 4
 NEGLIGIBLE = 1e-12
 """Relative error of an integral that taking blocks for ones of equal values may cause."""
 
-
+# What a source does not have; making these anew takes as long as deciding a small map.
 NO_VALUES = np.empty(0, np.float32)
 NO_HALVES = np.empty(0, np.uint16)
 NO_MASK = np.empty((0, 0), np.bool_)
@@ -214,20 +214,8 @@ def best_cuts(
     The fraction is ``(mass + bonus) / (count + volume + offset)``. ``keep_peak`` lowers a cut that
     rounds to the largest value below it.
     """
-    cuts = np.full(active.shape, np.inf)
-    _run(
-        numba_cuts.best_cuts,
-        cuts.size,
-        maps,
-        survey.detail,
-        numba_cuts.Rule(bonus, offset, keep_peak),
-        survey.mass.numpy(),
-        survey.likely_count.numpy(),
-        survey.likely_mass.numpy(),
-        active.numpy(),
-        cuts,
-    )
-    return torch.from_numpy(cuts)
+    raised = functools.partial(raise_cuts, maps, survey)
+    return survey.best_cuts(raised, active, bonus, offset, keep_peak)
 
 
 def sizes(maps: Maps) -> Tensor:

@@ -216,21 +216,10 @@ def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active,
 
 
 @_jit
-def _peak(tables, image, label):
-    peak = tables.peak[image, label, 0]
-    for block in range(tables.peak.shape[2]):
-        peak = max(peak, tables.peak[image, label, block])
-    return peak
-
-
-@_jit
-def _best_cut(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
-    """Return the cut of the best mask of a row, and what :func:`_raised` returns of ``mask``.
-
-    The best of three masks known already, none, the likeliest pixel and all above 1/2, is a start
-    that is not above the optimum.
-    """
-    peak = np.float64(_peak(tables, image, label))
+def _own_mask(
+    source, tables, image, label, rule, peak, volume, likely_count, likely_mass, mask, space
+):
+    """Mark the best mask of a row, by the steps of ``best_cuts`` of a survey."""
     bonus, offset = rule.bonus, volume + rule.offset
     cut = max(bonus / offset, (peak + bonus) / (1.0 + offset))
     cut = max(cut, (likely_mass + bonus) / (likely_count + offset))
@@ -238,44 +227,7 @@ def _best_cut(source, tables, image, label, rule, volume, likely_count, likely_m
         source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
     )
     if rule.keep_peak:
-        cut = min(cut, max(0.0, np.nextafter(peak, -np.inf)))
-    return cut, marked, kept
-
-
-@_jit
-def _best_cuts_range(
-    source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last, space,
-    no_mask,
-):  # fmt: skip
-    classes = tables.mass.shape[1]
-    for unit in range(first, last):
-        image, label = divmod(unit, classes)
-        if active[image, label]:
-            cuts[image, label], _, _ = _best_cut(
-                source, tables, image, label, rule, volume[image, label],
-                likely_count[image, label], likely_mass[image, label], no_mask, space,
-            )  # fmt: skip
-
-
-@_kernel
-def best_cuts(
-    source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last
-):  # fmt: skip
-    """Find the cut of the best mask of every active class. A unit is a row."""
-    space = _new_space(source.values.dtype, KEPT)
-    no_mask = np.empty(0, np.bool_)
-    _best_cuts_range(
-        source, tables, rule, volume, likely_count, likely_mass, active, cuts, first, last, space,
-        no_mask,
-    )  # fmt: skip
-
-
-@_jit
-def _own_mask(source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space):
-    """Mark the best mask of a row."""
-    cut, marked, kept = _best_cut(
-        source, tables, image, label, rule, volume, likely_count, likely_mass, mask, space
-    )
+        cut = min(cut, np.nextafter(peak, -np.inf))
     low = _round_down(cut, source.values.dtype)
     if kept >= 0 and marked <= low:
         for k in range(kept):
@@ -294,7 +246,7 @@ def _own_masks_range(
     classes, blocks = tables.mass.shape[1:]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
-        volume, likely_count, likely_mass = 0.0, 0.0, 0.0
+        peak, volume, likely_count, likely_mass = 0.0, 0.0, 0.0, 0.0
         for group in range((blocks + GROUP - 1) // GROUP):
             mass, count, mass_above, sound_here = _survey_group(
                 source, half, limit, patterns, image, label, group, space.block
@@ -303,9 +255,11 @@ def _own_masks_range(
             likely_count += count
             likely_mass += mass_above
             sound[image, label] &= sound_here
-        if sound[image, label] and _peak(tables, image, label) > pruning_prob:
+        for block in range(blocks):
+            peak = max(peak, np.float64(tables.peak[image, label, block]))
+        if sound[image, label] and peak > pruning_prob:
             _own_mask(
-                source, tables, image, label, rule, volume, likely_count, likely_mass,
+                source, tables, image, label, rule, peak, volume, likely_count, likely_mass,
                 out[image, label], space,
             )  # fmt: skip
 

@@ -7,6 +7,7 @@ temporaries stay small against the input; nothing waits for the device.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._bins import BINS, bin_of
-from rankseg._backends._floats import next_below, round_down
+from rankseg._backends._floats import round_down
 from rankseg._backends._logits import to_probabilities
 from rankseg._backends._records import (
     CONTESTED,
@@ -123,11 +124,8 @@ def raise_cuts(
 def best_cuts(
     maps: Maps, survey: Survey, active: Tensor, bonus: float, offset: float, keep_peak: bool
 ) -> Tensor:
-    terms = torch.full_like(survey.mass, bonus), survey.mass + offset
-    cuts = raise_cuts(maps, survey, survey.first_cuts(*terms), active, *terms)
-    if keep_peak:
-        cuts = torch.minimum(cuts, next_below(survey.peak))
-    return torch.where(active, cuts, torch.inf)
+    raised = functools.partial(raise_cuts, maps, survey)
+    return survey.best_cuts(raised, active, bonus, offset, keep_peak)
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """GPU backend: Triton kernels for what labels and masks need, plain torch for the rest.
 
 The functions bear the names, and do the work, of those in the numba backend, whose docstrings
-describe them; what is not here is the reference's. Nothing waits for the device but
-:func:`raise_cuts`, once for every few steps.
+describe them; what is not here is the reference's. Nothing waits for the device but the raising of
+cuts, once for every few steps.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ class Maps(NamedTuple):
         return self.probs.shape[0], self.probs.shape[1]
 
     @property
+    def rows(self) -> int:
+        """Classes of all images."""
+        return self.shape[0] * self.shape[1]
+
+    @property
     def parts(self) -> int:
         """Parts that a row is counted and summed in."""
         return max(1, min(MOST_PARTS, _ceil(self.pixels, TILE)))
@@ -137,20 +142,20 @@ def best_cuts(
     maps: Maps, survey: Survey, active: Tensor, bonus: float, offset: float, keep_peak: bool
 ) -> Tensor:
     here, terms = _room(maps), maps.probs.new_empty((2, *maps.shape), dtype=torch.float64)
-    known = survey.mass, survey.peak, survey.likely_count, survey.likely_mass, _flags(active)
-    _launch_by_row(kernels.first_cuts, maps, *known, terms, here, BONUS=bonus, OFFSET=offset)
+    known = survey.mass, survey.peak, survey.likely_count, survey.likely_mass
+    flags, cuts = _flags(active), torch.empty_like(survey.mass)
+    first = *known, flags, terms, here
+    _launch_by_row(kernels.first_cuts, maps, *first, BONUS=bonus, OFFSET=offset)
     here = _raised(maps, terms, here)
-    cuts = torch.empty_like(survey.mass)
-    _launch_by_row(
-        kernels.last_cuts, maps, here, survey.peak, _flags(active), cuts, KEEP_PEAK=keep_peak
-    )
+    last = here, survey.peak, flags, cuts
+    _launch_by_row(kernels.last_cuts, maps, *last, KEEP_PEAK=keep_peak)
     return cuts
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     inside = torch.empty(maps.probs.shape, dtype=torch.bool, device=maps.probs.device)
     written = cuts.contiguous(), inside.view(torch.uint8)
-    _launch(kernels.masks, maps, _ceil(maps.pixels, TILE), maps.shape[0] * maps.shape[1], *written)
+    _launch(kernels.masks, maps, _ceil(maps.pixels, TILE), maps.rows, *written)
     return inside
 
 
@@ -158,9 +163,8 @@ def claim(
     maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     cuts = cuts.contiguous()
-    lower = reach = cuts if reach is None else reach.contiguous()
-    if reach is not cuts:
-        lower = torch.minimum(cuts, reach)
+    lower = cuts if reach is None else torch.minimum(cuts, reach)
+    reach = cuts if reach is None else reach.contiguous()
     active = _flags(lower < torch.inf)
     labels = torch.empty(
         (maps.shape[0], *maps.spatial), dtype=torch.int64, device=maps.probs.device
@@ -207,7 +211,7 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _by_row(kernel: Any, maps: Maps, parts: int, *arguments: Any, **constants: Any) -> None:
     """Launch a program for every part of every row."""
-    _launch(kernel, maps, parts, maps.shape[0] * maps.shape[1], parts, *arguments, **constants)
+    _launch(kernel, maps, parts, maps.rows, parts, *arguments, **constants)
 
 
 def _by_label(kernel: Any, maps: Maps, *arguments: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,22 +237,19 @@ def _launch(kernel: Any, maps: Maps, across: int, down: int, *rest: Any, **const
 
 def _launch_by_row(kernel: Any, maps: Maps, *arguments: Any, **constants: Any) -> None:
     """Launch one program for every row, that looks at no probability."""
-    rows = maps.shape[0] * maps.shape[1]
-    if rows:
+    if maps.rows:
         with torch.cuda.device_of(maps.probs):
-            kernel[(rows,)](*arguments, **constants, enable_fp_fusion=False)
+            kernel[(maps.rows,)](*arguments, **constants, enable_fp_fusion=False)
 
 
 def _room(maps: Maps) -> Tensor:
     """Return room for cuts, whether they rise, and counts and masses of every part of every row."""
-    rows = maps.shape[0] * maps.shape[1]
-    return maps.probs.new_empty(2 * rows * (1 + maps.parts), dtype=torch.float64)
+    return maps.probs.new_empty(2 * maps.rows * (1 + maps.parts), dtype=torch.float64)
 
 
 def _ends(room: Tensor, maps: Maps) -> Tensor:
     """View the cuts in such room, and whether they rise."""
-    rows = maps.shape[0] * maps.shape[1]
-    return room[: 2 * rows].view(2, *maps.shape)
+    return room[: 2 * maps.rows].view(2, *maps.shape)
 
 
 def _raised(maps: Maps, terms: Tensor, here: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg._backends._floats import next_below
 from rankseg._backends._records import Survey
 from rankseg._objectives import Objective
 
@@ -126,13 +125,6 @@ def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> T
     )
     best = best_among(objective, values, extra[row], low[row], (count[row], mass[row], volume[row]))
     return high.index_put(row, best)
-
-
-def with_likeliest(cut: Tensor, objective: Objective, survey: Survey) -> Tensor:
-    """Lower cuts at the largest value: it always pays, but its fraction may round to it."""
-    if objective.smooth != 0:
-        return cut
-    return torch.minimum(cut, next_below(survey.peak))
 
 
 def rows_of(chosen: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rankseg._backends._bins import bin_edges
 from rankseg._backends._records import Survey
 from rankseg._objectives import Objective
-from rankseg._solvers._cuts import best_among, with_likeliest
+from rankseg._solvers._cuts import best_among
 from rankseg._solvers._profile_cuts import CELL, bins_in_cells, from_above, take
 
 
@@ -71,7 +71,7 @@ class Window:
         base = self.count, self.mass, survey.mass[row]
         cut = best_among(objective, values, extra, self.low, base)
         cuts = torch.full_like(survey.mass, torch.inf).index_put(row, cut)
-        return with_likeliest(cuts, objective, survey)
+        return survey.below_peak(cuts) if objective.smooth == 0 else cuts
 
 
 def _bin_of_fraction(
