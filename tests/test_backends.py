@@ -325,6 +325,18 @@ def test_bins_hold_their_upper_edge(dtype):
     assert torch.equal(counts[0, :, 0], torch.bincount(bins, minlength=BINS).double())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_profiles_sum_the_values_of_every_bin(dtype):
+    ends = torch.tensor([0.0, 1e-40, 2.0**-25, 2.0**-24, 0.5, 1.0, 1 + 3 * torch.finfo(dtype).eps])
+    values = torch.cat((torch.rand(5000, generator=torch.manual_seed(0)), ends.repeat(400)))
+    values = values[torch.randperm(len(values))].double().to(dtype)
+    m = numba_cpu.open_maps(values.view(1, 1, -1), None)
+    profile = numba_cpu.profile(m, numba_cpu.survey(m), torch.zeros(1, 2, dtype=torch.long))[0]
+    expected = torch.zeros(BINS, 2).double()
+    expected.index_add_(0, bin_of(values), torch.stack((values.double() ** 0, values.double()), 1))
+    assert torch.allclose(profile, expected, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("smooth", [0.0, 0.5, 20.0])
 @pytest.mark.parametrize("objective", [Dice, IoU])
 def test_gains_are_differences_and_derivatives_of_the_score(objective, smooth):

@@ -29,7 +29,8 @@ LAYERS = [
     | {"rankseg._colours", "rankseg._optional"}
     | {"rankseg._backends._axes"}
     | {"rankseg._backends._floats", "rankseg._backends._logits"}
-    | {"rankseg._backends.numba_compile", "rankseg._backends.numba_threads"}
+    | {"rankseg._backends.numba_compile", "rankseg._backends.numba_prefetch"}
+    | {"rankseg._backends.numba_threads"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
     {"rankseg._refined_normal"},
     {"rankseg._calibration", "rankseg._backends._records", "rankseg._correlation"}

@@ -166,19 +166,18 @@ def _gain(value, terms):
 
 
 @_jit
-def _locate(values, pieces, distance, bins):
+def _locate(values, pieces, bins):
     """Write the piece of the gains that each value falls in: its bin, if there are several."""
     if pieces == 1:
         bins[: values.size] = 0
     else:
-        distance = distance[: values.size]
-        write_bins(values, distance, distance.view(np.uint64), bins)
+        write_bins(values, bins)
 
 
 @_jit
-def _gains_by_class(values, gains, place, distance, bins, out):
+def _gains_by_class(values, gains, place, bins, out):
     """Write the gain of every class at a value of its own; the least of all without gains."""
-    _locate(values, gains.shape[1], distance, bins)
+    _locate(values, gains.shape[1], bins)
     for label in range(values.size):
         row = place[label]
         out[label] = _gain(values[label], gains[row, bins[label]]) if row >= 0 else -np.inf
@@ -251,7 +250,7 @@ def _void_outside(source, image, pixel, void, labels):
 def _resolve_range(
     source, tables, labels, cuts, gains, place, eligible, floor, void, first, last, space
 ):
-    scratch, lows, peaks, least, most, distance, bins, pixels, free, picked, best, winner = space
+    scratch, lows, peaks, least, most, bins, pixels, free, picked, best, winner = space
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
     pieces = gains.shape[1]
@@ -270,8 +269,8 @@ def _resolve_range(
             for label in range(classes):
                 lows[label] = tables.low[image, label, block]
                 peaks[label] = tables.peak[image, label, block]
-            _gains_by_class(lows, gains, place[image], distance, bins, least)
-            _gains_by_class(peaks, gains, place[image], distance, bins, most)
+            _gains_by_class(lows, gains, place[image], bins, least)
+            _gains_by_class(peaks, gains, place[image], bins, most)
             bar = _surest_gain(least, eligible[image])
             for label in range(classes):
                 peak = peaks[label]
@@ -291,7 +290,7 @@ def _resolve_range(
                         reach_free, reach_contested, label, best, winner,
                     )  # fmt: skip
                 else:
-                    _locate(values, pieces, distance, bins)
+                    _locate(values, pieces, bins)
                     _bid_by_pieces(
                         values, free, gains[row_of_gains], bins,
                         reach_free, reach_contested, label, best, winner,
@@ -314,14 +313,13 @@ def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, f
     scratch = np.empty(BLOCK, source.values.dtype)
     lows, peaks = np.empty(classes), np.empty(classes)
     least, most = np.empty(classes), np.empty(classes)
-    distance = np.empty(max(BLOCK, classes))
-    bins = np.empty(distance.size, np.int32)
+    bins = np.empty(max(BLOCK, classes), np.int32)
     pixels = np.empty(BLOCK, np.int32)
     free = np.empty(BLOCK, np.bool_)
     picked = np.empty(BLOCK, np.float64)
     best = np.empty(BLOCK, np.float64)
     winner = np.empty(BLOCK, np.int64)
-    space = (scratch, lows, peaks, least, most, distance, bins, pixels, free, picked, best, winner)
+    space = (scratch, lows, peaks, least, most, bins, pixels, free, picked, best, winner)
     _resolve_range(
         source, tables, labels, cuts, gains, place, eligible, floor, void, first, last, space
     )

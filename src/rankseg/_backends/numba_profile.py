@@ -8,6 +8,7 @@ from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
 from rankseg._backends.numba_compile import _jit, _kernel
 from rankseg._backends.numba_cuts import _list_marked, _new_space
 from rankseg._backends.numba_kernels import BLOCK, _bounds, _row
+from rankseg._backends.numba_prefetch import prefetch
 
 CHUNK = 1 << 10
 """Blocks that share one table of bins: enough for the table to be small against their values."""
@@ -20,44 +21,64 @@ COUNT, MASS = np.uint64(0), np.uint64(1)
 
 LAST = np.int32(BINS - 1)
 
-STEPS = np.uint32((1 << (23 - OCTAVE_BITS)) - 1)
-"""Mask of the bits of a float32 that do not tell its bin: the steps from an end of the bin."""
+STEP_BITS = 23 - OCTAVE_BITS
+"""Last bits of a float32, which do not tell its bin: the steps from an end of the bin."""
 
-ONE_BITS = np.uint64(40)
 ONE = np.uint64(1 << 40)
-"""One pixel, in the same number as its steps: those of all pixels of a chunk are less than this."""
-assert CHUNK * BLOCK * (int(STEPS) + 1) <= ONE
+"""One pixel, in the same number as its code: the steps of all pixels of a chunk are fewer."""
+assert CHUNK * BLOCK << STEP_BITS < ONE
 
 PIECE = 256
-"""Values whose bins are found at a time: they leave the first-level cache to the table."""
+"""Values whose codes are found at a time: they leave the first-level cache to the table."""
+
+VALUES_PER_LINE = 16
+"""Of float32, in a line of the cache."""
 
 SPARES = 64
 """Places that each end bin is counted in by turns, after all bins. Most values are often next to 0
 or 1, and adding to a place waits for what was added there just before."""
 
+FIRST_SPARES, LAST_SPARES = BINS, BINS + SPARES
+
+LOWEST_PATTERN = ((126 - OCTAVES) << OCTAVE_BITS) - 1
+"""What the leading bits of a float32 in the first bin do not exceed."""
+
+LOWEST_PATTERN_64 = ((1022 - OCTAVES) << OCTAVE_BITS) - 1
+
 
 @_jit
-def write_bins(values, distance, patterns, bins):
-    """Write the bin of every value, as ``bin_of`` of ``_bins`` gives it.
+def write_bins(values, bins):
+    """Write the bin of every value, as ``bin_of`` of ``_bins`` gives it."""
+    for i in range(values.size):
+        value = np.float64(values[i])
+        upper = value > 0.5
+        # Of what is in an end bin, also where it exceeds 1, the pattern less 1 is positive.
+        distance = np.float64(max(1.0 - value if upper else value, 2.0**-25))
+        pattern = distance.view(np.int64) - np.int64(not upper)
+        short = np.int32(max((pattern >> (52 - OCTAVE_BITS)) - LOWEST_PATTERN_64, 0))
+        bins[i] = LAST - short if upper else short
 
-    ``distance`` is scratch of the size and dtype of ``values``, ``patterns`` the same memory as
-    unsigned integers.
+
+@_jit
+def _write_codes(values, codes):
+    """Write a number for every float32: its bin, and in the last bits the steps within.
+
+    A value with ``n`` steps is ``n + 1`` of them above the lower edge of its bin. The leading bits
+    of the value, or of its distance to 1, are the bin already, but for a constant and the sign.
+    Spares stand for the end bins, without steps.
     """
-    mantissa, bias = (23, 127) if values.itemsize == 4 else (52, 1023)
-    unsigned = patterns.dtype
-    shift = unsigned.type(mantissa - OCTAVE_BITS)
-    lowest = np.int32(((bias - 1 - OCTAVES) << OCTAVE_BITS) - 1)
-    one = values.dtype.type(1)
-    least = values.dtype.type(2.0**-25)  # in the first bin, and its pattern less 1 still is
+    one, half, zero = np.float32(1), np.float32(0.5), np.float32(0)
+    lowest = np.int32(LOWEST_PATTERN << STEP_BITS)
+    first, last = np.int32(1 << STEP_BITS), np.int32(int(LAST) << STEP_BITS)
     for i in range(values.size):
-        value = values[i]
-        distance[i] = max(one - value if value > 0.5 else value, least)
-    for i in range(values.size):
-        upper = values[i] > 0.5
-        pattern = unsigned.type(patterns[i] - unsigned.type(not upper))
-        short = np.int32(np.int32(pattern >> shift) - lowest)
-        short = max(short, np.int32(0))
-        bins[i] = np.int32(LAST - short) if upper else short
+        value = np.float32(values[i])
+        distance = np.float32(max(one - value, zero))
+        lower = np.int32(value.view(np.int32) - lowest - np.int32(1))
+        upper = np.int32(last + lowest + (first - np.int32(1)) - distance.view(np.int32))
+        code = upper if value > half else lower
+        spare = np.int32((FIRST_SPARES + (i & (SPARES - 1))) << STEP_BITS)
+        spared = spare if code < first else code
+        codes[i] = np.int32(spare + np.int32(SPARES << STEP_BITS)) if code >= last else spared
 
 
 @_jit
@@ -77,66 +98,59 @@ def _deposit(row, bins, table):
 
 
 @_jit
-def _keep_steps(values, patterns):
-    """Leave of the patterns of :func:`write_bins` the steps from an end of the bin.
+def _fetch_ahead(piece):
+    """Ask for as many values as a piece has, a block further on."""
+    for k in range(BLOCK, BLOCK + piece.size, VALUES_PER_LINE):
+        prefetch(piece, k)
 
-    From the end nearer to 1 above 1/2, else to 0, and one less there: bins hold the other end.
-    """
-    unsigned = patterns.dtype
+
+@_jit
+def _deposit_codes(codes, packed):
+    """Add pixels and their codes, both in one number."""
+    for i in range(codes.size):
+        code = np.uint64(np.uint32(codes[i]))
+        packed[code >> np.uint64(STEP_BITS)] += ONE + code
+
+
+@_jit
+def _sum_of_first_bin(values):
+    """Return the sum of the values in the first bin, of which steps tell nothing."""
+    total, nothing = 0.0, np.float32(0)
     for i in range(values.size):
-        patterns[i] = (patterns[i] - unsigned.type(not values[i] > 0.5)) & STEPS
+        total += np.float64(values[i] if values[i] <= np.float32(LOWEST) else nothing)
+    return total
 
 
 @_jit
-def _spare_ends(bins):
-    """Turn the two end bins into spares."""
-    for i in range(bins.size):
-        bin_ = bins[i]
-        spare = np.int32(BINS + (i & (SPARES - 1)))
-        spared = spare if bin_ == 0 else bin_
-        bins[i] = np.int32(spare + SPARES) if bin_ == LAST else spared
-
-
-@_jit
-def _deposit_steps(steps, bins, packed):
-    """Add pixels and steps, both in one number."""
-    for i in range(steps.size):
-        packed[np.uint64(bins[i])] += ONE + np.uint64(steps[i])
-
-
-@_jit
-def _sum_of_ends(values):
-    """Return the sums of the values in the first bin and in the last, where steps tell nothing."""
-    first, last = 0.0, 0.0
+def _sum_above_one(values):
+    """Return by how much values exceed 1 together, which they do by rounding."""
+    total, one, nothing = 0.0, np.float32(1), np.float32(0)
     for i in range(values.size):
-        value = np.float64(values[i])
-        first += value if value <= LOWEST else 0.0
-        last += value if value > 1.0 - LOWEST else 0.0
-    return first, last
+        total += np.float64(values[i] - one if values[i] > one else nothing)
+    return total
 
 
 @_jit
 def _unpack(packed, edges, table):
-    """Add to counts and sums what steps tell of them, and clear the steps.
+    """Add to counts and sums what codes tell of them, and clear these.
 
-    They are integers, so that nothing is rounded before.
+    Steps are integers, so that nothing is rounded before.
     """
-    for spare in range(BINS, BINS + 2 * SPARES):
-        packed[0 if spare < BINS + SPARES else LAST] += packed[spare]
-        packed[spare] = 0
-    for bin_ in range(BINS):
-        if packed[bin_] == 0:
-            continue
-        count = np.float64(packed[bin_] >> ONE_BITS)
-        steps = np.float64(packed[bin_] & (ONE - np.uint64(1)))
+    for bin_ in range(packed.size):
+        each = ONE + np.uint64(bin_ << STEP_BITS)
+        # Steps are less than an eighth of a pixel: division rounds to the count.
+        count = np.floor(np.float64(packed[bin_]) / np.float64(each) + 0.5)
+        steps = np.float64(packed[bin_] - np.uint64(count) * each)
         packed[bin_] = 0
-        table[bin_, 0] += count
-        low, high = edges[bin_], edges[bin_ + 1]
-        step = (high - low) / (STEPS + 1.0)
-        if 0 < bin_ < BINS // 2:
-            table[bin_, 1] += count * low + (steps + count) * step
-        elif BINS // 2 <= bin_ < BINS - 1:
-            table[bin_, 1] += count * high - steps * step
+        if bin_ < BINS:
+            low, high = edges[bin_], edges[bin_ + 1]
+            table[bin_, COUNT] += count
+            table[bin_, MASS] += count * low + (steps + count) * (high - low) / (1 << STEP_BITS)
+        elif bin_ < LAST_SPARES:
+            table[0, COUNT] += count
+        else:  # nothing of float32 is between the last two edges
+            table[LAST, COUNT] += count
+            table[LAST, MASS] += count
 
 
 @_jit
@@ -155,7 +169,7 @@ def _list_exchanged(row, cut, labels, label, values, space):
 
 @_jit
 def _profile_range(source, tables, images, labels, edges, out, first, last, space):
-    scratch, distance, patterns, bins, packed = space
+    scratch, codes, packed = space
     blocks = tables.mass.shape[2]
     chunks = out.shape[0]
     for unit in range(first, last):
@@ -165,27 +179,25 @@ def _profile_range(source, tables, images, labels, edges, out, first, last, spac
         for block in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
             pixel = block * BLOCK
             stop = min(source.pixels, pixel + BLOCK)
-            if tables.peak[image, label, block] <= LOWEST:
-                table[0, 0] += stop - pixel
-                table[0, 1] += tables.mass[image, label, block]
+            low, peak = tables.low[image, label, block], tables.peak[image, label, block]
+            if peak <= LOWEST:
+                table[0, COUNT] += stop - pixel
+                table[0, MASS] += tables.mass[image, label, block]
                 continue
             row = _row(source, image, label, pixel, stop, scratch)
             if row.itemsize == 4:
+                if low <= LOWEST:
+                    table[0, MASS] += _sum_of_first_bin(row)
+                if peak > 1.0:
+                    table[LAST, MASS] += _sum_above_one(row)
                 for start in range(0, row.size, PIECE):
                     piece = row[start : start + PIECE]
-                    here = patterns[: piece.size]
-                    write_bins(piece, distance[: piece.size], here, bins)
-                    _keep_steps(piece, here)
-                    _spare_ends(bins[: piece.size])
-                    _deposit_steps(here, bins, packed)
-                low, high = tables.low[image, label, block], tables.peak[image, label, block]
-                if low <= LOWEST or high > 1.0 - LOWEST:
-                    ends = _sum_of_ends(row)
-                    table[0, 1] += ends[0]
-                    table[BINS - 1, 1] += ends[1]
+                    _fetch_ahead(piece)
+                    _write_codes(piece, codes)
+                    _deposit_codes(codes[: piece.size], packed)
             else:
-                write_bins(row, distance[: row.size], patterns[: row.size], bins)
-                _deposit(row, bins, table)
+                write_bins(row, codes)
+                _deposit(row, codes, table)
         _unpack(packed, edges, table)
 
 
@@ -196,17 +208,16 @@ def profile(source, tables, images, labels, edges, out, first, last):
     ``images`` and ``labels`` tell the rows, ``out`` has their tables: ``(chunks, rows, BINS, 2)``.
     ``edges`` are the ends of the bins.
     """
-    scratch = np.empty(BLOCK, source.values.dtype)
-    distance = np.empty(BLOCK, source.values.dtype)
-    patterns = distance.view(source.patterns.dtype)
-    bins = np.empty(BLOCK, np.int32)
-    space = (scratch, distance, patterns, bins, np.zeros(BINS + 2 * SPARES, np.uint64))
+    # Codes right after the spares: what is 4096 bytes from what was just written is read slowly.
+    memory = np.zeros(BINS + 2 * SPARES + BLOCK // 2, np.uint64)
+    packed, codes = memory[: BINS + 2 * SPARES], memory[BINS + 2 * SPARES :].view(np.int32)
+    space = (np.empty(BLOCK, source.values.dtype), codes, packed)
     _profile_range(source, tables, images, labels, edges, out, first, last, space)
 
 
 @_jit
 def _exchange_range(source, tables, labels, cuts, place, out, first, last, space, found):
-    values, distance, patterns, bins = found
+    values, bins = found
     classes, blocks = tables.mass.shape[1:]
     chunks = out.shape[0]
     for unit in range(first, last):
@@ -226,7 +237,7 @@ def _exchange_range(source, tables, labels, cuts, place, out, first, last, space
                     continue
                 row = _row(source, image, label, pixel, stop, space.block)
                 size = _list_exchanged(row, cut, here, label, values, space)
-                write_bins(values[:size], distance[:size], patterns[:size], bins)
+                write_bins(values[:size], bins)
                 table = out[chunk, place[image, label]]
                 for k in range(size):
                     sign = 1.0 if here[space.picked[k]] == label else -1.0
@@ -242,8 +253,6 @@ def exchange(source, tables, labels, cuts, place, out, first, last):
     -1 is none.
     """
     dtype = source.values.dtype
-    distance = np.empty(BLOCK, dtype)
-    patterns = distance.view(source.patterns.dtype)
-    found = np.empty(BLOCK, dtype), distance, patterns, np.empty(BLOCK, np.int32)
+    found = np.empty(BLOCK, dtype), np.empty(BLOCK, np.int32)
     space = _new_space(dtype, 0)
     _exchange_range(source, tables, labels, cuts, place, out, first, last, space, found)
