@@ -71,9 +71,10 @@ class Dice:
     smooth: float | Tensor = 0.0
 
     def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
-        total = count + volume + self.smooth
-        score = 2 * mass / (total + 1)
-        return score if self._unsmoothed else score + _ratio(self.smooth, total)
+        score = 2 * mass / (count + (volume + 1 + self.smooth))
+        if self._unsmoothed:
+            return score
+        return score + _ratio(self.smooth, count + (volume + self.smooth))
 
     @property
     def fraction(self) -> tuple[float, float] | None:
@@ -114,7 +115,7 @@ class IoU:
     smooth: float | Tensor = 0.0
 
     def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
-        return _ratio(mass + self.smooth, count + volume - mass + self.smooth)
+        return _ratio(mass + self.smooth, count + (volume + self.smooth) - mass)
 
     @property
     def fraction(self) -> tuple[float, float] | None:

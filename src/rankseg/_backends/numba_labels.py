@@ -9,6 +9,7 @@ import numpy as np
 
 from rankseg._backends._records import CONTESTED, UNASSIGNED
 from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_cuts import _list_marked, _new_space
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
 from rankseg._backends.numba_profile import write_bins
 
@@ -119,7 +120,6 @@ def count_unsettled(source, labels, counts, first, last):
 def _gather_unsettled_range(
     source, labels, active, starts, void, place, values, first, last, space
 ):
-    scratch, pixels = space
     classes, groups = active.shape[1], starts.shape[1]
     for unit in range(first, last):
         image, group = divmod(unit, groups)
@@ -130,19 +130,21 @@ def _gather_unsettled_range(
             here = labels[image, pixel:stop]
             if source.masked:
                 _void_outside(source, image, pixel, void, here)
-            size = 0
             for i in range(here.size):
-                pixels[size] = i
-                size += (here[i] < 0) & ((not source.masked) or source.valid[image, pixel + i])
+                space.marks[i] = here[i] < 0
+            if source.masked:
+                for i in range(here.size):
+                    space.marks[i] &= source.valid[image, pixel + i]
+            size = _list_marked(space.marks, here.size, space)
             if size == 0:
                 continue
             for j in range(size):
-                place[image, done + j] = pixel + pixels[j]
+                place[image, done + j] = pixel + space.picked[j]
             for label in range(classes):
                 if active[image, label]:
-                    row = _row(source, image, label, pixel, stop, scratch)
+                    row = _row(source, image, label, pixel, stop, space.block)
                     for j in range(size):
-                        values[image, label, done + j] = row[pixels[j]]
+                        values[image, label, done + j] = row[space.picked[j]]
             done += size
 
 
@@ -152,9 +154,7 @@ def gather_unsettled(source, labels, active, starts, void, place, values, first,
 
     A group writes from its place in ``starts`` on. Pixels not valid become ``void``.
     """
-    scratch = np.empty(BLOCK, source.values.dtype)
-    pixels = np.empty(BLOCK, np.int32)
-    space = (scratch, pixels)
+    space = _new_space(source.values.dtype, 0)
     _gather_unsettled_range(source, labels, active, starts, void, place, values, first, last, space)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,10 +12,7 @@ from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
 from rankseg._objectives import Objective
 from rankseg._quiet import product
-from rankseg._solvers._profile_cuts import ROWS, Curves
-
-FEW = 17
-"""Functions with which ``ROWS`` are treated at a time."""
+from rankseg._solvers._profile_cuts import Curves
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,10 @@ class Factor:
         make = _make_factor if torch.compiler.is_compiling() else _kept_factor
         return make(correlation, device)
 
+    def no_rows(self) -> Tensor:
+        """Return the states of nothing yet."""
+        return self.weights.new_empty(0, self.curves.functions)
+
 
 def _make_factor(correlation: float, device: torch.device) -> Factor:
     knots = bin_edges(device).unsqueeze(1)
@@ -60,27 +60,21 @@ _kept_factor = functools.lru_cache(maxsize=8)(_make_factor)
 class Average:
     """An objective averaged over the factor.
 
-    ``volume`` is ``(rows, nodes)``: the expected volume given the factor, of images and classes.
+    ``whole`` is ``(rows, functions)``: the states of all pixels of an image, by class.
     """
 
     objective: Objective
     factor: Factor
-    volume: Tensor
+    whole: Tensor
 
-    @classmethod
-    def over(cls, factor: Factor, objective: Objective, profile: Tensor) -> Average:
-        """Return the average for the images and classes of profiles ``(rows, BINS, 2)``."""
-        return Average(objective, factor, factor.curves.sums(profile)[:, 2:])
+    @property
+    def volume(self) -> Tensor:
+        """The expected volume given the factor, ``(rows, nodes)``."""
+        return self.whole[:, 2 : 2 + len(self.factor.weights)]
 
-    def parts(self) -> Iterator[slice]:
-        """Slices of the rows that are treated at a time: fewer, the more functions."""
-        step = max(1, ROWS * FEW // self.factor.curves.functions)
-        for start in range(0, len(self.volume), step):
-            yield slice(start, start + step)
-
-    def of_rows(self, rows: slice) -> Average:
-        """Return the same for some of the rows."""
-        return replace(self, volume=self.volume[rows])
+    def over(self, whole: Tensor) -> Average:
+        """Return the same of other rows."""
+        return replace(self, whole=whole)
 
     def score(self, states: Tensor) -> Tensor:
         """Return the objective of masks, from their states ``(rows, masks, functions)``."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from rankseg._backends._bins import BINS
 from rankseg._backends._records import GainCurves, Survey, write_lines
 from rankseg._objectives import Objective
+from rankseg._quiet import product
 from rankseg._settings import Settings
 from rankseg._solvers import _profile_cuts as search
 from rankseg._solvers._average import Average, Factor
@@ -76,17 +77,20 @@ class Correlated:
         profile = backend.profile(maps, survey, rows)
         average: Average
         if settings.solver == "exact":
-            average = exact_average(settings, objective, profile, maps.pixels)
+            average = exact_average(settings, objective, maps.pixels, rows.device)
         else:
-            average = Average.over(Factor.of(settings.correlation, rows.device), objective, profile)
-        zeros = profile[:, 0, 0].clone()
+            factor = Factor.of(settings.correlation, rows.device)
+            average = Average(objective, factor, factor.no_rows())
+        first = profile[:, 0].clone()
         profile[:, 0] = 0  # no mask is to hold them
         searches = [
-            _Search.start(backend, maps, survey, rows[some], average.of_rows(some), profile[some])
-            for some in average.parts()
+            _Search.start(backend, maps, survey, rows[some], average, profile[some], first[some])
+            for some in average.factor.curves.parts(len(rows))
         ]
+        if searches:
+            average = average.over(torch.cat([each.average.whole for each in searches]))
         above = [each.above for each in searches] or [profile.new_empty(0, 2, 2)]
-        window = Window.of(rows, profile, torch.cat(above), zeros, objective, survey.mass)
+        window = Window.of(rows, profile, torch.cat(above), first[:, 0], objective, survey.mass)
         part = Unsettled.all_of(maps, survey)
         if shared and searches and not torch.compiler.is_compiling():
             low = torch.cat([each.bracket.low for each in searches]).minimum(window.low)
@@ -122,8 +126,8 @@ class Correlated:
 
     def slope(self, state: Tensor) -> GainCurves:
         lines = state.new_empty(len(state), BINS, 2)
-        for part in self.average.parts():
-            gains = self.average.of_rows(part).slope(state[part])
+        for part in self.average.factor.curves.parts(len(state)):
+            gains = self.average.over(self.average.whole[part]).slope(state[part])
             write_lines(gains, lines[part])
         return GainCurves(self.rows, lines)
 
@@ -167,10 +171,12 @@ class _Search:
         rows: Tensor,
         average: Average,
         profile: Tensor,
+        first: Tensor,
     ) -> _Search:
-        """Start a search from the profiles of the rows."""
+        """Start a search from the profiles of the rows, and what is ``first`` in their bins."""
         curves = average.factor.curves
         above = search.above_cells(profile, curves)
+        average = average.over(above[:, 0] + product(first, curves.lines[0]))
         bracket = search.best_bracket(profile, above, curves, average.score)
         return cls(backend, maps, survey, rows, average, bracket, above[..., :2])
 

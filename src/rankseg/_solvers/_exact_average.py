@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,17 +37,11 @@ class ExactAverage(Average):
         The metric.
     nodes
         Of the integral, ``(1, nodes)``.
-    whole
-        ``(rows, functions)``: the states of all pixels.
     """
 
     ratio: Ratio
     smooth: float
     nodes: Nodes
-    whole: Tensor
-
-    def of_rows(self, rows: slice) -> ExactAverage:
-        return replace(self, volume=self.volume[rows], whole=self.whole[rows])
 
     def score(self, states: Tensor) -> Tensor:
         """Return the expected metric, less 1 if ``smooth`` is not 0, as ``integrand`` has it."""
@@ -70,16 +64,14 @@ class ExactAverage(Average):
 
 
 def exact_average(
-    settings: Settings, objective: Objective, profile: Tensor, pixels: int
+    settings: Settings, objective: Objective, pixels: int, device: torch.device
 ) -> ExactAverage:
-    """Return the average for images of so many pixels, and classes of ``(rows, BINS, 2)``."""
+    """Return the average for images of so many pixels, of none yet."""
     octaves = math.ceil(math.log2(2 * pixels + 1))  # so that few sizes need tables of their own
     make = _make_tables if torch.compiler.is_compiling() else _kept_tables
-    factor, nodes = make(settings.correlation, octaves, settings.smooth, profile.device)
-    whole = factor.curves.sums(profile)
-    volume = whole[:, 2 : 2 + len(factor.weights)]
+    factor, nodes = make(settings.correlation, octaves, settings.smooth, device)
     ratio = RATIOS[settings.metric]
-    return ExactAverage(objective, factor, volume, ratio, settings.smooth, nodes, whole)
+    return ExactAverage(objective, factor, factor.no_rows(), ratio, settings.smooth, nodes)
 
 
 def _make_tables(

@@ -8,7 +8,7 @@ edge are then gathered and sorted, and the best place among them is the cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +21,9 @@ from rankseg._quiet import product
 ROWS = 16
 """Images and classes treated at a time: temporaries stay small, and the threads of torch asleep,
 which on a busy machine take far longer to wake than the work takes."""
+
+FEW = 17
+"""Functions with which so many rows are treated at a time."""
 
 CELL = 16
 """Bins between two edges at which the objective is first looked at."""
@@ -67,6 +70,12 @@ class Curves:
     def functions(self) -> int:
         """How many there are."""
         return self.lines.shape[2]
+
+    def parts(self, rows: int) -> Iterator[slice]:
+        """Slices of the rows that are treated at a time: fewer, the more functions."""
+        step = max(1, ROWS * FEW // self.functions)
+        for start in range(0, rows, step):
+            yield slice(start, start + step)
 
     def sums(self, profile: Tensor) -> Tensor:
         """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
@@ -143,6 +152,40 @@ def bins_in_cells(profile: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
     return bins, _pick_bins(profile, bins) * there.unsqueeze(2)
 
 
+@dataclass(frozen=True)
+class _Fine:
+    """The bins around the best edge between cells: those of the filled cells next to it.
+
+    Attributes
+    ----------
+    bins
+        ``(rows, k)``, rising.
+    count, mass
+        What they hold.
+    states
+        ``(rows, k + 1, functions)``: of the masks above their lower edges, and the last's upper.
+    best
+        ``(rows,)``: the place of the best of these.
+    """
+
+    bins: Tensor
+    count: Tensor
+    mass: Tensor
+    states: Tensor
+    best: Tensor
+
+    @classmethod
+    def around_best(cls, profile: Tensor, above: Tensor, curves: Curves, score: Score) -> _Fine:
+        filled = above[:, :-1, 0] > above[:, 1:, 0]
+        edge = score(above).argmax(1).clamp(1, filled.shape[1] - 1)  # with a cell on either side
+        cells = torch.stack(_neighbours(filled, edge), 1)
+        bins, values = bins_in_cells(profile, cells)
+        count, mass = values.unbind(2)
+        inside = curves.in_bins(bins, count, mass)
+        states = from_above(inside, take(above, cells[:, 1] + 1))
+        return cls(bins, count, mass, states, score(states).argmax(1))
+
+
 def best_edge(
     profile: Tensor, above: Tensor, curves: Curves, score: Score
 ) -> tuple[Tensor, Tensor]:
@@ -151,13 +194,9 @@ def best_edge(
     ``profile`` is ``(rows, BINS, 2)``, ``above`` what :func:`above_cells` makes of it. All edges
     between cells are looked at, then all in the two cells around the best of these.
     """
-    filled = above[:, :-1, 0] > above[:, 1:, 0]
-    cells = torch.stack(_neighbours(filled, score(above).argmax(1)), 1)
-    bins, near = bins_in_cells(profile, cells)
-    states = curves.in_bins(bins, near[..., 0], near[..., 1])
-    fine = from_above(states, take(above, cells[:, 1] + 1))
-    place = score(fine).argmax(1)
-    return take(torch.cat((bins, bins[:, -1:] + 1), 1), place), take(fine, place)
+    fine = _Fine.around_best(profile, above, curves, score)
+    edges = torch.cat((fine.bins, fine.bins[:, -1:] + 1), 1)
+    return take(edges, fine.best), take(fine.states, fine.best)
 
 
 def best_bracket(profile: Tensor, above: Tensor, curves: Curves, score: Score) -> Bracket:
@@ -166,16 +205,12 @@ def best_bracket(profile: Tensor, above: Tensor, curves: Curves, score: Score) -
     No cut within the first bin, which holds the zeros, is considered: what it could add is below
     ``2 ** -24``. The profile is expected to have nothing there.
     """
-    edge, state = best_edge(profile, above, curves, score)
-    lower, upper = _neighbours(profile[..., 0] > 0, edge)
-    lower = lower.clamp_min(1)
-    bins = torch.stack((lower, upper), 1)
-    values = _pick_bins(profile, bins)
-    extra = curves.in_bins(bins, values[..., 0], values[..., 1])
-    inside = torch.stack((lower < edge, upper >= edge), 1).unsqueeze(2)
-    below, above = (extra * inside).unbind(1)
+    fine = _Fine.around_best(profile, above, curves, score)
+    lower, upper = _neighbours(fine.count > 0, fine.best)
+    low, high = take(fine.bins, lower).clamp_min(1), take(fine.bins, upper)
     edges = bin_edges(profile.device)
-    return Bracket(edges[lower], edges[upper + 1], state + below, state - above, lower, upper)
+    below, above = take(fine.states, lower), take(fine.states, upper + 1)
+    return Bracket(edges[low], edges[high + 1], below, above, low, high)
 
 
 def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
