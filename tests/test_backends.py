@@ -327,7 +327,8 @@ def test_bins_hold_their_upper_edge(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_profiles_sum_the_values_of_every_bin(dtype):
-    ends = torch.tensor([0.0, 1e-40, 2.0**-25, 2.0**-24, 0.5, 1.0, 1 + 3 * torch.finfo(dtype).eps])
+    ends = [0.0, -0.0, 1e-40, 2.0**-25, 2.0**-24, 0.5, 1.0, 1 + 3 * torch.finfo(dtype).eps]
+    ends = torch.tensor(ends)
     values = torch.cat((torch.rand(5000, generator=torch.manual_seed(0)), ends.repeat(400)))
     values = values[torch.randperm(len(values))].double().to(dtype)
     m = numba_cpu.open_maps(values.view(1, 1, -1), None)

@@ -71,7 +71,8 @@ class Dice:
     smooth: float | Tensor = 0.0
 
     def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
-        score = 2 * mass / (count + (volume + 1 + self.smooth))
+        # Halves first: masses are the most numbers where they are given a hidden factor.
+        score = mass / (count / 2 + (volume + 1 + self.smooth) / 2)
         if self._unsmoothed:
             return score
         return score + _ratio(self.smooth, count + (volume + self.smooth))

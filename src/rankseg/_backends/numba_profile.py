@@ -73,7 +73,8 @@ def _write_codes(values, codes):
     for i in range(values.size):
         value = np.float32(values[i])
         distance = np.float32(max(one - value, zero))
-        lower = np.int32(value.view(np.int32) - lowest - np.int32(1))
+        pattern = max(value.view(np.int32), np.int32(0))  # -0.0 is 0
+        lower = np.int32(pattern - lowest - np.int32(1))
         upper = np.int32(last + lowest + (first - np.int32(1)) - distance.view(np.int32))
         code = upper if value > half else lower
         spare = np.int32((FIRST_SPARES + (i & (SPARES - 1))) << STEP_BITS)

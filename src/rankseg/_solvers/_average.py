@@ -82,6 +82,10 @@ class Average:
         scores = self.objective.score(count, mass, self.volume.unsqueeze(1))
         return (scores * self.factor.weights).sum(-1)
 
+    def independent_score(self, states: Tensor) -> Tensor:
+        """Return what the objective would be if labels were independent."""
+        return self.objective.score(states[..., 0], states[..., 1], self.whole[:, 1:2])
+
     def slope(self, states: Tensor) -> Tensor:
         """Return what a part of a pixel adds to masks of states ``(rows, functions)``, averaged.
 

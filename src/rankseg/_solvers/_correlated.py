@@ -7,6 +7,7 @@ profile replaces most looks at the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,6 @@ from rankseg._solvers._average import Average, Factor
 from rankseg._solvers._cuts import optimal_cuts, rows_of
 from rankseg._solvers._exact_average import exact_average
 from rankseg._solvers._unsettled import Unsettled, split_off
-from rankseg._solvers._window import Window
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Correlated:
         ``(batch, classes)``: the best cuts of these, 0 for the others.
     masks
         States of the masks above them. States of labels follow from where the two differ.
-    window
-        Where the best cuts of independent labels lie.
+    published
+        ``(batch, classes)``: the best cuts if labels were independent, infinite for the others;
+        None where pixels are not shared out.
     part
         Pixels whose labels are not the same in this model and in that.
     """
@@ -55,7 +56,7 @@ class Correlated:
     average: Average
     best: Tensor
     masks: Tensor
-    window: Window
+    published: Tensor | None
     part: Unsettled
 
     @classmethod
@@ -75,35 +76,33 @@ class Correlated:
         """
         rows = rows_of(eligible)
         profile = backend.profile(maps, survey, rows)
-        average: Average
-        if settings.solver == "exact":
-            average = exact_average(settings, objective, maps.pixels, rows.device)
-        else:
-            factor = Factor.of(settings.correlation, rows.device)
-            average = Average(objective, factor, factor.no_rows())
         first = profile[:, 0].clone()
         profile[:, 0] = 0  # no mask is to hold them
+        average = _average(settings, objective, maps.pixels, rows.device)
+        tracing = torch.compiler.is_compiling()
+        # A fraction has one peak among the cuts, and the same search finds it.
+        both = shared and objective.fraction is not None and not tracing
         searches = [
-            _Search.start(backend, maps, survey, rows[some], average, profile[some], first[some])
+            _Search.start(
+                backend, maps, survey, rows[some], average, profile[some], first[some], both
+            )
             for some in average.factor.curves.parts(len(rows))
         ]
-        if searches:
-            average = average.over(torch.cat([each.average.whole for each in searches]))
-        above = [each.above for each in searches] or [profile.new_empty(0, 2, 2)]
-        window = Window.of(rows, profile, torch.cat(above), first[:, 0], objective, survey.mass)
+        published = None
+        if shared and not both:
+            published = optimal_cuts(backend, maps, survey, objective, eligible)
         part = Unsettled.all_of(maps, survey)
-        if shared and searches and not torch.compiler.is_compiling():
-            low = torch.cat([each.bracket.low for each in searches]).minimum(window.low)
-            high = torch.cat([each.bracket.high for each in searches]).maximum(window.high)
+        if shared and len(rows) and not tracing:
+            brackets = _brackets(rows, searches, published)
             kept = survey.peak > settings.pruning_prob
-            part = split_off(backend, maps, survey, (rows, low, high), kept, settings.void_index)
+            part = split_off(backend, maps, survey, brackets, kept, settings.void_index)
         found = [each.best_cuts(part) for each in searches]
-        functions = average.factor.curves.functions
-        cuts, masks = profile.new_empty(0), profile.new_empty(0, functions)
-        if found:
-            cuts, masks = (torch.cat(some) for some in zip(*found, strict=True))
+        (cuts, masks), *others = [_joined(terms) for terms in zip(*found, strict=True)]
         best = torch.zeros_like(survey.mass).index_put(rows.unbind(1), cuts)
-        return cls(backend, maps, survey, rows, average, best, masks, window, part)
+        for _, held in others:
+            published = _cuts_of_fractions(objective, survey, rows, held)
+        average = average.over(torch.cat([each.average.whole for each in searches]))
+        return cls(backend, maps, survey, rows, average, best, masks, published, part)
 
     def cuts(self, active: Tensor) -> Tensor:
         return torch.where(active, self.best, torch.inf)
@@ -135,14 +134,6 @@ class Correlated:
         """Return the model on maps of the unsettled pixels; the others are as in the masks."""
         return replace(self, maps=self.part.maps, survey=self.part.survey)
 
-    def published_cuts(self, objective: Objective) -> Tensor:
-        """Return the best cuts if labels were independent, ``(batch, classes)``."""
-        if torch.compiler.is_compiling() or bool((self.window.extra > search.CROWD).any()):
-            active = torch.zeros_like(self.best, dtype=torch.bool)
-            active = active.index_put(self.rows.unbind(1), active.new_ones(()))
-            return optimal_cuts(self.backend, self.maps, self.survey, objective, active)
-        return self.window.best_cuts(self.backend, self.part.maps, self.part.survey, objective)
-
     def with_objective(self, objective: Objective) -> Correlated:
         return replace(self, average=replace(self.average, objective=objective))
 
@@ -151,7 +142,8 @@ class Correlated:
 class _Search:
     """The search for the best cuts of some rows, once their brackets are known.
 
-    ``above`` are count and mass of the masks above the edges between cells of bins.
+    By the average, then for ``objectives`` of 2 by what it were if labels were independent: what
+    has a row for each image and class has all of them once more then.
     """
 
     backend: ModuleType
@@ -159,8 +151,9 @@ class _Search:
     survey: Survey
     rows: Tensor
     average: Average
+    score: search.Score
+    objectives: int
     bracket: search.Bracket
-    above: Tensor
 
     @classmethod
     def start(
@@ -172,33 +165,66 @@ class _Search:
         average: Average,
         profile: Tensor,
         first: Tensor,
+        both: bool,
     ) -> _Search:
-        """Start a search from the profiles of the rows, and what is ``first`` in their bins."""
+        """Start a search from the profiles of the rows, and what was ``first`` in their bins."""
         curves = average.factor.curves
         above = search.above_cells(profile, curves)
         average = average.over(above[:, 0] + product(first, curves.lines[0]))
-        bracket = search.best_bracket(profile, above, curves, average.score)
-        return cls(backend, maps, survey, rows, average, bracket, above[..., :2])
+        scores = [average.score, average.independent_score][: 1 + both]
+        return cls(
+            backend,
+            maps,
+            survey,
+            rows.repeat(len(scores), 1),
+            average,
+            search.one_after_the_other(scores),
+            len(scores),
+            search.best_bracket(profile, above, curves, scores),
+        )
 
-    def best_cuts(self, part: Unsettled) -> tuple[Tensor, Tensor]:
-        """Return the best cuts, ``(rows,)``, and the states of the masks above them.
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Return between which values the cuts of every row lie, by all objectives."""
+        shape = self.objectives, len(self.average.whole)
+        return self.bracket.low.view(shape).amin(0), self.bracket.high.view(shape).amax(0)
+
+    def best_cuts(self, part: Unsettled) -> list[tuple[Tensor, Tensor]]:
+        """Return for each objective the best cuts, and the states of the masks above them.
 
         The ``part`` of the pixels is to hold all values in the brackets.
         """
-        curves, score = self.average.factor.curves, self.average.score
-        bracket = self.bracket
-        if torch.compiler.is_compiling():  # a traced graph cannot look at counts: gather them all
-            width, gathered = self.maps.pixels, torch.ones_like(bracket.extra, dtype=torch.bool)
-        else:
+        bracket, width = self.bracket, self.maps.pixels
+        if not torch.compiler.is_compiling():  # a traced graph cannot look at counts
             bracket = self._narrow_crowds(bracket)
-            gathered = bracket.extra <= search.CROWD
-            width = max([1, *(bracket.extra * gathered).tolist()])
-        low = torch.where(gathered, bracket.low, bracket.high)
-        values = self.backend.between(part.maps, part.survey, low, bracket.high, self.rows, width)
+            width = max([1, *bracket.extra.tolist()])
+        found = self._best_among(bracket, part, width)
+        return list(zip(*(term.tensor_split(self.objectives) for term in found), strict=True))
+
+    def _best_among(
+        self, bracket: search.Bracket, part: Unsettled, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the best of the cuts in the brackets, ``width`` of them at most, and its state.
+
+        Of what is crowded still, where all values are as good as equal, the better end.
+        """
+        curves, score = self.average.factor.curves, self.score
+        if width <= search.CROWD or torch.compiler.is_compiling():
+            values = self._between(bracket, bracket.low, part, width)
+            return search.best_among(bracket, values, curves, score)
+        crowded = bracket.extra > search.CROWD
+        low = torch.where(crowded, bracket.high, bracket.low)
+        values = self._between(bracket, low, part, search.CROWD)
         cuts, states = search.best_among(bracket, values, curves, score)
         end, states_there = search.best_end(bracket, score)
-        states = torch.where(gathered.unsqueeze(1), states, states_there)
-        return torch.where(gathered, cuts, end), states
+        states = torch.where(crowded.unsqueeze(1), states_there, states)
+        return torch.where(crowded, end, cuts), states
+
+    def _between(self, bracket: search.Bracket, low: Tensor, part: Unsettled, width: int) -> Tensor:
+        """Gather the values of every bracket, from ``low`` on."""
+        values: Tensor = self.backend.between(
+            part.maps, part.survey, low, bracket.high, self.rows, width
+        )
+        return values
 
     def _narrow_crowds(self, bracket: search.Bracket) -> search.Bracket:
         """Narrow the brackets that hold too many values to gather."""
@@ -207,16 +233,62 @@ class _Search:
             places = search.places_between(bracket)
             seen = [self._above(place, crowded) for place in places.unbind(1)]
             count, mass = (torch.stack(terms, 1) for terms in zip(*seen, strict=True))
-            curves, score = self.average.factor.curves, self.average.score
-            narrowed = search.narrow(bracket, places, count, mass, curves, score)
+            narrowed = search.narrow(
+                bracket, places, count, mass, self.average.factor.curves, self.score
+            )
             bracket = bracket.where(crowded, narrowed)
             crowded = search.is_crowded(bracket)
         return bracket
 
     def _above(self, cut: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Return count and mass of the masks above a cut of every row, where active."""
-        place = self.rows.unbind(1)
-        cuts = torch.full_like(self.survey.mass, torch.inf).index_put(place, cut)
-        chosen = torch.zeros_like(cuts, dtype=torch.bool).index_put(place, active)
-        count, mass = self.backend.above(self.maps, self.survey, cuts, chosen)
-        return count[place], mass[place]
+        seen = []
+        terms = (term.tensor_split(self.objectives) for term in (self.rows, cut, active))
+        for rows, at, there in zip(*terms, strict=True):
+            place = rows.unbind(1)
+            cuts = torch.full_like(self.survey.mass, torch.inf).index_put(place, at)
+            chosen = torch.zeros_like(cuts, dtype=torch.bool).index_put(place, there)
+            count, mass = self.backend.above(self.maps, self.survey, cuts, chosen)
+            seen.append((count[place], mass[place]))
+        count, mass = (torch.cat(terms) for terms in zip(*seen, strict=True))
+        return count, mass
+
+
+def _average(
+    settings: Settings, objective: Objective, pixels: int, device: torch.device
+) -> Average:
+    """Return what is maximised, for images of so many pixels, of no rows yet."""
+    if settings.solver == "exact":
+        return exact_average(settings, objective, pixels, device)
+    factor = Factor.of(settings.correlation, device)
+    return Average(objective, factor, factor.no_rows())
+
+
+def _brackets(
+    rows: Tensor, searches: Sequence[_Search], published: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows and the ends between which all cuts lie, the ``published`` too if known."""
+    low, high = _joined([each.ends() for each in searches])
+    if published is not None:
+        cuts = published[rows.unbind(1)]
+        low, high = low.minimum(cuts), high.maximum(cuts)
+    return rows, low, high
+
+
+def _joined(terms: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Join what is known of some rows after the others."""
+    first, second = zip(*terms, strict=True)
+    return torch.cat(first), torch.cat(second)
+
+
+def _cuts_of_fractions(objective: Objective, survey: Survey, rows: Tensor, masks: Tensor) -> Tensor:
+    """Return the cuts of the best masks of independent labels, from the states of these.
+
+    ``(batch, classes)``: the fraction of such a mask is its cut.
+    """
+    row = rows.unbind(1)
+    volume = survey.mass[row]
+    count, mass = masks[:, 0], masks[:, 1]
+    fraction = (mass + objective.bonus(count, volume)) / (count + objective.offset(volume))
+    cuts = torch.full_like(survey.mass, torch.inf).index_put(row, fraction)
+    return survey.below_peak(cuts) if objective.smooth == 0 else cuts

@@ -8,7 +8,7 @@ edge are then gathered and sorted, and the best place among them is the cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +31,7 @@ CELL = 16
 PIECES = 4
 """Parts of a profile that are summed at a time, so that NumPy wakes no threads either."""
 
-GRID = 128
+GRID = 32
 """Steps between the places among sorted values at which it is looked at at a time."""
 
 CROWD = 1 << 16
@@ -45,6 +45,16 @@ PLACES = 7
 
 Score = Callable[[Tensor], Tensor]
 """The objective of masks, from their states: ``(rows, masks, functions)`` to ``(rows, masks)``."""
+
+
+def one_after_the_other(scores: Sequence[Score]) -> Score:
+    """Return the score of rows that come once for every objective, in their order."""
+
+    def score(states: Tensor) -> Tensor:
+        parts = states.tensor_split(len(scores))
+        return torch.cat([each(part) for each, part in zip(scores, parts, strict=True)])
+
+    return score if len(scores) > 1 else scores[0]
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,9 @@ class Curves:
         return self.lines.shape[2]
 
     def parts(self, rows: int) -> Iterator[slice]:
-        """Slices of the rows that are treated at a time: fewer, the more functions."""
+        """Slices of the rows to treat at a time, one at least: fewer, the more functions."""
         step = max(1, ROWS * FEW // self.functions)
-        for start in range(0, rows, step):
+        for start in range(0, max(1, rows), step):
             yield slice(start, start + step)
 
     def sums(self, profile: Tensor) -> Tensor:
@@ -140,26 +150,16 @@ def above_cells(profile: Tensor, curves: Curves) -> Tensor:
     return from_above(cells, torch.zeros_like(cells[:, 0]))
 
 
-def bins_in_cells(profile: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the bins in ``cells``, ``(rows, k)``, and counts and sums there.
-
-    ``(rows, k CELL)`` and ``(rows, k CELL, 2)``. Bins that the last cell lacks are the last bin
-    again, with nothing in it.
-    """
-    bins = (cells.unsqueeze(2) * CELL + torch.arange(CELL, device=cells.device)).flatten(1)
-    there = bins < BINS
-    bins = bins.clamp_max(BINS - 1)
-    return bins, _pick_bins(profile, bins) * there.unsqueeze(2)
-
-
 @dataclass(frozen=True)
 class _Fine:
     """The bins around the best edge between cells: those of the filled cells next to it.
 
+    Rows come once for every objective.
+
     Attributes
     ----------
     bins
-        ``(rows, k)``, rising.
+        ``(rows, k)``, rising. What the last cell lacks is the last bin again, with nothing in it.
     count, mass
         What they hold.
     states
@@ -175,15 +175,22 @@ class _Fine:
     best: Tensor
 
     @classmethod
-    def around_best(cls, profile: Tensor, above: Tensor, curves: Curves, score: Score) -> _Fine:
-        filled = above[:, :-1, 0] > above[:, 1:, 0]
-        edge = score(above).argmax(1).clamp(1, filled.shape[1] - 1)  # with a cell on either side
+    def around_best(
+        cls, profile: Tensor, above: Tensor, curves: Curves, scores: Sequence[Score]
+    ) -> _Fine:
+        filled = (above[:, :-1, 0] > above[:, 1:, 0]).repeat(len(scores), 1)
+        edge = torch.cat([score(above).argmax(1) for score in scores])
+        edge = edge.clamp(1, filled.shape[1] - 1)  # with a cell on either side
         cells = torch.stack(_neighbours(filled, edge), 1)
-        bins, values = bins_in_cells(profile, cells)
-        count, mass = values.unbind(2)
+        bins = (cells.unsqueeze(2) * CELL + torch.arange(CELL, device=cells.device)).flatten(1)
+        there = bins < BINS
+        bins = bins.clamp_max(BINS - 1)
+        row = torch.arange(len(profile), device=bins.device).repeat(len(scores))
+        count, mass = (profile[row.unsqueeze(1), bins] * there.unsqueeze(2)).unbind(2)
         inside = curves.in_bins(bins, count, mass)
-        states = from_above(inside, take(above, cells[:, 1] + 1))
-        return cls(bins, count, mass, states, score(states).argmax(1))
+        states = from_above(inside, above[row, cells[:, 1] + 1])
+        best = one_after_the_other(scores)(states).argmax(1)
+        return cls(bins, count, mass, states, best)
 
 
 def best_edge(
@@ -194,18 +201,22 @@ def best_edge(
     ``profile`` is ``(rows, BINS, 2)``, ``above`` what :func:`above_cells` makes of it. All edges
     between cells are looked at, then all in the two cells around the best of these.
     """
-    fine = _Fine.around_best(profile, above, curves, score)
+    fine = _Fine.around_best(profile, above, curves, [score])
     edges = torch.cat((fine.bins, fine.bins[:, -1:] + 1), 1)
     return take(edges, fine.best), take(fine.states, fine.best)
 
 
-def best_bracket(profile: Tensor, above: Tensor, curves: Curves, score: Score) -> Bracket:
+def best_bracket(
+    profile: Tensor, above: Tensor, curves: Curves, scores: Sequence[Score]
+) -> Bracket:
     """Return the bins with values next to the best edge, in which the best cut lies.
+
+    For every row by the first objective, then for every row by the next.
 
     No cut within the first bin, which holds the zeros, is considered: what it could add is below
     ``2 ** -24``. The profile is expected to have nothing there.
     """
-    fine = _Fine.around_best(profile, above, curves, score)
+    fine = _Fine.around_best(profile, above, curves, scores)
     lower, upper = _neighbours(fine.count > 0, fine.best)
     low, high = take(fine.bins, lower).clamp_min(1), take(fine.bins, upper)
     edges = bin_edges(profile.device)
@@ -220,10 +231,6 @@ def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
     lower = places.where(filled & below, 0).amax(1)
     upper = places.where(filled & ~below, len(places) - 1).amin(1)
     return lower, upper
-
-
-def _pick_bins(profile: Tensor, bins: Tensor) -> Tensor:
-    return profile.gather(1, bins.unsqueeze(2).expand(-1, -1, 2))
 
 
 def from_above(states: Tensor, above: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ def _better_labels(
     Both label most pixels alike, and share out the others only.
     """
     part = model.part
-    cuts = model.published_cuts(objective).where(kept, torch.inf)
+    assert model.published is not None
+    cuts = model.published.where(kept, torch.inf)
     independent = Independent(
         model.backend, part.maps, part.survey, objective, settled=part.settled
     )
