@@ -1,4 +1,4 @@
-"""Masks found row by row are, bit for bit, those found pass by pass."""
+"""Masks found row by row are those found pass by pass, of RMA bit for bit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import pytest
 import torch
 
 import maps
-from rankseg import RankSEG
+from rankseg import RankSEG, expected_score
 from rankseg._backends import numba_cpu, numba_cuts
+from rankseg._expectation import RATIOS
+from rankseg._objectives import Dice
+
+CASES = [("RMA", 0.0), ("RMA", 3.0), *(("exact", g) for g in (0.0, 1e-12, 0.5, 30.0, 1e9))]
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -30,14 +34,21 @@ def both_ways(monkeypatch, threads):
 
 @pytest.mark.parametrize("pixels", [1, 999, 1024, 180 * 1024 + 7])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("metric", "smooth"), [("dice", 0.0), ("iou", 0.0), ("iou", 3.0)])
-def test_any_map(both_ways, metric, smooth, dtype, pixels):
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+@pytest.mark.parametrize(("solver", "smooth"), CASES)
+def test_any_map(both_ways, solver, smooth, metric, dtype, pixels):
     rows = [row for _, row in maps.adversarial(np.random.default_rng(3), pixels)]
     probs = torch.from_numpy(np.stack(rows)).to(dtype).view(3, 5, pixels)
     for pruning in (0.0, 0.5):
-        options = {"metric": metric, "smooth": smooth, "pruning_prob": pruning}
+        options = {"metric": metric, "solver": solver, "smooth": smooth, "pruning_prob": pruning}
         ours, others = both_ways(probs, **options)
-        assert torch.equal(ours, others)
+        if solver == "exact":  # of masks that are equally good, rounding chooses
+            first, second = (expected_score(probs, some, metric, smooth) for some in (ours, others))
+            assert torch.allclose(first, second, rtol=1e-13, atol=0)
+            tied = probs.double() == 0.5 if pixels == 1 else torch.zeros(())
+            assert torch.equal(ours | tied.bool(), others | tied.bool())
+        else:
+            assert torch.equal(ours, others)
     assert ours.any()
 
 
@@ -60,15 +71,29 @@ def test_blocks_without_doubtful_pixels_where_no_more_would_be_kept(both_ways):
     assert torch.equal(ours.flatten(), probs > 0.3)
 
 
+def test_more_masks_in_question_than_are_kept(both_ways):
+    """All values of 1/4 are as good as the cut: what is not kept is left to the other way."""
+    number = 2 * numba_cuts.KEPT
+    probs = torch.cat((torch.ones(number // 8), torch.full((number,), 0.25))).view(1, 1, -1)
+    ratio, endless = RATIOS["dice"], Dice().endless
+    assert (
+        numba_cpu.exact_masks(numba_cpu.open_maps(probs, None), 0.5, ratio, 0.0, *endless) is None
+    )
+    ours, others = both_ways(probs, solver="exact")
+    assert torch.equal(ours, others)
+    assert ours.any()
+
+
+@pytest.mark.parametrize("solver", ["RMA", "exact"])
 @pytest.mark.parametrize("layout", ["channels last", "holes", "logits"])
-def test_any_layout(both_ways, layout):
-    probs, valid, options = torch.from_numpy(maps.smooth(2, 3, 160)), None, {}
+def test_any_layout(both_ways, layout, solver):
+    probs, valid, options = torch.from_numpy(maps.smooth(2, 3, 160)), None, {"solver": solver}
     if layout == "channels last":
         probs = probs.movedim(1, -1).contiguous().movedim(-1, 1)
     if layout == "holes":
         valid = torch.from_numpy(np.random.default_rng(0).random((2, 160, 160)) > 0.3)
     if layout == "logits":
-        probs, options = probs.logit(1e-6), {"from_logits": "softmax"}
+        probs, options["from_logits"] = probs.logit(1e-6), "softmax"
     ours, others = both_ways(probs, valid, **options)
     assert torch.equal(ours, others)
     assert 0 < ours.sum() < ours.numel()
@@ -83,17 +108,23 @@ def test_one_channel_as_labels(both_ways):
             assert torch.equal(RankSEG(solver="joint")(probs), masks[:, 0].long())
 
 
+@pytest.mark.parametrize("solver", ["RMA", "exact"])
 @pytest.mark.parametrize("value", [torch.nan, -0.25, 1.01, torch.inf])
-def test_faults_are_found(both_ways, value):
+def test_faults_are_found(both_ways, value, solver):
     probs = torch.rand(2, 3, 5000)
     probs[1, 2, 4321] = value
     with pytest.raises(ValueError, match="probs must"):
-        both_ways(probs)
+        both_ways(probs, solver=solver)
 
 
-def test_it_waits_for_enough_rows(threads):
-    threads(2)
-    assert not numba_cpu.takes_rows_at_once(numba_cpu.open_maps(torch.rand(1, 3, 9), None))
-    assert numba_cpu.takes_rows_at_once(numba_cpu.open_maps(torch.rand(2, 2, 9), None))
-    threads(1)
-    assert numba_cpu.takes_rows_at_once(numba_cpu.open_maps(torch.rand(1, 1, 9), None))
+@pytest.mark.parametrize(
+    ("number", "rows", "pixels", "at_once"),
+    [(2, 3, 1 << 19, False), (2, 4, 1 << 19, True), (1, 1, 1 << 19, True), (2, 1, 1 << 18, True)],
+)
+def test_it_waits_for_enough_rows_unless_they_are_small(
+    monkeypatch, threads, number, rows, pixels, at_once
+):
+    threads(number)
+    monkeypatch.setattr(numba_cpu, "VALUES_PER_TASK", 1 << 18)
+    opened = numba_cpu.open_maps(torch.zeros(1, rows, 1).expand(1, rows, pixels), None)
+    assert numba_cpu.takes_rows_at_once(opened) == at_once

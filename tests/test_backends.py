@@ -9,7 +9,15 @@ import torch
 import maps
 from rankseg._backends import numba_cpu, torch_reference
 from rankseg._backends._bins import BINS, bin_edges, bin_of
-from rankseg._backends._records import CONTESTED, POWERS, UNASSIGNED, GainCurves, Gains, Integrals
+from rankseg._backends._records import (
+    CONTESTED,
+    POWERS,
+    UNASSIGNED,
+    GainCurves,
+    Gains,
+    Integrals,
+    Steps,
+)
 from rankseg._objectives import Dice, IoU
 
 
@@ -211,7 +219,7 @@ def integrals(rows, outside, less_one):
     needed = torch.arange(rows) % 6 + 3
     part = part.where(torch.arange(8) < needed[:, None], 0)
     hits, mass = (less_one, 1.0) if outside else (2.0, 0.0)
-    return Integrals(label, part, 3 + amount, needed, hits, mass, less_one, outside)
+    return Integrals(label, part, 3 + amount, needed, Steps(hits, mass, less_one, outside))
 
 
 @pytest.mark.parametrize("less_one", [0.0, 1.0])
@@ -235,13 +243,14 @@ def test_scan(threads, outside, less_one):
 def best_prefix(values, terms, row):
     """Return how many of the values are best to take, straight from the definition."""
     label, part, amount = (term[row, : terms.nodes[row]].numpy() for term in terms[:3])
+    steps = terms.steps
     scores = []
     for taken in range(len(values) + 1):
         left = 1 - values[:, None] + values[:, None] * label
         hits = values[:, None] * label / left
-        product = label**taken * (left[taken:] if terms.outside else left).prod(0)
-        rise = terms.per_hit * hits[:taken].sum(0) - terms.per_count * (hits.sum(0) + taken)
-        score = part @ (product * (amount + rise + terms.per_mass * values[:taken].sum()))
+        product = label**taken * (left[taken:] if steps.outside else left).prod(0)
+        rise = steps.per_hit * hits[:taken].sum(0) - steps.per_count * (hits.sum(0) + taken)
+        score = part @ (product * (amount + rise + steps.per_mass * values[:taken].sum()))
         inside_run = 0 < taken < len(values) and values[taken - 1] == values[taken]
         scores.append(-np.inf if inside_run else score)
     return int(np.argmax(scores))

@@ -42,7 +42,7 @@ LAYERS = [
     | {"rankseg._backends.numba_kernels", "rankseg._backends.triton_kernels"},
     {"rankseg._backends.numba_cuts", "rankseg._backends.numba_moments"}
     | {"rankseg._backends.numba_logits"},
-    {"rankseg._backends.numba_profile"},
+    {"rankseg._backends.numba_profile", "rankseg._backends.numba_exact"},
     {"rankseg._backends.numba_labels"},
     {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
     {"rankseg._backends.triton_gpu"},
@@ -178,7 +178,7 @@ def test_imports_point_one_way(module):
 def test_backends_know_nothing_of_options(module):
     for name in imports(MODULES[module]):
         if name.startswith("rankseg"):
-            known = name.startswith(("rankseg._backends", "rankseg._loop"))
+            known = name.startswith(("rankseg._backends", "rankseg._loop", "rankseg._expectation"))
             assert known, f"{module} imports {name}"
 
 
@@ -261,7 +261,7 @@ def test_backends_offer_the_same_operations():
     operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
     operations |= {"sizes", "moments"}
     operations |= {"split", "scan", "takes_rows_at_once"}
-    for backend, more in ((numba_cpu, {"own_masks"}), (torch_reference, set())):
+    for backend, more in ((numba_cpu, {"own_masks", "exact_masks"}), (torch_reference, set())):
         public = {
             name
             for name, value in vars(backend).items()

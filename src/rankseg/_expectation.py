@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg._backends._records import POWERS
+from rankseg._backends._records import POWERS, Steps
 from rankseg._quiet import exp, expm1, log
 
 STEP, FIRST, END = 0.25, -3.6, 40.0
@@ -41,6 +41,20 @@ MANY = 100.0
 
 FAINT = 1 / 16
 """Up to this, a probability is small enough for them at any ``s``."""
+
+
+SUFFICIENT = tuple((math.factorial(j) / NEGLIGIBLE) ** (1 / j) for j in range(1, POWERS))
+"""From which rate on ``j`` powers are enough, by ``j`` from 1: see :func:`powers_needed`."""
+
+MARGIN = 1.2
+"""By how much brackets of the best cut are wider than expected: a second try costs more than a few
+more pixels."""
+
+NEAR, UNKNOWN = 1e-3, 1 / 32
+"""A cut this near 1/2 tells nothing about the values in between: then brackets are so wide."""
+
+ROUNDING = 1e-15
+"""By how much more than a value, relatively, a bound has to fall short of it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,13 @@ class Ratio:
     def value(self, cut: Tensor) -> Tensor:
         """Return the value of the metric at which pixels above ``cut`` pay, to RMA."""
         return 2 * cut if self.dice else cut / (1 - cut)
+
+    def steps(self, smooth: float) -> Steps:
+        """Return what one more pixel does to the integrals."""
+        less_one = float(smooth > 0)
+        if self.dice:
+            return Steps(per_hit=2.0, per_mass=0.0, per_count=less_one, outside=False)
+        return Steps(per_hit=less_one, per_mass=1.0, per_count=less_one, outside=True)
 
 
 RATIOS = {"dice": Ratio(dice=True), "iou": Ratio(dice=False)}
@@ -117,8 +138,7 @@ def powers_needed(rate: Tensor) -> Tensor:
 
     Cut off after ``j`` powers, the series lose ``j! / rate^j`` of an integral.
     """
-    sufficient = [(math.factorial(j) / NEGLIGIBLE) ** (1 / j) for j in range(1, POWERS)]
-    limits = torch.tensor(sufficient, dtype=torch.float64, device=rate.device)
+    limits = torch.tensor(SUFFICIENT, dtype=torch.float64, device=rate.device)
     return 1 + (rate.unsqueeze(-1) < limits).sum(-1)
 
 

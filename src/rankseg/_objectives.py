@@ -35,8 +35,13 @@ class Objective(Protocol):
         ...
 
     @property
+    def endless(self) -> tuple[float, float]:
+        """``bonus`` of endless masks, and ``offset`` less the volume."""
+        ...
+
+    @property
     def fraction(self) -> tuple[float, float] | None:
-        """``bonus``, and ``offset`` less the volume, where both are the same for all masks.
+        """The same two where they are those of all masks.
 
         The objective is linear-fractional then: by Dinkelbach's argument the best mask is the one
         that maximises the fraction below, and holds the pixels above it. None otherwise.
@@ -78,8 +83,12 @@ class Dice:
         return score + _ratio(self.smooth, count + (volume + self.smooth))
 
     @property
+    def endless(self) -> tuple[float, float]:
+        return float(self.smooth / 2), float(1 + self.smooth)
+
+    @property
     def fraction(self) -> tuple[float, float] | None:
-        return (0.0, 1.0) if self.smooth == 0 else None
+        return self.endless if self.smooth == 0 else None
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
         return self.smooth / 2 + _ratio(self.smooth, count + volume + self.smooth)
@@ -119,8 +128,12 @@ class IoU:
         return _ratio(mass + self.smooth, count + (volume + self.smooth) - mass)
 
     @property
-    def fraction(self) -> tuple[float, float] | None:
+    def endless(self) -> tuple[float, float]:
         return float(self.smooth), float(2 * self.smooth)
+
+    @property
+    def fraction(self) -> tuple[float, float] | None:
+        return self.endless
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
         # f = (mass + g) / (count + volume - mass + g) rises with

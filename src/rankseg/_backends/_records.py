@@ -132,6 +132,15 @@ def write_lines(knots: Tensor, lines: Tensor) -> None:
     lines[..., 1] = slope * edges[:-1] - knots[:, :-1]
 
 
+class Steps(NamedTuple):
+    """What one more pixel does to ``Integrals``, by metric."""
+
+    per_hit: float
+    per_mass: float
+    per_count: float
+    outside: bool
+
+
 class Integrals(NamedTuple):
     """The expected metric of a mask, less a constant, as pixels join it: per row, a sum over nodes.
 
@@ -147,15 +156,12 @@ class Integrals(NamedTuple):
         ``(rows, nodes)`` float64, for the mask and the pixels known before.
     nodes
         ``(rows,)`` int64: how many of them the row has.
-    per_hit, per_mass, per_count, outside
-        Which metric it is.
+    steps
+        The numbers that tell the metric.
     """
 
     label: Any
     part: Any
     amount: Any
     nodes: Any
-    per_hit: float
-    per_mass: float
-    per_count: float
-    outside: bool
+    steps: Steps

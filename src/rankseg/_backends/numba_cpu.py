@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rankseg._backends import (
     numba_cuts,
+    numba_exact,
     numba_exponential,
     numba_labels,
     numba_logits,
@@ -24,6 +25,7 @@ from rankseg._backends import numba_kernels as kernels
 from rankseg._backends._axes import merge_axes
 from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
+from rankseg._expectation import Ratio
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
@@ -41,9 +43,6 @@ less costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
 
 VALUES_PER_NODE = 4
 """Probabilities that are surveyed in the time that one node of an integral takes per pixel."""
-
-NEGLIGIBLE = 1e-12
-"""Relative error of an integral that taking blocks for ones of equal values may cause."""
 
 # What a source does not have; making these anew takes as long as deciding a small map.
 NO_VALUES = np.empty(0, np.float32)
@@ -132,9 +131,10 @@ def survey(maps: Maps) -> Survey:
 
 
 def takes_rows_at_once(maps: Maps) -> bool:
-    """Return whether :func:`own_masks` has enough rows to share out."""
+    """Return whether :func:`own_masks` has enough rows to share out, or rows not worth sharing."""
     threads = torch.get_num_threads()
-    return threads == 1 or maps.batch * maps.classes >= 2 * threads
+    enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
+    return enough or maps.pixels <= VALUES_PER_TASK
 
 
 def own_masks(
@@ -146,22 +146,36 @@ def own_masks(
     masks, one row after the other: what was read is still in a nearby cache, and threads need to be
     woken only once.
     """
+    rule = numba_cuts.Rule(bonus, offset, keep_peak)
+    return _masks_by_row(numba_cuts.own_masks, maps, rule, pruning_prob)
+
+
+def exact_masks(
+    maps: Maps, pruning_prob: float, ratio: Ratio, smooth: float, bonus: float, offset: float
+) -> tuple[Tensor, bool] | None:
+    """Return the same for the masks that maximise the expected metric itself.
+
+    ``bonus`` and ``offset`` are those of its RMA objective, for endless masks. None if so many
+    masks are in question somewhere that the values they differ by are not kept.
+    """
+    metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
+    known = np.ones((maps.batch, maps.classes), np.bool_)
+    result = _masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob, known)
+    return result if known.all() else None
+
+
+def _masks_by_row(
+    kernel: Callable[..., None], maps: Maps, rule: Any, pruning_prob: float, *more: np.ndarray
+) -> tuple[Tensor, bool]:
+    """Return what a kernel that surveys, cuts and masks row by row finds, and if there is a fault.
+
+    ``more`` it writes too.
+    """
     patterns, tables, ends = _survey_tables(maps)
     out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
-    sound = np.ones((maps.batch, maps.classes), np.bool_)
-    rule = numba_cuts.Rule(bonus, offset, keep_peak)
-    _run(
-        numba_cuts.own_masks,
-        sound.size,
-        maps,
-        *ends,
-        rule,
-        pruning_prob,
-        patterns,
-        tables,
-        sound,
-        out,
-    )
+    sound = np.empty((maps.batch, maps.classes), np.bool_)
+    arguments = *ends, rule, pruning_prob, patterns, tables, sound, *more, out
+    _run(kernel, sound.size, maps, *arguments)
     masks = torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
     return masks, not sound.all()
 
@@ -446,7 +460,7 @@ def split(
         _round_down(low, maps),
         _round_down(high, maps),
         degree.numpy(),
-        NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels,
+        numba_moments.NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels,
         counts,
         sums,
     )

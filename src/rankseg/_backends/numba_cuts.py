@@ -215,19 +215,57 @@ def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active,
     )  # fmt: skip
 
 
+class Row(NamedTuple):
+    """What the survey tells of a class of an image; see ``Survey``."""
+
+    volume: float
+    peak: float
+    likely_count: int
+    likely_mass: float
+    sound: bool
+
+
 @_jit
-def _own_mask(
-    source, tables, image, label, rule, peak, volume, likely_count, likely_mass, mask, space
-):
+def _survey_row(source, half, limit, patterns, tables, image, label, scratch):
+    """Survey one row; ``patterns`` is the memory of ``tables`` as the survey writes it."""
+    peak, volume, likely_count, likely_mass, sound = 0.0, 0.0, 0, 0.0, True
+    blocks = tables.peak.shape[2]
+    for group in range((blocks + GROUP - 1) // GROUP):
+        mass, count, mass_above, sound_here = _survey_group(
+            source, half, limit, patterns, image, label, group, scratch
+        )
+        volume += mass
+        likely_count += count
+        likely_mass += mass_above
+        sound &= sound_here
+    for block in range(blocks):
+        peak = max(peak, np.float64(tables.peak[image, label, block]))
+    return Row(volume, peak, likely_count, likely_mass, sound)
+
+
+@_jit
+def _first_cut(row, bonus, offset):
+    """Return the cut to raise: see ``first_cuts`` of ``Survey``."""
+    cut = max(bonus / offset, (row.peak + bonus) / (1.0 + offset))
+    return max(cut, (row.likely_mass + bonus) / (row.likely_count + offset))
+
+
+@_jit
+def _mask_row(source, tables, image, label, cut, mask, scratch):
+    for group in range((tables.peak.shape[2] + GROUP - 1) // GROUP):
+        _mask_group(source, tables, image, label, group, cut, mask, scratch)
+
+
+@_jit
+def _own_mask(source, tables, image, label, rule, row, mask, space):
     """Mark the best mask of a row, by the steps of ``best_cuts`` of a survey."""
-    bonus, offset = rule.bonus, volume + rule.offset
-    cut = max(bonus / offset, (peak + bonus) / (1.0 + offset))
-    cut = max(cut, (likely_mass + bonus) / (likely_count + offset))
+    bonus, offset = rule.bonus, row.volume + rule.offset
     cut, marked, kept = _raised(
-        source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
-    )
+        source, tables, image, label, _first_cut(row, bonus, offset),
+        row.likely_count, row.likely_mass, bonus, offset, mask, space,
+    )  # fmt: skip
     if rule.keep_peak:
-        cut = min(cut, np.nextafter(peak, -np.inf))
+        cut = min(cut, np.nextafter(row.peak, -np.inf))
     low = _round_down(cut, source.values.dtype)
     if kept >= 0 and marked <= low:
         for k in range(kept):
@@ -235,33 +273,20 @@ def _own_mask(
                 mask[space.places[k]] = False
     else:
         mask[:] = False
-        for group in range((tables.peak.shape[2] + GROUP - 1) // GROUP):
-            _mask_group(source, tables, image, label, group, low, mask, space.block)
+        _mask_row(source, tables, image, label, low, mask, space.block)
 
 
 @_jit
 def _own_masks_range(
     source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last, space
 ):
-    classes, blocks = tables.mass.shape[1:]
+    classes = tables.mass.shape[1]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
-        peak, volume, likely_count, likely_mass = 0.0, 0.0, 0.0, 0.0
-        for group in range((blocks + GROUP - 1) // GROUP):
-            mass, count, mass_above, sound_here = _survey_group(
-                source, half, limit, patterns, image, label, group, space.block
-            )
-            volume += mass
-            likely_count += count
-            likely_mass += mass_above
-            sound[image, label] &= sound_here
-        for block in range(blocks):
-            peak = max(peak, np.float64(tables.peak[image, label, block]))
-        if sound[image, label] and peak > pruning_prob:
-            _own_mask(
-                source, tables, image, label, rule, peak, volume, likely_count, likely_mass,
-                out[image, label], space,
-            )  # fmt: skip
+        row = _survey_row(source, half, limit, patterns, tables, image, label, space.block)
+        sound[image, label] = row.sound
+        if row.sound and row.peak > pruning_prob:
+            _own_mask(source, tables, image, label, rule, row, out[image, label], space)
 
 
 @_kernel
@@ -271,8 +296,7 @@ def own_masks(
     """Survey, cut and mask class by class, while its values are in a nearby cache.
 
     A unit is a class of an image; one whose peak does not exceed ``pruning_prob`` has no mask.
-    ``patterns`` is the memory of ``tables`` as the survey writes it; ``out`` arrives all False,
-    ``sound`` all True.
+    ``patterns`` is the memory of ``tables`` as the survey writes it; ``out`` arrives all False.
     """
     space = _new_space(source.values.dtype, KEPT)
     _own_masks_range(

@@ -8,6 +8,9 @@ from rankseg._backends._records import DUST
 from rankseg._backends.numba_compile import _jit, _kernel
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
 
+NEGLIGIBLE = 1e-12
+"""Relative error of an integral that taking blocks for ones of equal values may cause."""
+
 
 @_jit
 def _add_powers(row, degree, values, terms, sums):
@@ -68,41 +71,52 @@ def _add_equal(count, mean, degree, sums):
 
 
 @_jit
+def _split_group(
+    source, tables, image, label, group, low, high, degree, spread, counts, sums,
+    scratch, values, terms,
+):  # fmt: skip
+    """Add to ``counts`` and ``sums`` what one group holds; see :func:`split`."""
+    blocks = tables.mass.shape[2]
+    for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
+        pixel = block * BLOCK
+        stop = min(source.pixels, pixel + BLOCK)
+        smallest = tables.low[image, label, block]
+        largest = tables.peak[image, label, block]
+        is_above = smallest > high
+        if is_above | (largest <= low):
+            side = 0 if is_above else 1
+            counts[0] += stop - pixel if is_above else 0
+            mean = tables.mass[image, label, block] / (stop - pixel)
+            # No values in [smallest, largest] of this mean have a larger variance.
+            if (largest - mean) * (mean - smallest) <= spread:
+                _add_equal(stop - pixel, mean, degree, sums[side])
+                continue
+            row = _row(source, image, label, pixel, stop, scratch)
+            _add_powers(row, degree, values, terms, sums[side])
+        else:
+            row = _row(source, image, label, pixel, stop, scratch)
+            above, between = _add_powers_apart(
+                row, low, high, degree, values, terms, sums[0], sums[1]
+            )
+            counts[0] += above
+            counts[1] += between
+
+
+@_jit
 def _split_range(source, tables, low, high, degrees, spreads, counts, sums, first, last, space):
     scratch, values, terms = space
-    classes, blocks = tables.mass.shape[1:]
+    classes = tables.mass.shape[1]
     groups = counts.shape[3]
     for unit in range(first, last):
         image, label = divmod(unit // groups, classes)
         group = unit % groups
-        degree = degrees[image, label]
-        if degree == 0:
-            continue
-        least, most = low[image, label], high[image, label]
-        number, here = counts[image, label, :, group], sums[image, label, :, group]
-        for block in range(group * GROUP, min(blocks, (group + 1) * GROUP)):
-            pixel = block * BLOCK
-            stop = min(source.pixels, pixel + BLOCK)
-            smallest = tables.low[image, label, block]
-            largest = tables.peak[image, label, block]
-            is_above = smallest > most
-            if is_above | (largest <= least):
-                side = 0 if is_above else 1
-                number[0] += stop - pixel if is_above else 0
-                mean = tables.mass[image, label, block] / (stop - pixel)
-                # No values in [smallest, largest] of this mean have a larger variance.
-                if (largest - mean) * (mean - smallest) <= spreads[image, label]:
-                    _add_equal(stop - pixel, mean, degree, here[side])
-                    continue
-                row = _row(source, image, label, pixel, stop, scratch)
-                _add_powers(row, degree, values, terms, here[side])
-            else:
-                row = _row(source, image, label, pixel, stop, scratch)
-                above, between = _add_powers_apart(
-                    row, least, most, degree, values, terms, here[0], here[1]
-                )
-                number[0] += above
-                number[1] += between
+        if degrees[image, label] > 0:
+            _split_group(
+                source, tables, image, label, group, low[image, label], high[image, label],
+                degrees[image, label], spreads[image, label],
+                counts[image, label, :, group], sums[image, label, :, group],
+                scratch, values, terms,
+            )  # fmt: skip
 
 
 @_kernel
@@ -135,29 +149,29 @@ def _leave_out(value, label, part, amount, per_count):
 
 
 @_jit
-def _take_in(value, label, part, amount, integrals):
+def _take_in(value, label, part, amount, steps):
     """Move one pixel from outside into the mask; return the score of the new mask."""
     missing = 1 - value
-    gained = integrals.per_mass * value - integrals.per_count
+    gained = steps.per_mass * value - steps.per_count
     total = 0.0
     for k in range(label.size):
         hit = label[k] / (missing + value * label[k])
-        part[k] *= hit if integrals.outside else label[k]
-        amount[k] += integrals.per_hit * value * hit + gained
+        part[k] *= hit if steps.outside else label[k]
+        amount[k] += steps.per_hit * value * hit + gained
         total += part[k] * amount[k]
     return total
 
 
 @_jit
-def _scan_row(values, label, part, amount, integrals):
+def _scan_row(values, label, part, amount, steps):
     """Return how many of its largest values the best mask of a row takes, all of them in order."""
     for i in range(values.size):
-        _leave_out(min(values[i], 1.0), label, part, amount, integrals.per_count)
+        _leave_out(min(values[i], 1.0), label, part, amount, steps.per_count)
     best, taken = 0.0, 0
     for k in range(label.size):
         best += part[k] * amount[k]
     for i in range(values.size):
-        score = _take_in(min(values[i], 1.0), label, part, amount, integrals)
+        score = _take_in(min(values[i], 1.0), label, part, amount, steps)
         # Within a run of equal values there is no cut.
         is_cut = i + 1 == values.size or values[i + 1] < values[i]
         if score > best and is_cut:
@@ -173,4 +187,4 @@ def scan(values, extra, integrals, taken, first, last):
         part = integrals.part[row, :used].copy()
         amount = integrals.amount[row, :used].copy()
         label = integrals.label[row, :used]
-        taken[row] = _scan_row(values[row, : extra[row]], label, part, amount, integrals)
+        taken[row] = _scan_row(values[row, : extra[row]], label, part, amount, integrals.steps)

@@ -261,15 +261,20 @@ def split(
 def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
     taken = torch.arange(values.shape[1] + 1, device=values.device)
     ranked = torch.nn.functional.pad(values.clamp(max=1), (1, 0))
-    gained = integrals.per_mass * ranked.cumsum(1) - integrals.per_count * taken
+    gained = integrals.steps.per_mass * ranked.cumsum(1) - integrals.steps.per_count * taken
     score = torch.zeros_like(ranked)
     for k in range(integrals.label.shape[1]):
         label, part, amount = (term[:, k : k + 1] for term in integrals[:3])
         left = 1 - ranked + ranked * label
         hits = (ranked * label / left).cumsum(1)
-        step = (label / left if integrals.outside else label).expand_as(left).clone()
+        step = (label / left if integrals.steps.outside else label).expand_as(left).clone()
         step[:, :1] = part * left.cumprod(1)[:, -1:]
-        amount = amount - integrals.per_count * hits[:, -1:] + integrals.per_hit * hits + gained
+        amount = (
+            amount
+            - integrals.steps.per_count * hits[:, -1:]
+            + integrals.steps.per_hit * hits
+            + gained
+        )
         score = score + step.cumprod(1) * amount
     ends = torch.nn.functional.pad(values[:, 1:] < values[:, :-1], (1, 1), value=True)
     ends = ends | (taken == extra.unsqueeze(1))

@@ -15,7 +15,7 @@ from rankseg._settings import Settings
 from rankseg._solvers.ba import ba_masks
 from rankseg._solvers.baselines import argmax_labels, argmax_masks, threshold_masks
 from rankseg._solvers.joint import joint_labels
-from rankseg._solvers.rma import masks_at_once, own_masks, shared_labels, take_rows_at_once
+from rankseg._solvers.rma import masks_at_once, own_masks, shared_labels
 
 Solve = Callable[[ModuleType, Any, Survey, Settings], Tensor]
 
@@ -56,10 +56,11 @@ def solve(problem: Problem) -> Any:
     maps = backend.open_maps(problem.probs, problem.valid, settings.from_logits)
     solver, mode = settings.solver, settings.output_mode
     decide = BINARY[solver] if problem.binary else SOLVERS[solver, mode]
-    if decide is own_masks and take_rows_at_once(backend, maps, settings):
-        decision, fault = masks_at_once(backend, maps, settings)
+    at_once = masks_at_once(backend, maps, settings) if decide is own_masks else None
+    if at_once is not None:
+        masks, fault = at_once
         problem.check_values(fault)
-        return problem.restore(decision)
+        return problem.restore(masks)
     survey = backend.survey(maps)
     check_first = backend.FAULT_IS_KNOWN or _looks_at_numbers(settings)
     if check_first:

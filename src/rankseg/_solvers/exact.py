@@ -14,7 +14,11 @@ from rankseg._backends._records import DUST, POWERS, Integrals, Survey
 from rankseg._expectation import (
     FAINT,
     MANY,
+    MARGIN,
+    NEAR,
     RATIOS,
+    ROUNDING,
+    UNKNOWN,
     Nodes,
     Ratio,
     count_nodes,
@@ -31,15 +35,6 @@ from rankseg._solvers._cuts import fraction_cuts
 
 SCANNED_AT_ONCE = 1 << 18
 """Most values of several rows in one array: 2 MiB, unless a single row has more."""
-
-MARGIN = 1.2
-"""By how much brackets are wider than expected: a second try costs more than a few more pixels."""
-
-NEAR, UNKNOWN = 1e-3, 1 / 32
-"""A cut this near 1/2 tells nothing about the values in between: then brackets are so wide."""
-
-ROUNDING = 1e-15
-"""By how much more than a value, relatively, a bound has to fall short of it."""
 
 
 def exact_cuts(
@@ -210,17 +205,8 @@ class _Search:
         part, amount = integrand(
             self.ratio, self.smooth, nodes, count, above[:, 0], inside, outside
         )
-        dice, less_one = self.ratio.dice, float(self.smooth > 0)
-        return Integrals(
-            label=exp(-nodes.u),
-            part=part,
-            amount=amount,
-            nodes=needed.long(),
-            per_hit=2.0 if dice else less_one,
-            per_mass=0.0 if dice else 1.0,
-            per_count=less_one,
-            outside=not dice,
-        )
+        steps = self.ratio.steps(self.smooth)
+        return Integrals(exp(-nodes.u), part, amount, needed.long(), steps)
 
     def _chunks(self, between: Tensor, needed: Tensor) -> Iterator[tuple[Tensor, int, int]]:
         """List rows to scan together, with the most values and nodes that any of them has."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._records import Survey
+from rankseg._expectation import RATIOS
 from rankseg._objectives import OBJECTIVES, Objective
 from rankseg._settings import Settings
 from rankseg._solvers._correlated import Correlated
@@ -25,23 +26,23 @@ def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings
     return masks
 
 
-def take_rows_at_once(backend: ModuleType, maps: Any, settings: Settings) -> bool:
-    """Return whether `masks_at_once` finds the same masks sooner.
+def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, bool] | None:
+    """Return what `own_masks` would, and whether some value is no probability, where it is sooner.
 
-    Where an objective is linear-fractional, all that the mask of a class needs is known after one
-    look at it, and where a backend takes class after class it is still in a nearby cache then.
+    All that the mask of a class needs is known after few looks at it, and where a backend takes
+    class after class it is still in a nearby cache then. None where it is not to be had so.
     """
+    if settings.correlation > 0 or not backend.takes_rows_at_once(maps):
+        return None
     objective = OBJECTIVES[settings.metric](settings.smooth)
-    independent = settings.correlation == 0 and settings.solver != "exact"
-    return independent and objective.fraction is not None and backend.takes_rows_at_once(maps)
-
-
-def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, bool]:
-    """Return the masks that `own_masks` returns, and whether some value is no probability."""
-    fraction = OBJECTIVES[settings.metric](settings.smooth).fraction
-    assert fraction is not None
-    masks, fault = backend.own_masks(maps, settings.pruning_prob, *fraction, settings.smooth == 0)
-    return masks, fault
+    found: tuple[Tensor, bool] | None = None
+    if settings.solver == "exact":
+        ratio, smooth = RATIOS[settings.metric], settings.smooth
+        found = backend.exact_masks(maps, settings.pruning_prob, ratio, smooth, *objective.endless)
+    elif objective.fraction is not None:
+        keep_peak = settings.smooth == 0
+        found = backend.own_masks(maps, settings.pruning_prob, *objective.fraction, keep_peak)
+    return found
 
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:

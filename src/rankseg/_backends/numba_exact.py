@@ -1,0 +1,269 @@
+"""Numba kernels of the CPU backend that find exact masks row by row.
+
+What ``_solvers.exact`` does for all rows in steps is done here for one row after the other, by the
+formulas of ``_expectation``, while what was read is in a nearby cache: for small maps, the steps
+take far longer than the work.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from rankseg._backends._records import DUST, POWERS, Steps
+from rankseg._backends.numba_compile import _jit, _jit_as_written, _kernel
+from rankseg._backends.numba_cuts import (
+    KEPT,
+    _collect,
+    _first_cut,
+    _mask_row,
+    _new_space,
+    _raised,
+    _round_down,
+    _survey_row,
+)
+from rankseg._backends.numba_kernels import BLOCK, GROUP
+from rankseg._backends.numba_moments import NEGLIGIBLE, _scan_row, _split_group
+from rankseg._expectation import (
+    END,
+    FAINT,
+    FIRST,
+    MANY,
+    MARGIN,
+    NEAR,
+    ROUNDING,
+    STEP,
+    SUFFICIENT,
+    UNKNOWN,
+)
+
+NODES = 256
+"""More than any integral needs, of as many pixels as there may be."""
+
+
+class Metric(NamedTuple):
+    """What is maximised: Dice or IoU, with its ``smooth``.
+
+    ``bonus`` and ``offset`` are those of its RMA objective, for endless masks and no volume;
+    ``steps`` is what one more pixel does to its integrals.
+    """
+
+    dice: bool
+    smooth: float
+    bonus: float
+    offset: float
+    steps: Steps
+
+
+class Room(NamedTuple):
+    """What a thread needs for a row besides ``Space``."""
+
+    counts: np.ndarray  # (2,): of the values above, and of those between
+    sums: np.ndarray  # (2, POWERS): of those above, and of those below
+    values: np.ndarray
+    terms: np.ndarray
+    ranked: np.ndarray
+    label: np.ndarray
+    part: np.ndarray
+    amount: np.ndarray
+
+
+@_jit
+def _half_width(cut, likely_count, likely_mass, volume, metric):
+    """Guess how far from RMA's cut the bracket ends; see ``_Search`` of ``_solvers.exact``."""
+    distance = 0.5 - cut
+    if not distance > NEAR:
+        return UNKNOWN
+    lost = cut * (likely_count + volume + metric.offset) - likely_mass - metric.bonus
+    density = max(2.0 * lost / distance**2, 1.0)
+    return MARGIN * math.sqrt(4.0 * cut / density)
+
+
+@_jit
+def _may_be_best(count, mass, volume, deficit, metric):
+    """Compare the bound of a mask with a value, given as what it lacks to 1."""
+    gain = 2.0 * mass if metric.dice else mass
+    rest = volume if metric.dice else volume - mass
+    size = count + max(rest - 1.0, 0.0)
+    whole = size + metric.smooth
+    return gain - size + deficit * whole >= -ROUNDING * whole
+
+
+@_jit
+def _split_row(source, tables, image, label, low, high, degree, spread, room, scratch):
+    room.counts[:] = 0
+    room.sums[:] = 0.0
+    for group in range((tables.mass.shape[2] + GROUP - 1) // GROUP):
+        _split_group(
+            source, tables, image, label, group, low, high, degree, spread,
+            room.counts, room.sums, scratch, room.values, room.terms,
+        )  # fmt: skip
+
+
+@_jit
+def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
+    """Enclose the best mask between two cuts; leave in ``room`` what they hold."""
+    value = 2.0 * cut if metric.dice else cut / (1.0 - cut)
+    width = min(_half_width(cut, row.likely_count, row.likely_mass, row.volume, metric), cut / 2.0)
+    width = max(width, DUST)
+    low, high = max(cut - width, 0.0), cut + width
+    rate = row.volume + metric.smooth
+    degree = POWERS
+    if rate < MANY:  # all but the faint are sorted
+        low, high = min(low, FAINT), np.inf
+    else:
+        degree = 1
+        for limit in SUFFICIENT:
+            degree += rate < limit
+    empty = math.exp(-row.volume) + 2.0 * metric.smooth / row.volume
+    if 0.0 < metric.smooth < 1.0 and empty >= value:
+        high = np.inf
+    spread = NEGLIGIBLE * rate**2 / source.pixels
+    dtype = source.values.dtype
+    while True:
+        if high >= row.peak:
+            high = np.inf
+        lowest, highest = _round_down(low, dtype), _round_down(high, dtype)
+        _split_row(source, tables, image, label, lowest, highest, degree, spread, room, scratch)
+        count, between = room.counts
+        below, above = row.volume - room.sums[1, 0], room.sums[0, 0]
+        down = low > 0.0 and _may_be_best(count + between, below, row.volume, 1.0 - value, metric)
+        up = high < np.inf and _may_be_best(count, above, row.volume, 1.0 - value, metric)
+        if not (down or up):
+            return low, high, degree
+        if down:
+            low = max(2.0 * low - cut, 0.0)
+        if up:
+            high = 2.0 * high - cut
+
+
+@_jit
+def _count_nodes(rate, count, rest):
+    end = END / max(count, 1.0)
+    if rest > 2.0 * END:
+        end = min(end, -math.log1p(-END / rest))
+    return math.ceil((math.log(end * rate) - FIRST) / STEP) + 1
+
+
+@_jit_as_written
+def _place_integrals(volume, degree, metric, room):
+    """Write the integrals of the smallest mask of the bracket; return how many nodes they have."""
+    count, between = float(room.counts[0]), float(room.counts[1])
+    above, below = room.sums[0], room.sums[1]
+    smooth = metric.smooth
+    mass = above[0]
+    rate = count + between + volume + smooth + 1.0
+    nodes = _count_nodes(rate, count + smooth, volume if metric.dice else volume - mass)
+    for k in range(nodes):
+        x = FIRST + STEP * k
+        falling = math.exp(-x)
+        u = math.exp(x - falling) / rate
+        s, rising = -math.expm1(-u), 1.0
+        log_inside, log_outside, hits_inside, hits_outside = 0.0, 0.0, 0.0, 0.0
+        for j in range(degree):
+            hits_inside += above[j] * rising
+            hits_outside += below[j] * rising
+            rising *= s
+            log_inside -= above[j] * rising / (j + 1)
+            log_outside -= below[j] * rising / (j + 1)
+        label = math.exp(-u)
+        hits_inside *= label
+        hits_outside *= label
+        log = log_inside + log_outside if metric.dice else log_outside
+        amount = 2.0 * hits_inside if metric.dice else mass
+        if smooth > 0.0:
+            rest = hits_inside + hits_outside if metric.dice else hits_outside
+            amount -= rest + count
+        room.label[k] = label
+        room.part[k] = STEP * u * (1.0 + falling) * math.exp(log - (count + smooth) * u)
+        room.amount[k] = amount
+    return nodes
+
+
+@_jit
+def _rank(values, ranked):
+    """Write values from the largest to the smallest, by Shell's sort: they are few."""
+    for i in range(values.size):
+        ranked[i] = values[i]
+    gap = 1
+    while 3 * gap < values.size:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, values.size):
+            value, k = ranked[i], i
+            while k >= gap and ranked[k - gap] < value:
+                ranked[k] = ranked[k - gap]
+                k -= gap
+            ranked[k] = value
+        gap //= 3
+
+
+@_jit
+def _exact_cut(source, tables, image, label, cut, row, metric, no_mask, space, room):
+    """Return the cut of the best mask, given RMA's; NaN if more are in question than are kept."""
+    low, high, degree = _bracket(source, tables, image, label, cut, row, metric, room, space.block)
+    between = room.counts[1]
+    if between > space.kept.size:
+        return np.nan
+    dtype = source.values.dtype
+    lowest, highest = _round_down(low, dtype), _round_down(high, dtype)
+    size, spilled, _ = _collect(source, tables, image, label, lowest, highest, no_mask, space)
+    if spilled > 0:
+        return np.nan
+    nodes = _place_integrals(row.volume, degree, metric, room)
+    _rank(space.kept[:size], room.ranked)
+    taken = _scan_row(
+        room.ranked[:size], room.label[:nodes], room.part[:nodes], room.amount[:nodes],
+        metric.steps,
+    )  # fmt: skip
+    return room.ranked[taken] if taken < size else low
+
+
+@_jit
+def _exact_masks_range(
+    source, half, limit, metric, pruning_prob, patterns, tables, sound, known, out, first, last,
+    no_mask, space, room,
+):  # fmt: skip
+    classes = tables.mass.shape[1]
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        row = _survey_row(source, half, limit, patterns, tables, image, label, space.block)
+        sound[image, label] = row.sound
+        if not (row.sound and row.peak > pruning_prob):
+            continue
+        bonus, offset = metric.bonus, row.volume + metric.offset
+        cut, _, _ = _raised(
+            source, tables, image, label, _first_cut(row, bonus, offset),
+            row.likely_count, row.likely_mass, bonus, offset, no_mask, space,
+        )  # fmt: skip
+        cut = _exact_cut(source, tables, image, label, cut, row, metric, no_mask, space, room)
+        known[image, label] = cut == cut
+        low = _round_down(cut, source.values.dtype)
+        _mask_row(source, tables, image, label, low, out[image, label], space.block)
+
+
+@_kernel
+def exact_masks(
+    source, half, limit, metric, pruning_prob, patterns, tables, sound, known, out, first, last
+):
+    """Survey, cut and mask class by class, exactly.
+
+    As ``own_masks``; ``known`` arrives all True, and is False where too many masks are in question.
+    """
+    space = _new_space(source.values.dtype, KEPT)
+    room = Room(
+        counts=np.empty(2, np.int64),
+        sums=np.empty((2, POWERS)),
+        values=np.empty(BLOCK),
+        terms=np.empty(BLOCK),
+        ranked=np.empty(KEPT),
+        label=np.empty(NODES),
+        part=np.empty(NODES),
+        amount=np.empty(NODES),
+    )
+    _exact_masks_range(
+        source, half, limit, metric, pruning_prob, patterns, tables, sound, known, out,
+        first, last, np.empty(0, np.bool_), space, room,
+    )  # fmt: skip
