@@ -30,6 +30,9 @@ from rankseg._expectation import Ratio
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
 
+COMPILES = True
+"""Numba is there: also functions of a solver may be compiled by it."""
+
 CONTENT = {
     None: numba_exponential.PROBABILITIES,
     "softmax": numba_exponential.SOFTMAX,

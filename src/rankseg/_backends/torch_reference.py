@@ -32,6 +32,7 @@ from rankseg._backends._records import (
 from rankseg._loop import while_rising
 
 FAULT_IS_KNOWN = False
+COMPILES = False
 """The survey's fault is on the device: looking at it is waiting for it."""
 
 SLAB = 1 << 20

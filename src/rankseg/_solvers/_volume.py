@@ -16,6 +16,9 @@ from torch import Tensor
 
 from rankseg._refined_normal import refined_normal_cdf
 
+HEAVY = 16
+"""A pixel with more than 1/16 of the variance is taken by itself; there are fewer than 16."""
+
 CERTAIN = 1e-12
 """Variance below which a volume is its mean, an integer: the normal is a step to float64."""
 

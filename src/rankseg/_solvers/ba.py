@@ -32,10 +32,7 @@ from rankseg._settings import Settings
 from rankseg._solvers._cuts import stopping_cuts
 from rankseg._solvers._interpolation import chebyshev_nodes, interpolation, nodes_needed
 from rankseg._solvers._reciprocals import count_blocks
-from rankseg._solvers._volume import Volume
-
-HEAVY = 16
-"""A pixel with more than 1/16 of the variance is taken by itself; there are fewer than 16."""
+from rankseg._solvers._volume import HEAVY, Volume
 
 BLIND_BELOW = 0.2
 """BA+TRNA takes BA where one over the standard deviation is below this, as published."""
@@ -56,7 +53,11 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
     cuts = torch.full_like(survey.peak, torch.inf)
     for row, values, low, volume in _classes(backend, maps, survey, settings):
         terms = TERMS[settings.solver](values.clamp(max=1), volume)
-        cuts[row] = _best_cut(values, low, gains(terms, volume, settings.smooth))
+        if backend.COMPILES:
+            truncated = isinstance(terms, Truncated)
+            cuts[row] = _compiled_cut(values, low, volume, settings, truncated)
+        else:
+            cuts[row] = _best_cut(values, low, gains(terms, volume, settings.smooth))
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
 
@@ -97,6 +98,19 @@ def _best_cut(values: Tensor, low: Tensor, scored: Iterator[tuple[slice, Tensor]
         cut = torch.where(top > best, following[ranks].take(index), cut)
         best = torch.maximum(top, best)
     return cut
+
+
+def _compiled_cut(
+    values: Tensor, low: Tensor, volume: Volume, settings: Settings, truncated: bool
+) -> float:
+    """Return what `_best_cut` does, by compiled functions."""
+    from rankseg._solvers import _numba_ba as compiled
+
+    moments = compiled.Moments(volume.mean, volume.variance, volume.third, volume.size)
+    refined_cut: Callable[..., float] = compiled.refined_cut
+    return refined_cut(
+        values.numpy(), low.item(), moments, settings.eps, settings.smooth, truncated
+    )
 
 
 class Terms(Protocol):
@@ -201,7 +215,6 @@ def gains(terms: Terms, volume: Volume, smooth: float) -> Iterator[tuple[slice, 
     """
     integers = volume.integers
     distributions = terms.distributions
-    lost = volume.probabilities * torch.full_like(integers, smooth) / (integers + smooth)
     taken = torch.zeros_like(distributions[:, :1])
     rows, first = len(distributions), volume.range[0]
     for block in count_blocks(len(terms.values), rows, first, volume.device):
@@ -209,5 +222,6 @@ def gains(terms: Terms, volume: Volume, smooth: float) -> Iterator[tuple[slice, 
         taken = taken[:, -1:] + terms.shares(ranks).cumsum(1)
         gain = 2 * (taken * block.moments(distributions, integers + (smooth + 1))).sum(0)
         if smooth > 0:
+            lost = volume.probabilities * smooth / (integers + smooth)
             gain = gain - block.counts * block.moments(lost, integers + smooth)[0]
         yield ranks, gain
