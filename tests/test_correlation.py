@@ -12,10 +12,14 @@ import exact_oracles
 import maps
 import oracles
 from rankseg import RankSEG
+from rankseg._backends import numba_cpu
 from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
+from rankseg._objectives import OBJECTIVES
+from rankseg._settings import Settings
 from rankseg._solvers import _profile_cuts, rma
 from rankseg._solvers._correlated import Correlated
+from rankseg._solvers._cuts import optimal_cuts
 
 NEAR = 1e-6
 """How much of the objective may be lost to the straight lines between bins."""
@@ -151,6 +155,22 @@ def test_labels_never_score_less_than_the_published_ones(metric, solver, policy,
             assert new >= old - NEAR
             won += new > old + NEAR
     assert won > 9
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_published_cuts_are_those_of_independent_labels(metric):
+    """Also of a class that has nothing above the first bin of its profile."""
+    probs = torch.from_numpy(maps.softmax(2, 4, 60, 50))
+    probs[:, 3] = 1e-8 * probs[:, 3]
+    settings = Settings(metric=metric, correlation=0.5, pruning_prob=0.0)
+    opened = numba_cpu.open_maps(probs, None)
+    survey = numba_cpu.survey(opened)
+    kept = rma.kept_classes(survey, settings)
+    cuts = rma.model_of(numba_cpu, opened, survey, settings, kept).published
+    exact = optimal_cuts(numba_cpu, opened, survey, OBJECTIVES[metric](0.0), kept)
+    masks, others = (probs > some[..., None, None] for some in (cuts, exact))
+    assert torch.equal(masks, others)
+    assert others[:, 3].any()
 
 
 def test_images_whose_own_labels_score_less_get_the_published_ones(backend, monkeypatch):

@@ -103,25 +103,38 @@ def _split_row(source, tables, image, label, low, high, degree, spread, room, sc
 
 
 @_jit
-def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
-    """Enclose the best mask between two cuts; leave in ``room`` what they hold."""
+def _first_bracket(cut, row, metric):
+    """Guess between which two cuts the best mask lies."""
     value = 2.0 * cut if metric.dice else cut / (1.0 - cut)
-    width = min(_half_width(cut, row.likely_count, row.likely_mass, row.volume, metric), cut / 2.0)
-    width = max(width, DUST)
+    width = _half_width(cut, row.likely_count, row.likely_mass, row.volume, metric)
+    width = max(min(width, cut / 2.0), DUST)
     low, high = max(cut - width, 0.0), cut + width
-    rate = row.volume + metric.smooth
-    degree = POWERS
-    if rate < MANY:  # all but the faint are sorted
-        low, high = min(low, FAINT), np.inf
-    else:
-        degree = 1
-        for limit in SUFFICIENT:
-            degree += rate < limit
+    if row.volume + metric.smooth < MANY:  # all but the faint are sorted
+        return min(low, FAINT), np.inf
     empty = math.exp(-row.volume) + 2.0 * metric.smooth / row.volume
     if 0.0 < metric.smooth < 1.0 and empty >= value:
-        high = np.inf
-    spread = NEGLIGIBLE * rate**2 / source.pixels
+        return low, np.inf
+    return low, high
+
+
+@_jit
+def _powers_needed(rate):
+    if rate < MANY:
+        return POWERS
+    degree = 1
+    for limit in SUFFICIENT:
+        degree += rate < limit
+    return degree
+
+
+@_jit
+def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
+    """Enclose the best mask between two cuts; leave in ``room`` what they hold."""
+    deficit = 1.0 - (2.0 * cut if metric.dice else cut / (1.0 - cut))
+    rate = row.volume + metric.smooth
+    degree, spread = _powers_needed(rate), NEGLIGIBLE * rate**2 / source.pixels
     dtype = source.values.dtype
+    low, high = _first_bracket(cut, row, metric)
     while True:
         if high >= row.peak:
             high = np.inf
@@ -129,8 +142,8 @@ def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
         _split_row(source, tables, image, label, lowest, highest, degree, spread, room, scratch)
         count, between = room.counts
         below, above = row.volume - room.sums[1, 0], room.sums[0, 0]
-        down = low > 0.0 and _may_be_best(count + between, below, row.volume, 1.0 - value, metric)
-        up = high < np.inf and _may_be_best(count, above, row.volume, 1.0 - value, metric)
+        down = low > 0.0 and _may_be_best(count + between, below, row.volume, deficit, metric)
+        up = high < np.inf and _may_be_best(count, above, row.volume, deficit, metric)
         if not (down or up):
             return low, high, degree
         if down:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg._backends._bins import BINS
+from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._records import GainCurves, Survey, write_lines
 from rankseg._objectives import Objective
 from rankseg._quiet import product
@@ -100,7 +100,7 @@ class Correlated:
         (cuts, masks), *others = [_joined(terms) for terms in zip(*found, strict=True)]
         best = torch.zeros_like(survey.mass).index_put(rows.unbind(1), cuts)
         for _, held in others:
-            published = _cuts_of_fractions(objective, survey, rows, held)
+            published = _cuts_of_fractions(backend, maps, survey, objective, rows, held)
         average = average.over(torch.cat([each.average.whole for each in searches]))
         return cls(backend, maps, survey, rows, average, best, masks, published, part)
 
@@ -186,7 +186,8 @@ class _Search:
     def ends(self) -> tuple[Tensor, Tensor]:
         """Return between which values the cuts of every row lie, by all objectives."""
         shape = self.objectives, len(self.average.whole)
-        return self.bracket.low.view(shape).amin(0), self.bracket.high.view(shape).amax(0)
+        low, high = self.bracket.low.view(shape).amin(0), self.bracket.high.view(shape).amax(0)
+        return low.where(low > bin_edges(low.device)[1], 0.0), high  # the first bin was not seen
 
     def best_cuts(self, part: Unsettled) -> list[tuple[Tensor, Tensor]]:
         """Return for each objective the best cuts, and the states of the masks above them.
@@ -281,14 +282,26 @@ def _joined(terms: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat(first), torch.cat(second)
 
 
-def _cuts_of_fractions(objective: Objective, survey: Survey, rows: Tensor, masks: Tensor) -> Tensor:
+def _cuts_of_fractions(
+    backend: ModuleType,
+    maps: Any,
+    survey: Survey,
+    objective: Objective,
+    rows: Tensor,
+    masks: Tensor,
+) -> Tensor:
     """Return the cuts of the best masks of independent labels, from the states of these.
 
-    ``(batch, classes)``: the fraction of such a mask is its cut.
+    ``(batch, classes)``: the fraction of such a mask is its cut. What is in the first bin no mask
+    held that was looked at: there the fraction is raised further.
     """
+    bonus = torch.full_like(survey.mass, objective.endless[0])
+    offset = survey.mass + objective.endless[1]
     row = rows.unbind(1)
-    volume = survey.mass[row]
-    count, mass = masks[:, 0], masks[:, 1]
-    fraction = (mass + objective.bonus(count, volume)) / (count + objective.offset(volume))
-    cuts = torch.full_like(survey.mass, torch.inf).index_put(row, fraction)
+    reached = (masks[:, 1] + bonus[row]) / (masks[:, 0] + offset[row])
+    cuts = torch.full_like(survey.mass, torch.inf).index_put(row, reached)
+    unseen = cuts <= bin_edges(cuts.device)[1]
+    if bool(unseen.any()):
+        cuts = cuts.maximum(survey.first_cuts(bonus, offset))
+        cuts = backend.raise_cuts(maps, survey, cuts, unseen, bonus, offset)
     return survey.below_peak(cuts) if objective.smooth == 0 else cuts
