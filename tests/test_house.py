@@ -52,7 +52,8 @@ LAYERS = [
     {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
     | {"rankseg._solvers._reciprocals"},
     {"rankseg._solvers.exact", "rankseg._solvers._average", "rankseg._solvers._numba_ba"},
-    {"rankseg._solvers._exact_average", "rankseg._solvers._exact_gains"},
+    {"rankseg._solvers._exact_average", "rankseg._solvers._exact_gains"}
+    | {"rankseg._solvers._numba_profile_cuts"},
     {"rankseg._solvers._correlated"},
     {"rankseg._solvers._models"},
     {"rankseg._solvers.rma", "rankseg._solvers.ba"},

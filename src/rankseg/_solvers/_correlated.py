@@ -151,7 +151,6 @@ class _Search:
     survey: Survey
     rows: Tensor
     average: Average
-    score: search.Score
     objectives: int
     bracket: search.Bracket
 
@@ -168,20 +167,24 @@ class _Search:
         both: bool,
     ) -> _Search:
         """Start a search from the profiles of the rows, and what was ``first`` in their bins."""
-        curves = average.factor.curves
-        above = search.above_cells(profile, curves)
-        average = average.over(above[:, 0] + product(first, curves.lines[0]))
-        scores = [average.score, average.independent_score][: 1 + both]
-        return cls(
-            backend,
-            maps,
-            survey,
-            rows.repeat(len(scores), 1),
-            average,
-            search.one_after_the_other(scores),
-            len(scores),
-            search.best_bracket(profile, above, curves, scores),
-        )
+        number = 1 + both
+        if backend.COMPILES and type(average) is Average:
+            from rankseg._solvers import _numba_profile_cuts as compiled
+
+            average, bracket = compiled.best_brackets(average, profile, first, number)
+        else:
+            curves = average.factor.curves
+            above = search.above_cells(profile, curves)
+            average = average.over(above[:, 0] + product(first, curves.lines[0]))
+            scores = [average.score, average.independent_score][:number]
+            bracket = search.best_bracket(profile, above, curves, scores)
+        return cls(backend, maps, survey, rows.repeat(number, 1), average, number, bracket)
+
+    @property
+    def score(self) -> search.Score:
+        """The objectives, of rows that come once for each."""
+        scores = [self.average.score, self.average.independent_score]
+        return search.one_after_the_other(scores[: self.objectives])
 
     def ends(self) -> tuple[Tensor, Tensor]:
         """Return between which values the cuts of every row lie, by all objectives."""
@@ -211,6 +214,10 @@ class _Search:
         curves, score = self.average.factor.curves, self.score
         if width <= search.CROWD or torch.compiler.is_compiling():
             values = self._between(bracket, bracket.low, part, width)
+            if self.backend.COMPILES and type(self.average) is Average:
+                from rankseg._solvers import _numba_profile_cuts as compiled
+
+                return compiled.best_among(self.average, bracket, values)
             return search.best_among(bracket, values, curves, score)
         crowded = bracket.extra > search.CROWD
         low = torch.where(crowded, bracket.high, bracket.low)
