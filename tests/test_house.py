@@ -262,7 +262,10 @@ def test_backends_offer_the_same_operations():
     operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
     operations |= {"sizes", "moments"}
     operations |= {"split", "scan", "takes_rows_at_once"}
-    for backend, more in ((numba_cpu, {"own_masks", "exact_masks"}), (torch_reference, set())):
+    for backend, more in (
+        (numba_cpu, {"own_masks", "exact_masks", "masks_by_row"}),
+        (torch_reference, set()),
+    ):
         public = {
             name
             for name, value in vars(backend).items()

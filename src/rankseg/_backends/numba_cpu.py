@@ -150,7 +150,7 @@ def own_masks(
     woken only once.
     """
     rule = numba_cuts.Rule(bonus, offset, keep_peak)
-    return _masks_by_row(numba_cuts.own_masks, maps, rule, pruning_prob)
+    return masks_by_row(numba_cuts.own_masks, maps, rule, pruning_prob)
 
 
 def exact_masks(
@@ -163,11 +163,11 @@ def exact_masks(
     """
     metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
     known = np.ones((maps.batch, maps.classes), np.bool_)
-    result = _masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob, known)
+    result = masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob, known)
     return result if known.all() else None
 
 
-def _masks_by_row(
+def masks_by_row(
     kernel: Callable[..., None], maps: Maps, rule: Any, pruning_prob: float, *more: np.ndarray
 ) -> tuple[Tensor, bool]:
     """Return what a kernel that surveys, cuts and masks row by row finds, and if there is a fault.

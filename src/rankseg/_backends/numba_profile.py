@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
-from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_compile import _jit, _jit_inline, _kernel
 from rankseg._backends.numba_cuts import _list_marked, _new_space
 from rankseg._backends.numba_kernels import BLOCK, _bounds, _row
 from rankseg._backends.numba_prefetch import prefetch
@@ -169,37 +169,49 @@ def _list_exchanged(row, cut, labels, label, values, space):
 
 
 @_jit
-def _profile_range(source, tables, images, labels, edges, out, first, last, space):
+def _profile_chunk(source, tables, image, label, chunk, edges, table, space):
+    """Add to a table what one chunk of a row holds."""
     scratch, codes, packed = space
-    blocks = tables.mass.shape[2]
+    for block in range(chunk * CHUNK, min(tables.mass.shape[2], (chunk + 1) * CHUNK)):
+        pixel = block * BLOCK
+        stop = min(source.pixels, pixel + BLOCK)
+        low, peak = tables.low[image, label, block], tables.peak[image, label, block]
+        if peak <= LOWEST:
+            table[0, COUNT] += stop - pixel
+            table[0, MASS] += tables.mass[image, label, block]
+            continue
+        row = _row(source, image, label, pixel, stop, scratch)
+        if row.itemsize == 4:
+            if low <= LOWEST:
+                table[0, MASS] += _sum_of_first_bin(row)
+            if peak > 1.0:
+                table[LAST, MASS] += _sum_above_one(row)
+            for start in range(0, row.size, PIECE):
+                piece = row[start : start + PIECE]
+                _fetch_ahead(piece)
+                _write_codes(piece, codes)
+                _deposit_codes(codes[: piece.size], packed)
+        else:
+            write_bins(row, codes)
+            _deposit(row, codes, table)
+    _unpack(packed, edges, table)
+
+
+@_jit
+def _profile_range(source, tables, images, labels, edges, out, first, last, space):
     chunks = out.shape[0]
     for unit in range(first, last):
         place, chunk = divmod(unit, chunks)
         image, label = images[place], labels[place]
-        table = out[chunk, place]
-        for block in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
-            pixel = block * BLOCK
-            stop = min(source.pixels, pixel + BLOCK)
-            low, peak = tables.low[image, label, block], tables.peak[image, label, block]
-            if peak <= LOWEST:
-                table[0, COUNT] += stop - pixel
-                table[0, MASS] += tables.mass[image, label, block]
-                continue
-            row = _row(source, image, label, pixel, stop, scratch)
-            if row.itemsize == 4:
-                if low <= LOWEST:
-                    table[0, MASS] += _sum_of_first_bin(row)
-                if peak > 1.0:
-                    table[LAST, MASS] += _sum_above_one(row)
-                for start in range(0, row.size, PIECE):
-                    piece = row[start : start + PIECE]
-                    _fetch_ahead(piece)
-                    _write_codes(piece, codes)
-                    _deposit_codes(codes[: piece.size], packed)
-            else:
-                write_bins(row, codes)
-                _deposit(row, codes, table)
-        _unpack(packed, edges, table)
+        _profile_chunk(source, tables, image, label, chunk, edges, out[chunk, place], space)
+
+
+@_jit_inline
+def _new_profile_space(dtype):
+    # Codes right after the spares: what is 4096 bytes from what was just written is read slowly.
+    memory = np.zeros(BINS + 2 * SPARES + BLOCK // 2, np.uint64)
+    packed, codes = memory[: BINS + 2 * SPARES], memory[BINS + 2 * SPARES :].view(np.int32)
+    return np.empty(BLOCK, dtype), codes, packed
 
 
 @_kernel
@@ -209,10 +221,7 @@ def profile(source, tables, images, labels, edges, out, first, last):
     ``images`` and ``labels`` tell the rows, ``out`` has their tables: ``(chunks, rows, BINS, 2)``.
     ``edges`` are the ends of the bins.
     """
-    # Codes right after the spares: what is 4096 bytes from what was just written is read slowly.
-    memory = np.zeros(BINS + 2 * SPARES + BLOCK // 2, np.uint64)
-    packed, codes = memory[: BINS + 2 * SPARES], memory[BINS + 2 * SPARES :].view(np.int32)
-    space = (np.empty(BLOCK, source.values.dtype), codes, packed)
+    space = _new_profile_space(source.values.dtype)
     _profile_range(source, tables, images, labels, edges, out, first, last, space)
 
 

@@ -262,6 +262,21 @@ class _Search:
         return count, mass
 
 
+def correlated_masks(
+    backend: ModuleType, maps: Any, objective: Objective, settings: Settings
+) -> tuple[Tensor, bool] | None:
+    """Return the best mask of every class by itself, and whether some value is no probability.
+
+    None if the backend does not compile, or a bracket is crowded.
+    """
+    if not backend.COMPILES:
+        return None
+    from rankseg._solvers import _numba_profile_cuts as compiled
+
+    average = _average(settings, objective, maps.pixels, torch.device("cpu"))
+    return compiled.own_masks(backend, maps, average, settings.pruning_prob)
+
+
 def _average(
     settings: Settings, objective: Objective, pixels: int, device: torch.device
 ) -> Average:

@@ -6,7 +6,7 @@ Class after class: in torch its steps take far longer than the numbers do.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,16 @@ from torch import Tensor
 
 from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_cuts import (
+    KEPT,
+    _collect,
+    _mask_row,
+    _new_space,
+    _round_down,
+    _survey_row,
+)
+from rankseg._backends.numba_exact import _rank
+from rankseg._backends.numba_profile import CHUNK, _new_profile_space, _profile_chunk
 from rankseg._backends.numba_threads import spread
 from rankseg._objectives import Dice
 from rankseg._solvers._average import Average
@@ -225,6 +235,88 @@ def choose(values, extra, bracket, whole, curves, cuts, states, first, last):
     """Find the best cut of every bracket among its values, largest first. A unit is a bracket."""
     prefix = np.empty(values.shape[1] + 1)
     _choose_range(values, extra, bracket, whole, curves, cuts, states, first, last, prefix)
+
+
+@_jit
+def _own_cut(source, tables, image, label, curves, found, flat, no_mask, space, counting, work):
+    """Return the best cut of a row; NaN if more values are in its bracket than are kept."""
+    table, above, fine, whole, ranked, prefix, state = work
+    table[:] = 0.0
+    for chunk in range(-(-tables.mass.shape[2] // CHUNK)):
+        _profile_chunk(source, tables, image, label, chunk, curves.edges, table, counting)
+    count, mass = table[0]
+    table[0] = 0.0  # no mask is to hold them
+    _sum_cells(table, curves, above)
+    for i in range(whole.size):
+        whole[i] = above[0, i]
+    _add_pixels(0, count, mass, curves, whole)
+    _find_bracket(table, curves, whole, above, fine, False, 0, 0, found)
+    dtype = source.values.dtype
+    low, high = _round_down(flat.low[0], dtype), _round_down(flat.high[0], dtype)
+    size, spilled, _ = _collect(source, tables, image, label, low, high, no_mask, space)
+    if spilled > 0:
+        return np.nan
+    _rank(space.kept[:size], ranked)
+    own = ranked[:size]
+    place = _choose_row(own, flat, 0, whole, curves, False, prefix, state)
+    return own[place] if place < size else flat.low[0]
+
+
+@_jit
+def _own_masks_range(
+    source, half, limit, curves, pruning_prob, patterns, tables, sound, known, out, first, last,
+    found, flat, no_mask, space, counting, work,
+):  # fmt: skip
+    classes = tables.mass.shape[1]
+    for unit in range(first, last):
+        image, label = divmod(unit, classes)
+        row = _survey_row(source, half, limit, patterns, tables, image, label, space.block)
+        sound[image, label] = row.sound
+        if not (row.sound and row.peak > pruning_prob):
+            continue
+        cut = _own_cut(
+            source, tables, image, label, curves, found, flat, no_mask, space, counting, work
+        )
+        known[image, label] = cut == cut
+        low = _round_down(cut, source.values.dtype)
+        _mask_row(source, tables, image, label, low, out[image, label], space.block)
+
+
+@_kernel
+def find_masks(
+    source, half, limit, curves, pruning_prob, patterns, tables, sound, known, out, first, last
+):
+    """Survey, cut and mask class by class; see ``exact_masks`` of ``numba_exact``."""
+    functions = curves.lines.shape[2]
+    low, high = np.empty((1, 1)), np.empty((1, 1))
+    below, above = np.empty((1, 1, functions)), np.empty((1, 1, functions))
+    lower, upper = np.empty((1, 1), np.int64), np.empty((1, 1), np.int64)
+    found = Brackets(low, high, below, above, lower, upper)
+    flat = Brackets(low[0], high[0], below[0], above[0], lower[0], upper[0])
+    work = (
+        np.empty((BINS, 2)),
+        np.empty((CELLS + 1, functions)),
+        np.empty((2 * CELL + 1, functions)),
+        np.empty(functions),
+        np.empty(KEPT),
+        np.empty(KEPT + 1),
+        np.empty(functions),
+    )
+    space, counting = _new_space(source.values.dtype, KEPT), _new_profile_space(source.values.dtype)
+    _own_masks_range(
+        source, half, limit, curves, pruning_prob, patterns, tables, sound, known, out, first, last,
+        found, flat, np.empty(0, np.bool_), space, counting, work,
+    )  # fmt: skip
+
+
+def own_masks(
+    backend: Any, maps: Any, average: Average, pruning_prob: float
+) -> tuple[Tensor, bool] | None:
+    """Return the best mask of every class, and whether there is a fault; see ``exact_masks``."""
+    known = np.ones((maps.batch, maps.classes), np.bool_)
+    result: tuple[Tensor, bool]
+    result = backend.masks_by_row(find_masks, maps, _curves(average), pruning_prob, known)
+    return result if known.all() else None
 
 
 def best_brackets(

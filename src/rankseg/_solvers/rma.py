@@ -14,7 +14,7 @@ from rankseg._backends._records import Survey
 from rankseg._expectation import RATIOS
 from rankseg._objectives import OBJECTIVES, Objective
 from rankseg._settings import Settings
-from rankseg._solvers._correlated import Correlated
+from rankseg._solvers._correlated import Correlated, correlated_masks
 from rankseg._solvers._models import Exact, ExactLabels, Independent, Model
 
 
@@ -32,11 +32,14 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
     All that the mask of a class needs is known after few looks at it, and where a backend takes
     class after class it is still in a nearby cache then. None where it is not to be had so.
     """
-    if settings.correlation > 0 or not backend.takes_rows_at_once(maps):
+    if not backend.takes_rows_at_once(maps):
         return None
     objective = OBJECTIVES[settings.metric](settings.smooth)
     found: tuple[Tensor, bool] | None = None
-    if settings.solver == "exact":
+    if settings.correlation > 0:
+        if settings.solver != "exact":
+            found = correlated_masks(backend, maps, objective, settings)
+    elif settings.solver == "exact":
         ratio, smooth = RATIOS[settings.metric], settings.smooth
         found = backend.exact_masks(maps, settings.pruning_prob, ratio, smooth, *objective.endless)
     elif objective.fraction is not None:
