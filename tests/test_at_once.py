@@ -31,7 +31,7 @@ def both_ways(monkeypatch, threads):
     def decide(probs, valid=None, **options):
         results = []
         for at_once in (True, False):
-            monkeypatch.setattr(numba_cpu, "takes_rows_at_once", lambda _, way=at_once: way)
+            monkeypatch.setattr(numba_cpu, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
             threads(2 if at_once else 1)
             results.append(RankSEG(output_mode="multilabel", **options)(probs, valid))
         return results
@@ -81,11 +81,12 @@ def test_blocks_without_doubtful_pixels_where_no_more_would_be_kept(both_ways):
 def test_more_masks_in_question_than_are_kept(both_ways):
     """All values of 1/4 are as good as the cut: what is not kept is left to the other way."""
     number = 2 * numba_cuts.KEPT
-    probs = torch.cat((torch.ones(number // 8), torch.full((number,), 0.25))).view(1, 1, -1)
+    crowded = torch.cat((torch.ones(number // 8), torch.full((number,), 0.25)))
+    probs = torch.stack((crowded, torch.rand(len(crowded)))).unsqueeze(0)
     ratio, endless = RATIOS["dice"], Dice().endless
-    assert (
-        numba_cpu.exact_masks(numba_cpu.open_maps(probs, None), 0.5, ratio, 0.0, *endless) is None
-    )
+    opened = numba_cpu.open_maps(probs, None)
+    *_, known = numba_cpu.exact_masks(opened, 0.5, ratio, 0.0, *endless)
+    assert known.tolist() == [[False, True]]
     for name in ("exact", "correlated"):
         ours, others = both_ways(probs, **OPTIONS[name])
         assert torch.equal(ours, others)
@@ -129,7 +130,7 @@ def test_one_channel_as_labels(both_ways):
     masks, _ = both_ways(probs)
     for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(numba_cpu, "takes_rows_at_once", lambda _, way=at_once: way)
+            patch.setattr(numba_cpu, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
             assert torch.equal(RankSEG(solver="joint")(probs), masks[:, 0].long())
 
 
@@ -153,3 +154,14 @@ def test_it_waits_for_enough_rows_unless_they_are_small(
     monkeypatch.setattr(numba_cpu, "VALUES_PER_TASK", 1 << 18)
     opened = numba_cpu.open_maps(torch.zeros(1, rows, 1).expand(1, rows, pixels), None)
     assert numba_cpu.takes_rows_at_once(opened) == at_once
+    assert numba_cpu.takes_rows_at_once(opened, alike=False)
+
+
+def test_where_the_ways_are_not_alike_only_the_size_of_a_row_decides(monkeypatch, threads):
+    monkeypatch.setattr(numba_cpu, "LARGE_ROW", 1000)
+    probs = torch.zeros(5, 7, 1).expand(5, 7, 1001)
+    for number in (1, 2):
+        threads(number)
+        for pixels in (1000, 1001):
+            opened = numba_cpu.open_maps(probs[..., :pixels], None)
+            assert numba_cpu.takes_rows_at_once(opened, alike=False) == (pixels == 1000)

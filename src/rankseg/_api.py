@@ -53,7 +53,7 @@ class RankSEG(nn.Module):
         ``'exact'`` maximises the expected metric itself for each class, and shares pixels out as
         ``'RMA'`` does, to classes that expect fewer than 100 of them by what they add to the
         expected metric itself (not in a traced graph): it differs where few pixels are expected
-        in a class, in some 1.5 to 5 times the time of RMA, or 20 ms for an image of such classes.
+        in a class, in some 1.2 to 2.5 times the time of RMA, or 20 ms for an image of such classes.
         ``'BA'`` and ``'TRNA'`` (Dice; multilabel, or one channel) approximate the distribution of
         a class's volume instead, by a refined normal [1]_: the same for every pixel, or without
         the pixel looked at, which is closer for small regions. ``'BA+TRNA'`` takes the first for

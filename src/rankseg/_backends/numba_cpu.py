@@ -44,6 +44,9 @@ VALUES_PER_TASK = 1 << 18
 """Fewest probabilities to a task, a tenth of a millisecond of work or more: waking a thread for
 less costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
 
+LARGE_ROW = 1 << 21
+"""Pixels of a class that is always worth sharing out, though threads are woken for every pass."""
+
 VALUES_PER_NODE = 4
 """Probabilities that are surveyed in the time that one node of an integral takes per pixel."""
 
@@ -133,8 +136,13 @@ def survey(maps: Maps) -> Survey:
     )
 
 
-def takes_rows_at_once(maps: Maps) -> bool:
-    """Return whether :func:`own_masks` has enough rows to share out, or rows not worth sharing."""
+def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
+    """Return whether :func:`own_masks` has enough rows to share out, or rows not worth sharing.
+
+    Where both ways are not ``alike`` to the last bit, neither threads nor other images decide.
+    """
+    if not alike:
+        return maps.pixels <= LARGE_ROW
     threads = torch.get_num_threads()
     enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
     return enough or maps.pixels <= VALUES_PER_TASK
@@ -155,16 +163,16 @@ def own_masks(
 
 def exact_masks(
     maps: Maps, pruning_prob: float, ratio: Ratio, smooth: float, bonus: float, offset: float
-) -> tuple[Tensor, bool] | None:
-    """Return the same for the masks that maximise the expected metric itself.
+) -> tuple[Tensor, bool, Tensor]:
+    """Return the same for the masks that maximise the expected metric itself, and which are known.
 
-    ``bonus`` and ``offset`` are those of its RMA objective, for endless masks. None if so many
-    masks are in question somewhere that the values they differ by are not kept.
+    ``bonus`` and ``offset`` are those of its RMA objective, for endless masks. A mask is not known
+    if the values that those in question differ by are too many to be kept.
     """
     metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
     known = np.ones((maps.batch, maps.classes), np.bool_)
-    result = masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob, known)
-    return result if known.all() else None
+    masks, fault = masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob, known)
+    return masks, fault, torch.from_numpy(known)
 
 
 def masks_by_row(

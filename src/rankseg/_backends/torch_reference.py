@@ -61,7 +61,7 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
     return Maps(probs, valid, from_logits)
 
 
-def takes_rows_at_once(maps: Maps) -> bool:
+def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
     return False  # all rows at once are fewer operations
 
 

@@ -264,13 +264,11 @@ class _Search:
 
 def correlated_masks(
     backend: ModuleType, maps: Any, objective: Objective, settings: Settings
-) -> tuple[Tensor, bool] | None:
-    """Return the best mask of every class by itself, and whether some value is no probability.
+) -> tuple[Tensor, bool, Tensor]:
+    """Return the best mask of every class by itself, if there is a fault, and which are known.
 
-    None if the backend does not compile, or a bracket is crowded.
+    Of a backend that compiles; a mask is not known where a bracket is crowded.
     """
-    if not backend.COMPILES:
-        return None
     from rankseg._solvers import _numba_profile_cuts as compiled
 
     average = _average(settings, objective, maps.pixels, torch.device("cpu"))

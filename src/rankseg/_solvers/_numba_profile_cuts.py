@@ -311,12 +311,12 @@ def find_masks(
 
 def own_masks(
     backend: Any, maps: Any, average: Average, pruning_prob: float
-) -> tuple[Tensor, bool] | None:
-    """Return the best mask of every class, and whether there is a fault; see ``exact_masks``."""
+) -> tuple[Tensor, bool, Tensor]:
+    """Return the best mask of every class as ``exact_masks`` of a backend does."""
     known = np.ones((maps.batch, maps.classes), np.bool_)
-    result: tuple[Tensor, bool]
-    result = backend.masks_by_row(find_masks, maps, _curves(average), pruning_prob, known)
-    return result if known.all() else None
+    terms = find_masks, maps, _curves(average), pruning_prob, known
+    masks, fault = backend.masks_by_row(*terms)
+    return masks, fault, torch.from_numpy(known)
 
 
 def best_brackets(

@@ -32,20 +32,34 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
     All that the mask of a class needs is known after few looks at it, and where a backend takes
     class after class it is still in a nearby cache then. None where it is not to be had so.
     """
-    if not backend.takes_rows_at_once(maps):
-        return None
     objective = OBJECTIVES[settings.metric](settings.smooth)
+    exact, correlated = settings.solver == "exact", settings.correlation > 0
+    if not backend.takes_rows_at_once(maps, alike=not (exact or correlated)):
+        return None
     found: tuple[Tensor, bool] | None = None
-    if settings.correlation > 0:
-        if settings.solver != "exact":
-            found = correlated_masks(backend, maps, objective, settings)
-    elif settings.solver == "exact":
+    if correlated and not exact:
+        found = _completed(
+            correlated_masks(backend, maps, objective, settings), backend, maps, settings
+        )
+    elif exact and not correlated:
         ratio, smooth = RATIOS[settings.metric], settings.smooth
-        found = backend.exact_masks(maps, settings.pruning_prob, ratio, smooth, *objective.endless)
-    elif objective.fraction is not None:
+        some = backend.exact_masks(maps, settings.pruning_prob, ratio, smooth, *objective.endless)
+        found = _completed(some, backend, maps, settings)
+    elif not exact and objective.fraction is not None:
         keep_peak = settings.smooth == 0
         found = backend.own_masks(maps, settings.pruning_prob, *objective.fraction, keep_peak)
     return found
+
+
+def _completed(
+    found: tuple[Tensor, bool, Tensor], backend: ModuleType, maps: Any, settings: Settings
+) -> tuple[Tensor, bool]:
+    """Return all masks, those not known as `own_masks` finds them."""
+    masks, fault, known = found
+    if fault or bool(known.all()):
+        return masks, fault
+    others = own_masks(backend, maps, backend.survey(maps), settings)
+    return masks.where(known.view(*known.shape, *[1] * (masks.dim() - 2)), others), fault
 
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
