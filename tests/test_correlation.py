@@ -52,6 +52,7 @@ def test_masks_of_networks_reach_the_best_cut(dtype, backend):
 
 def test_crowds_are_narrowed_until_they_can_be_gathered(backend, monkeypatch):
     monkeypatch.setattr(_profile_cuts, "CROWD", 16)
+    monkeypatch.setattr(numba_cpu, "LARGE_ROW", 0)  # found pass by pass
     rng = np.random.default_rng(0)
     crowds = {
         "in one bin": 0.3 + 1e-4 * rng.random(4000),
@@ -69,6 +70,7 @@ def test_crowds_are_narrowed_until_they_can_be_gathered(backend, monkeypatch):
 
 def test_the_images_above_do_crowd(monkeypatch):
     monkeypatch.setattr(_profile_cuts, "CROWD", 16)
+    monkeypatch.setattr(numba_cpu, "LARGE_ROW", 0)
     calls = []
     narrow = _profile_cuts.narrow
     monkeypatch.setattr(_profile_cuts, "narrow", lambda *args: calls.append(1) or narrow(*args))
