@@ -158,7 +158,7 @@ def own_masks(
     woken only once.
     """
     rule = numba_cuts.Rule(bonus, offset, keep_peak)
-    return masks_by_row(numba_cuts.own_masks, maps, rule, pruning_prob)
+    return _masks_by_row(numba_cuts.own_masks, maps, rule, pruning_prob)
 
 
 def exact_masks(
@@ -170,12 +170,19 @@ def exact_masks(
     if the values that those in question differ by are too many to be kept.
     """
     metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
-    known = np.ones((maps.batch, maps.classes), np.bool_)
-    masks, fault = masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob, known)
-    return masks, fault, torch.from_numpy(known)
+    return masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob)
 
 
 def masks_by_row(
+    kernel: Callable[..., None], maps: Maps, rule: Any, pruning_prob: float
+) -> tuple[Tensor, bool, Tensor]:
+    """Return masks, fault, and which masks are known, of a kernel that does not know all."""
+    known = np.ones((maps.batch, maps.classes), np.bool_)
+    masks, fault = _masks_by_row(kernel, maps, rule, pruning_prob, known)
+    return masks, fault, torch.from_numpy(known)
+
+
+def _masks_by_row(
     kernel: Callable[..., None], maps: Maps, rule: Any, pruning_prob: float, *more: np.ndarray
 ) -> tuple[Tensor, bool]:
     """Return what a kernel that surveys, cuts and masks row by row finds, and if there is a fault.

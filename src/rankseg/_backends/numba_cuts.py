@@ -226,7 +226,7 @@ class Row(NamedTuple):
 
 
 @_jit
-def _survey_row(source, half, limit, patterns, tables, image, label, scratch):
+def _survey_row(source, half, limit, patterns, tables, sounds, image, label, scratch):
     """Survey one row; ``patterns`` is the memory of ``tables`` as the survey writes it."""
     peak, volume, likely_count, likely_mass, sound = 0.0, 0.0, 0, 0.0, True
     blocks = tables.peak.shape[2]
@@ -240,6 +240,7 @@ def _survey_row(source, half, limit, patterns, tables, image, label, scratch):
         sound &= sound_here
     for block in range(blocks):
         peak = max(peak, np.float64(tables.peak[image, label, block]))
+    sounds[image, label] = sound
     return Row(volume, peak, likely_count, likely_mass, sound)
 
 
@@ -254,6 +255,44 @@ def _first_cut(row, bonus, offset):
 def _mask_row(source, tables, image, label, cut, mask, scratch):
     for group in range((tables.peak.shape[2] + GROUP - 1) // GROUP):
         _mask_group(source, tables, image, label, group, cut, mask, scratch)
+
+
+@_jit
+def _rank(values, ranked):
+    """Write values from the largest to the smallest, by Shell's sort: they are few."""
+    for i in range(values.size):
+        ranked[i] = values[i]
+    gap = 1
+    while 3 * gap < values.size:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, values.size):
+            value, k = ranked[i], i
+            while k >= gap and ranked[k - gap] < value:
+                ranked[k] = ranked[k - gap]
+                k -= gap
+            ranked[k] = value
+        gap //= 3
+
+
+@_jit
+def _rank_between(source, tables, image, label, low, high, no_mask, space, ranked):
+    """Write the values of a row in (low, high], largest first; -1 for their number: no room."""
+    dtype = source.values.dtype
+    low, high = _round_down(low, dtype), _round_down(high, dtype)
+    size, spilled, _ = _collect(source, tables, image, label, low, high, no_mask, space)
+    if spilled > 0:
+        return -1
+    _rank(space.kept[:size], ranked)
+    return size
+
+
+@_jit
+def _mask_if_known(source, tables, image, label, cut, known, out, scratch):
+    """Mark the pixels of a row above its cut, unless that is NaN: then it is not known."""
+    known[image, label] = cut == cut
+    low = _round_down(cut, source.values.dtype)
+    _mask_row(source, tables, image, label, low, out[image, label], scratch)
 
 
 @_jit
@@ -283,8 +322,7 @@ def _own_masks_range(
     classes = tables.mass.shape[1]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
-        row = _survey_row(source, half, limit, patterns, tables, image, label, space.block)
-        sound[image, label] = row.sound
+        row = _survey_row(source, half, limit, patterns, tables, sound, image, label, space.block)
         if row.sound and row.peak > pruning_prob:
             _own_mask(source, tables, image, label, rule, row, out[image, label], space)
 

@@ -16,11 +16,11 @@ from rankseg._backends._records import DUST, POWERS, Steps
 from rankseg._backends.numba_compile import _jit, _jit_as_written, _kernel
 from rankseg._backends.numba_cuts import (
     KEPT,
-    _collect,
     _first_cut,
-    _mask_row,
+    _mask_if_known,
     _new_space,
     _raised,
+    _rank_between,
     _round_down,
     _survey_row,
 )
@@ -103,16 +103,21 @@ def _split_row(source, tables, image, label, low, high, degree, spread, room, sc
 
 
 @_jit
+def _value(cut, metric):
+    """Return the value of the metric at which pixels above ``cut`` pay, to RMA."""
+    return 2.0 * cut if metric.dice else cut / (1.0 - cut)
+
+
+@_jit
 def _first_bracket(cut, row, metric):
     """Guess between which two cuts the best mask lies."""
-    value = 2.0 * cut if metric.dice else cut / (1.0 - cut)
     width = _half_width(cut, row.likely_count, row.likely_mass, row.volume, metric)
     width = max(min(width, cut / 2.0), DUST)
     low, high = max(cut - width, 0.0), cut + width
     if row.volume + metric.smooth < MANY:  # all but the faint are sorted
         return min(low, FAINT), np.inf
     empty = math.exp(-row.volume) + 2.0 * metric.smooth / row.volume
-    if 0.0 < metric.smooth < 1.0 and empty >= value:
+    if 0.0 < metric.smooth < 1.0 and empty >= _value(cut, metric):
         return low, np.inf
     return low, high
 
@@ -130,7 +135,7 @@ def _powers_needed(rate):
 @_jit
 def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
     """Enclose the best mask between two cuts; leave in ``room`` what they hold."""
-    deficit = 1.0 - (2.0 * cut if metric.dice else cut / (1.0 - cut))
+    deficit = 1.0 - _value(cut, metric)
     rate = row.volume + metric.smooth
     degree, spread = _powers_needed(rate), NEGLIGIBLE * rate**2 / source.pixels
     dtype = source.values.dtype
@@ -196,37 +201,13 @@ def _place_integrals(volume, degree, metric, room):
 
 
 @_jit
-def _rank(values, ranked):
-    """Write values from the largest to the smallest, by Shell's sort: they are few."""
-    for i in range(values.size):
-        ranked[i] = values[i]
-    gap = 1
-    while 3 * gap < values.size:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, values.size):
-            value, k = ranked[i], i
-            while k >= gap and ranked[k - gap] < value:
-                ranked[k] = ranked[k - gap]
-                k -= gap
-            ranked[k] = value
-        gap //= 3
-
-
-@_jit
 def _exact_cut(source, tables, image, label, cut, row, metric, no_mask, space, room):
     """Return the cut of the best mask, given RMA's; NaN if more are in question than are kept."""
     low, high, degree = _bracket(source, tables, image, label, cut, row, metric, room, space.block)
-    between = room.counts[1]
-    if between > space.kept.size:
-        return np.nan
-    dtype = source.values.dtype
-    lowest, highest = _round_down(low, dtype), _round_down(high, dtype)
-    size, spilled, _ = _collect(source, tables, image, label, lowest, highest, no_mask, space)
-    if spilled > 0:
+    size = _rank_between(source, tables, image, label, low, high, no_mask, space, room.ranked)
+    if size < 0:
         return np.nan
     nodes = _place_integrals(row.volume, degree, metric, room)
-    _rank(space.kept[:size], room.ranked)
     taken = _scan_row(
         room.ranked[:size], room.label[:nodes], room.part[:nodes], room.amount[:nodes],
         metric.steps,
@@ -242,8 +223,7 @@ def _exact_masks_range(
     classes = tables.mass.shape[1]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
-        row = _survey_row(source, half, limit, patterns, tables, image, label, space.block)
-        sound[image, label] = row.sound
+        row = _survey_row(source, half, limit, patterns, tables, sound, image, label, space.block)
         if not (row.sound and row.peak > pruning_prob):
             continue
         bonus, offset = metric.bonus, row.volume + metric.offset
@@ -252,9 +232,7 @@ def _exact_masks_range(
             row.likely_count, row.likely_mass, bonus, offset, no_mask, space,
         )  # fmt: skip
         cut = _exact_cut(source, tables, image, label, cut, row, metric, no_mask, space, room)
-        known[image, label] = cut == cut
-        low = _round_down(cut, source.values.dtype)
-        _mask_row(source, tables, image, label, low, out[image, label], space.block)
+        _mask_if_known(source, tables, image, label, cut, known, out, space.block)
 
 
 @_kernel

@@ -32,8 +32,9 @@ from rankseg._backends._records import (
 from rankseg._loop import while_rising
 
 FAULT_IS_KNOWN = False
-COMPILES = False
 """The survey's fault is on the device: looking at it is waiting for it."""
+
+COMPILES = False
 
 SLAB = 1 << 20
 """Values per slab and image: 4 MiB of float32."""
@@ -262,20 +263,16 @@ def split(
 def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
     taken = torch.arange(values.shape[1] + 1, device=values.device)
     ranked = torch.nn.functional.pad(values.clamp(max=1), (1, 0))
-    gained = integrals.steps.per_mass * ranked.cumsum(1) - integrals.steps.per_count * taken
+    steps = integrals.steps
+    gained = steps.per_mass * ranked.cumsum(1) - steps.per_count * taken
     score = torch.zeros_like(ranked)
     for k in range(integrals.label.shape[1]):
         label, part, amount = (term[:, k : k + 1] for term in integrals[:3])
         left = 1 - ranked + ranked * label
         hits = (ranked * label / left).cumsum(1)
-        step = (label / left if integrals.steps.outside else label).expand_as(left).clone()
+        step = (label / left if steps.outside else label).expand_as(left).clone()
         step[:, :1] = part * left.cumprod(1)[:, -1:]
-        amount = (
-            amount
-            - integrals.steps.per_count * hits[:, -1:]
-            + integrals.steps.per_hit * hits
-            + gained
-        )
+        amount = amount - steps.per_count * hits[:, -1:] + steps.per_hit * hits + gained
         score = score + step.cumprod(1) * amount
     ends = torch.nn.functional.pad(values[:, 1:] < values[:, :-1], (1, 1), value=True)
     ends = ends | (taken == extra.unsqueeze(1))

@@ -53,8 +53,9 @@ __all__ = [
 ]
 
 FAULT_IS_KNOWN = False
-COMPILES = False
 """The survey's fault is on the device: looking at it is waiting for it."""
+
+COMPILES = False
 
 TILE = 2048
 """Pixels that a program holds at a time where it looks at one class."""

@@ -168,9 +168,8 @@ class _Search:
     ) -> _Search:
         """Start a search from the profiles of the rows, and what was ``first`` in their bins."""
         number = 1 + both
-        if backend.COMPILES and type(average) is Average:
-            from rankseg._solvers import _numba_profile_cuts as compiled
-
+        compiled = _compiled(backend, average)
+        if compiled is not None:
             average, bracket = compiled.best_brackets(average, profile, first, number)
         else:
             curves = average.factor.curves
@@ -214,10 +213,10 @@ class _Search:
         curves, score = self.average.factor.curves, self.score
         if width <= search.CROWD or torch.compiler.is_compiling():
             values = self._between(bracket, bracket.low, part, width)
-            if self.backend.COMPILES and type(self.average) is Average:
-                from rankseg._solvers import _numba_profile_cuts as compiled
-
-                return compiled.best_among(self.average, bracket, values)
+            compiled = _compiled(self.backend, self.average)
+            if compiled is not None:
+                found: tuple[Tensor, Tensor] = compiled.best_among(self.average, bracket, values)
+                return found
             return search.best_among(bracket, values, curves, score)
         crowded = bracket.extra > search.CROWD
         low = torch.where(crowded, bracket.high, bracket.low)
@@ -269,10 +268,21 @@ def correlated_masks(
 
     Of a backend that compiles; a mask is not known where a bracket is crowded.
     """
-    from rankseg._solvers import _numba_profile_cuts as compiled
-
     average = _average(settings, objective, maps.pixels, torch.device("cpu"))
-    return compiled.own_masks(backend, maps, average, settings.pruning_prob)
+    compiled = _compiled(backend, average)
+    assert compiled is not None
+    found: tuple[Tensor, bool, Tensor]
+    found = compiled.own_masks(backend, maps, average, settings.pruning_prob)
+    return found
+
+
+def _compiled(backend: ModuleType, average: Average) -> ModuleType | None:
+    """Return the search as numba compiles it, where it is there: of no other average."""
+    if not (backend.COMPILES and type(average) is Average):
+        return None
+    from rankseg._solvers import _numba_profile_cuts
+
+    return _numba_profile_cuts
 
 
 def _average(

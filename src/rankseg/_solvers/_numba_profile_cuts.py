@@ -16,13 +16,11 @@ from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends.numba_compile import _jit, _kernel
 from rankseg._backends.numba_cuts import (
     KEPT,
-    _collect,
-    _mask_row,
+    _mask_if_known,
     _new_space,
-    _round_down,
+    _rank_between,
     _survey_row,
 )
-from rankseg._backends.numba_exact import _rank
 from rankseg._backends.numba_profile import CHUNK, _new_profile_space, _profile_chunk
 from rankseg._backends.numba_threads import spread
 from rankseg._objectives import Dice
@@ -87,8 +85,11 @@ def _add_pixels(bin_, count, mass, curves, state):
 
 
 @_jit
-def _sum_cells(table, curves, above):
-    """Write the states of the masks above the edges between cells of bins, and above 0 and 1."""
+def _sum_cells(table, ends, curves, above, whole):
+    """Write the states of the masks above the edges between cells of bins, and above 0 and 1.
+
+    And of all pixels: those in the ``table``, and what its first bin held, the ``ends``.
+    """
     above[CELLS] = 0.0
     for cell in range(CELLS - 1, -1, -1):
         for i in range(above.shape[1]):
@@ -96,6 +97,9 @@ def _sum_cells(table, curves, above):
         for bin_ in range(cell * CELL, min(BINS, (cell + 1) * CELL)):
             if table[bin_, 0] > 0.0:
                 _add_pixels(bin_, table[bin_, 0], table[bin_, 1], curves, above[cell])
+    for i in range(whole.size):
+        whole[i] = above[0, i]
+    _add_pixels(0, ends[0], ends[1], curves, whole)
 
 
 @_jit
@@ -149,10 +153,7 @@ def _find_bracket(table, curves, whole, above, fine, independent, objective, row
 @_jit
 def _find_brackets_range(profile, ends, curves, whole, found, first, last, above, fine):
     for row in range(first, last):
-        _sum_cells(profile[row], curves, above)
-        for i in range(above.shape[1]):
-            whole[row, i] = above[0, i]
-        _add_pixels(0, ends[row, 0], ends[row, 1], curves, whole[row])
+        _sum_cells(profile[row], ends[row], curves, above, whole[row])
         for objective in range(found.low.shape[0]):
             _find_bracket(
                 profile[row], curves, whole[row], above, fine, objective > 0, objective, row, found
@@ -244,22 +245,17 @@ def _own_cut(source, tables, image, label, curves, found, flat, no_mask, space, 
     table[:] = 0.0
     for chunk in range(-(-tables.mass.shape[2] // CHUNK)):
         _profile_chunk(source, tables, image, label, chunk, curves.edges, table, counting)
-    count, mass = table[0]
+    ends = table[0, 0], table[0, 1]
     table[0] = 0.0  # no mask is to hold them
-    _sum_cells(table, curves, above)
-    for i in range(whole.size):
-        whole[i] = above[0, i]
-    _add_pixels(0, count, mass, curves, whole)
+    _sum_cells(table, ends, curves, above, whole)
     _find_bracket(table, curves, whole, above, fine, False, 0, 0, found)
-    dtype = source.values.dtype
-    low, high = _round_down(flat.low[0], dtype), _round_down(flat.high[0], dtype)
-    size, spilled, _ = _collect(source, tables, image, label, low, high, no_mask, space)
-    if spilled > 0:
+    low, high = flat.low[0], flat.high[0]
+    size = _rank_between(source, tables, image, label, low, high, no_mask, space, ranked)
+    if size < 0:
         return np.nan
-    _rank(space.kept[:size], ranked)
     own = ranked[:size]
     place = _choose_row(own, flat, 0, whole, curves, False, prefix, state)
-    return own[place] if place < size else flat.low[0]
+    return own[place] if place < size else low
 
 
 @_jit
@@ -270,16 +266,13 @@ def _own_masks_range(
     classes = tables.mass.shape[1]
     for unit in range(first, last):
         image, label = divmod(unit, classes)
-        row = _survey_row(source, half, limit, patterns, tables, image, label, space.block)
-        sound[image, label] = row.sound
+        row = _survey_row(source, half, limit, patterns, tables, sound, image, label, space.block)
         if not (row.sound and row.peak > pruning_prob):
             continue
         cut = _own_cut(
             source, tables, image, label, curves, found, flat, no_mask, space, counting, work
         )
-        known[image, label] = cut == cut
-        low = _round_down(cut, source.values.dtype)
-        _mask_row(source, tables, image, label, low, out[image, label], space.block)
+        _mask_if_known(source, tables, image, label, cut, known, out, space.block)
 
 
 @_kernel
@@ -313,10 +306,9 @@ def own_masks(
     backend: Any, maps: Any, average: Average, pruning_prob: float
 ) -> tuple[Tensor, bool, Tensor]:
     """Return the best mask of every class as ``exact_masks`` of a backend does."""
-    known = np.ones((maps.batch, maps.classes), np.bool_)
-    terms = find_masks, maps, _curves(average), pruning_prob, known
-    masks, fault = backend.masks_by_row(*terms)
-    return masks, fault, torch.from_numpy(known)
+    found: tuple[Tensor, bool, Tensor]
+    found = backend.masks_by_row(find_masks, maps, _curves(average), pruning_prob)
+    return found
 
 
 def best_brackets(

@@ -52,11 +52,12 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
         )
     cuts = torch.full_like(survey.peak, torch.inf)
     for row, values, low, volume in _classes(backend, maps, survey, settings):
-        terms = TERMS[settings.solver](values.clamp(max=1), volume)
+        terms_of = TERMS[settings.solver]
         if backend.COMPILES:
-            truncated = isinstance(terms, Truncated)
+            truncated = isinstance(terms_of(values, volume), Truncated)
             cuts[row] = _compiled_cut(values, low, volume, settings, truncated)
         else:
+            terms = terms_of(values.clamp(max=1), volume)
             cuts[row] = _best_cut(values, low, gains(terms, volume, settings.smooth))
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
