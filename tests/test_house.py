@@ -26,6 +26,7 @@ OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
+    | {"rankseg._small_files"}
     | {"rankseg._colours", "rankseg._optional"}
     | {"rankseg._backends._axes"}
     | {"rankseg._backends._floats", "rankseg._backends._logits"}
@@ -89,9 +90,9 @@ LAYERS = [
     {"rankseg.app", "rankseg.report"},
     {"rankseg._commands._options", "rankseg._commands._terminal"},
     {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
-    | {"rankseg._commands.calibrate", "rankseg._commands.nnunet", "rankseg._commands.predict"}
-    | {"rankseg._commands.app", "rankseg._commands.tune"},
-    {"rankseg._commands.compare", "rankseg._commands.demo", "rankseg._commands.evaluate"},
+    | {"rankseg._commands.nnunet", "rankseg._commands.predict", "rankseg._commands.app"},
+    {"rankseg._commands.compare", "rankseg._commands.demo", "rankseg._commands.evaluate"}
+    | {"rankseg._commands.calibrate", "rankseg._commands.tune"},
     {"rankseg._commands"},
     {"rankseg.cli"},
     {"rankseg.__main__"},

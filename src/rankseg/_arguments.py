@@ -32,7 +32,10 @@ def number(
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    real = float(value)
+    try:
+        real = float(value)
+    except OverflowError:  # an integer or fraction beyond float64
+        real = math.inf
     if not math.isfinite(real) or not least <= real <= most or real in excluded:
         unbounded = f"finite and at least {least:g}"
         first, last = "(" if least in excluded else "[", ")" if most in excluded else "]"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankseg._files import write_whole
+from rankseg._small_files import read_json_object
 
 __all__ = ["RECORD", "Outcome", "Track", "keep_record", "work_through"]
 
@@ -82,17 +83,10 @@ def keep_record(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Non
         If the folder holds some, and they are not to be overwritten.
     """
     stored, content = folder / RECORD, json.dumps(record, indent=1, default=str)
-    if stored.is_file() and not overwrite and _read_json(stored) != json.loads(content):
+    if stored.is_file() and not overwrite and read_json_object(stored) != json.loads(content):
         raise ValueError(
             f"{folder} holds label maps made from other folders or with other options, which "
             f"{RECORD} lists; take another folder, or overwrite them"
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(stored, content.encode())
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error

@@ -16,11 +16,18 @@ from torch import Tensor
 
 from rankseg._arguments import choice, describe, number
 from rankseg._files import write_whole
+from rankseg._small_files import read_json_object
 
-__all__ = ["LINKS", "Calibration", "check_weights", "log_probabilities"]
+__all__ = ["LINKS", "MOST", "Calibration", "check_weights", "log_probabilities"]
 
 FORMAT: Final = "rankseg calibration 1"
 LINKS: Final = ("softmax", "sigmoid")
+
+MOST: Final = 1e6
+"""Largest scale; its reciprocal is the smallest.
+
+Logarithms of probabilities lie in [-17.4, 0] here: beyond, calibrated probabilities are 0 and 1 or
+all equal."""
 
 LEAST: Final = 2.0**-25
 """Half of the least probability that half precision can hold."""
@@ -44,9 +51,9 @@ class Calibration:
     link : {'softmax', 'sigmoid'}
         What makes probabilities of the sums.
     scale : sequence of float
-        One for each class, above 0: the reciprocal of a temperature.
+        One for each class, in [1e-06, 1e+06]: the reciprocal of a temperature.
     offset : sequence of float
-        One for each class. With softmax only their differences matter.
+        One for each class, in [-1e+06, 1e+06]. With softmax only their differences matter.
     kind : str
         What it is called: ``'temperature'``, ``'vector'``, ``'binary'``, ``'prior'``.
 
@@ -71,12 +78,11 @@ class Calibration:
         choice("link", self.link, LINKS)
         if not isinstance(self.kind, str):
             raise TypeError(f"kind must be a string, got {self.kind!r}")
-        for name, least in (("scale", 0.0), ("offset", -math.inf)):
+        for name, least in (("scale", 1 / MOST), ("offset", -MOST)):
             values = getattr(self, name)
             if not isinstance(values, Sequence) or isinstance(values, str) or not values:
                 raise TypeError(f"{name} must be a sequence of numbers, got {describe(values)}")
-            excluded = (0.0,) if name == "scale" else ()
-            checked = [number(f"every {name}", v, least, math.inf, excluded) for v in values]
+            checked = [number(f"every {name}", value, least, MOST) for value in values]
             object.__setattr__(self, name, tuple(checked))
         if len(self.scale) != len(self.offset):
             raise ValueError(
@@ -142,11 +148,14 @@ class Calibration:
             If it holds something else.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
+            content = read_json_object(Path(path))
+            if content.get("format") != FORMAT:
                 raise ValueError(f'it lacks "format": "{FORMAT}"')
+            missing = [field.name for field in fields(cls) if field.name not in content]
+            if missing:
+                raise ValueError(f"it lacks {missing}")
             return cls(**{field.name: content[field.name] for field in fields(cls)})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no calibration file: {error}") from error
 
     def of(self, maps: Tensor, from_logits: str | None = None) -> Tensor:

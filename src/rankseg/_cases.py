@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
+import os
+import reprlib
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,17 +17,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._arguments import number
+from rankseg._arguments import integer, number
 from rankseg._prior_correction import prior_correction
+from rankseg._small_files import read_json_object, read_rows
 
-__all__ = ["Case", "CaseFolder", "Failure", "read_case", "read_clusters"]
+__all__ = [
+    "Case",
+    "CaseFolder",
+    "Failure",
+    "clusters_of",
+    "mask_as_classes",
+    "read_case",
+    "read_clusters",
+    "reasons",
+]
 
 META: Final = "meta.json"
 
 IGNORE_INDEX: Final = 255
 """The label of pixels to be ignored, where ``meta.json`` does not say another."""
 
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+MASK_VALUE: Final = 255
+"""The foreground of masks as image editors and many data sets store them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +93,29 @@ class Failure:
     reason: str
 
 
+def reasons(failures: Sequence[Failure]) -> str:
+    """Return a line for every failure, each after a line break, to stand behind an error."""
+    return "".join(f"\n  {failure.name}: {failure.reason}" for failure in failures)
+
+
+def mask_as_classes(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """Return labels with 255 as class 1, if they are a mask of 0 and 255.
+
+    They are if there are two classes, or one channel, and no other value than 0, 255 and
+    ``ignore_index``, which is not 255: 255 has no other meaning then. Other labels are returned as
+    they are.
+    """
+    if num_classes > 2 or ignore_index == MASK_VALUE:
+        return labels
+    foreground = labels == MASK_VALUE
+    known = foreground | (labels == 0)
+    if ignore_index is not None:
+        known |= labels == ignore_index
+    if not foreground.any() or not known.all():
+        return labels
+    return labels.masked_fill(foreground, 1)
+
+
 def read_case(path: Path | str) -> Case:
     """Read one ``ID.npz`` with the arrays ``probs`` and ``label``; other arrays are left alone.
 
@@ -118,6 +152,8 @@ def read_case(path: Path | str) -> Case:
 
 def _read_arrays(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
     """Read the arrays of an npz file; every way in which that fails is a ValueError."""
+    if path.exists() and not path.is_file():
+        raise ValueError("must be a regular file, and is not")  # a pipe would never end
     try:
         with zipfile.ZipFile(path) as archive:
             held = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -126,11 +162,25 @@ def _read_arrays(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
         if not missing:
             with np.load(path) as file:
                 arrays = [file[key] for key in keys]
-    except _UNREADABLE as error:
-        raise ValueError(f"cannot be read as an npz file: {error}") from error
+    except Exception as error:  # a broken file raises anything, a MemoryError among others
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"cannot be read as an npz file: {reason}") from error
     if missing:
         raise ValueError(f"lacks {' and '.join(missing)}; the arrays it holds are {held}")
     return arrays
+
+
+def _read_class_count(path: Path) -> int:
+    """Return how many classes the map in an npz file has; 0 if its head cannot be read."""
+    try:
+        if path.is_file():
+            with zipfile.ZipFile(path) as archive, archive.open("probs.npy") as file:
+                if np.lib.format.read_magic(file) == (1, 0):
+                    shape, _, _ = np.lib.format.read_array_header_1_0(file)
+                    return shape[0] if len(shape) > 1 else 0
+    except Exception:  # a broken file raises anything; it is named where the map is read
+        pass
+    return 0
 
 
 @dataclass(frozen=True)
@@ -181,6 +231,8 @@ class CaseFolder:
             If there is no such folder, or no npz file in it.
         ValueError
             If ``meta.json`` is not what it should be, or does not say what is needed.
+        OSError
+            If ``meta.json`` cannot be read.
         """
         path = Path(path)
         if not path.is_dir():
@@ -190,6 +242,18 @@ class CaseFolder:
             raise FileNotFoundError(f"{path} holds no npz file")
         meta = _read_meta(path / META)
         return cls(path, tuple(names), *meta, prior_correction=prior_correction)
+
+    def name_classes(self) -> tuple[str, ...]:
+        """Return the class names, by default ``class 0`` and so on: as many as most maps have.
+
+        Only the heads of the files are read. Without a map there is no name.
+        """
+        if self.classes is not None:
+            return self.classes
+        counts = Counter(_read_class_count(self.path / f"{name}.npz") for name in self.names)
+        del counts[0]
+        most = max(counts, key=counts.__getitem__, default=0)
+        return tuple(f"class {i}" for i in range(most))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -204,10 +268,13 @@ class CaseFolder:
     def read(self, name: str) -> Case:
         """Read the case of one ID.
 
-        Errors are those of `read_case` and of `rankseg.calibration.prior_correction`; maps that
-        are corrected are float32 or wider.
+        With two classes or one channel, a mask of 0 and 255 is read as one of 0 and 1 unless 255
+        is ``ignore_index``. Errors are those of `read_case` and of
+        `rankseg.calibration.prior_correction`; maps that are corrected are float32 or wider.
         """
         case = read_case(self.path / f"{name}.npz")
+        label = mask_as_classes(case.label, len(case.probs), self.ignore_index)
+        case = replace(case, label=label)
         if self.class_weights is None or not self.prior_correction:
             return case
         # Half precision would lose what division by a large weight makes small.
@@ -217,20 +284,20 @@ class CaseFolder:
 
 def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[float, ...] | None]:
     """Return the class names, if any, the index to be ignored, and the class weights, if any."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None, IGNORE_INDEX, None
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(meta).__name__}")
+    meta = read_json_object(path)
     classes, ignore_index = meta.get("classes"), meta.get("ignore_index", IGNORE_INDEX)
     names_fit = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if classes is not None and not (names_fit and classes):
-        raise ValueError(f"'classes' in {path} must be a list of names, got {classes!r}")
-    if ignore_index is not None and type(ignore_index) is not int:
-        raise ValueError(f"'ignore_index' in {path} must be an integer or null")
+        raise ValueError(
+            f"'classes' in {path} must be a list of names, got {reprlib.repr(classes)}"
+        )
+    if ignore_index is not None:
+        try:
+            ignore_index = integer(f"'ignore_index' in {path}", ignore_index)
+        except TypeError as error:
+            raise ValueError(f"{error} or null") from error
     weights = meta.get("class_weights")
     return (
         None if classes is None else tuple(classes),
@@ -259,18 +326,36 @@ def read_clusters(path: Path | str) -> dict[str, str]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a row has another number of columns, or a case is named twice.
+        If the file is no CSV in UTF-8, a row has another number of columns, or a case is named
+        twice.
     """
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if rows and rows[0][0].strip().lower() == "case":
+    rows = read_rows(Path(path))
+    if rows and rows[0][0].lower() == "case":
         del rows[0]
     clusters: dict[str, str] = {}
     for row in rows:
         if len(row) != 2:
-            raise ValueError(f"every row of {path} must be a case and its cluster, got {row}")
-        case, cluster = (cell.strip() for cell in row)
+            raise ValueError(
+                f"every row of {path} must be a case and its cluster, got {reprlib.repr(row)}"
+            )
+        case, cluster = row
         if case in clusters:
-            raise ValueError(f"{path} names the case {case} twice")
+            raise ValueError(f"{path} names the case {reprlib.repr(case)} twice")
         clusters[case] = cluster
     return clusters
+
+
+def clusters_of(cases: Sequence[str], clusters: Mapping[str, str] | None) -> tuple[str, ...] | None:
+    """Return the cluster of every case; None if there are no clusters.
+
+    Raises
+    ------
+    ValueError
+        If a case has none.
+    """
+    if clusters is None:
+        return None
+    missing = [case for case in cases if case not in clusters]
+    if missing:
+        raise ValueError(f"clusters must have an entry for every case, got none for {missing}")
+    return tuple(clusters[case] for case in cases)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import gzip
-import json
 import pickle
 import tempfile
 import zipfile
@@ -25,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
+from rankseg._arguments import integer
 from rankseg._batch import Outcome, Track, keep_record, work_through
 from rankseg._files import write_whole
+from rankseg._small_files import read_json_object
 from rankseg.integration._common import require
 
 __all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
@@ -34,6 +35,7 @@ __all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
 KEY = "probabilities"
 ENDING = ".nii.gz"
 DATASET, PLANS = "dataset.json", "plans.json"
+LARGEST_LABEL = 65535
 
 REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 """The readers of nnU-Net whose maps have the axes of RAS, whatever those of the image."""
@@ -269,13 +271,15 @@ class _Labels:
                 for name, value in dataset["labels"].items()
                 if name != "ignore"
             }
+            if not named:
+                raise ValueError("it names no label")
             regions = any(len(value) > 1 for value in named.values())
             if not regions:
-                return cls(tuple(sorted({int(value) for (value,) in named.values()})), False)
-            order = tuple(int(label) for label in dataset["regions_class_order"])
+                return cls(tuple(sorted({_label(value) for (value,) in named.values()})), False)
+            order = tuple(_label(value) for value in dataset["regions_class_order"])
+            number = sum(set(value) != {0} for value in named.values())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} does not describe labels: {error!r}") from error
-        number = sum(set(value) != {0} for value in named.values())
         if len(order) != number:
             raise ValueError(
                 f"'regions_class_order' in {path} must have a label for each of the {number} "
@@ -287,6 +291,14 @@ class _Labels:
     def dtype(self) -> type[np.unsignedinteger[Any]]:
         """The dtype in which nnU-Net writes them."""
         return np.uint8 if max(self.by_channel) < 255 else np.uint16
+
+
+def _label(value: object) -> int:
+    """Return a label that nnU-Net can write."""
+    label = integer("every label", value)
+    if not 0 <= label <= LARGEST_LABEL:
+        raise ValueError(f"every label must lie in [0, {LARGEST_LABEL}], got {label}")
+    return label
 
 
 def _check_folders(
@@ -313,13 +325,7 @@ def _maps_of(folder: Path) -> list[Path]:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}, which nnUNetv2_predict writes")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
+    return read_json_object(path)
 
 
 def _prepare(output: Path, folders: Sequence[Path], decide: RankSEG, overwrite: bool) -> None:

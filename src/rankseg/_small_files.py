@@ -1,0 +1,70 @@
+"""Small files that people write by hand: JSON objects and CSV rows, read whole and checked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import reprlib
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["read_json_object", "read_rows"]
+
+MOST_BYTES: Final = 1 << 26
+"""64 MiB: the lists of cases in nnU-Net's files take a few of them."""
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    NaN and Infinity are read as floats, as ``json`` does: nnU-Net's plans may hold them.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the file is not regular, is too large, is no JSON, is nested too deeply, holds half of a
+        surrogate pair or holds no object. The message is one line.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be a regular file, and is not")  # a pipe would never end
+    try:
+        content = json.loads(_read_text(path))
+        # Text with half of a surrogate pair can be neither printed nor written.
+        json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {reprlib.repr(content)}")
+    return content
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Return the rows of a CSV that are not empty, their cells without surrounding blanks.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the file is too large, is no UTF-8, or has a cell that is too long. The message is one
+        line.
+    """
+    try:
+        table = csv.reader(io.StringIO(_read_text(path), newline=""))
+        return [[cell.strip() for cell in row] for row in table if row]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, without the mark that some editors put before it."""
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it must have at most {MOST_BYTES >> 20} MiB")
+    return content.decode("utf-8-sig")
