@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -356,10 +357,9 @@ def test_a_crash_leaves_what_was_there(tmp_path, suffix, before, monkeypatch):
 
 def crash_midway(monkeypatch):
     """Let every writer write a part and then fail."""
-    write_bytes = _files.Path.write_bytes
 
-    def half(path, content):
-        write_bytes(path, content[: len(content) // 2])
+    def full(descriptor):
+        assert os.fstat(descriptor).st_size > 0
         raise OSError("disk full")
 
     def half_folder(path, array):
@@ -367,7 +367,7 @@ def crash_midway(monkeypatch):
         (path / "zarr.json").write_text(json.dumps({}))
         raise OSError("disk full")
 
-    monkeypatch.setattr(_files.Path, "write_bytes", half)
+    monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(zarr, "save_array", half_folder)
 
 
@@ -376,7 +376,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
     replace = _files.os.replace
 
     def refuse(source, target):
-        if str(source).endswith(".part"):
+        if source.name == _files.NEW:
             raise OSError("no")
         replace(source, target)
 
