@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from rankseg import RankSEG, _files, prediction
+from rankseg import RankSEG, prediction
 from rankseg._commands import app
 from rankseg._formats import read_image, read_labels
 from rankseg.integration.transformers import postprocess
@@ -159,21 +161,19 @@ def test_goes_on_where_it_was_interrupted(folder, tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".npy", ".zarr"])
 def test_a_writer_that_fails_leaves_nothing(folder, tmp_path, suffix, monkeypatch):
-    write_bytes = _files.Path.write_bytes
-
-    def half(path, content):
-        write_bytes(path, content[: len(content) // 2])
+    def full(descriptor):
+        assert os.fstat(descriptor).st_size > 0
         raise OSError("disk full")
 
     def half_folder(path, array):
         path.mkdir()
-        write_bytes(path / "zarr.json", b"{")
+        (path / "zarr.json").write_bytes(b"{")
         raise OSError("disk full")
 
     predict_files(folder / "a.npz", tmp_path / "out", suffix=".tif")  # also writes the record
     (tmp_path / "out" / "a.tif").unlink()
     monkeypatch.setattr(prediction, "keep_record", lambda *_: None)
-    monkeypatch.setattr(_files.Path, "write_bytes", half)
+    monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(zarr, "save_array", half_folder)
     outcome = predict_files(folder, tmp_path / "out", suffix=suffix)
     assert outcome.failures == dict.fromkeys("abcd", "disk full")
@@ -189,12 +189,126 @@ def test_an_interruption_ends_the_run_and_leaves_whole_files(folder, tmp_path):
 
     for workers in (1, 2):
         out = tmp_path / str(workers)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"of 4 cases are written; .* to go on") as told:
             predict_files(folder, out, workers=workers, track=track)
         names = names_in(out)
         assert "a.png" in names
+        assert {f"{name}.png" for name in told.value.outcome.written} == names
         for name in names:
             np.testing.assert_array_equal(read_labels(out / name), labels_of("abcd".index(name[0])))
+
+
+def test_an_interrupt_within_a_case(folder, tmp_path, monkeypatch):
+    read = prediction.read_maps
+
+    def interrupt(path, key):
+        if path.stem == "c":
+            raise KeyboardInterrupt
+        return read(path, key)
+
+    (folder / "b.npz").write_bytes(b"")
+    predict_files(folder / "a.npz", tmp_path / "out")
+    monkeypatch.setattr(prediction, "read_maps", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="0 of 4 cases are written, 1 were there") as told:
+        predict_files(folder, tmp_path / "out")
+    assert told.value.outcome.skipped == ("a",)
+    assert list(told.value.outcome.failures) == ["b"]
+    with pytest.raises(KeyboardInterrupt, match=r"1 of 4 cases are written; .* to start anew"):
+        predict_files(folder, tmp_path / "out", overwrite=True)
+
+
+def test_label_maps_of_a_run_that_did_not_overwrite_all_are_not_taken_for_new(folder, tmp_path):
+    out = tmp_path / "out"
+    predict_files(folder, out, metric="dice")
+    whole = (folder / "b.npz").read_bytes()
+    (folder / "b.npz").write_bytes(b"")
+    assert list(predict_files(folder, out, metric="acc", overwrite=True).failures) == ["b"]
+    np.testing.assert_array_equal(read_labels(out / "b.png"), labels_of(1))
+    (folder / "b.npz").write_bytes(whole)
+    for metric in ("dice", "acc"):
+        with pytest.raises(ValueError, match=r"other options|of two kinds, as rankseg\.json says"):
+            predict_files(folder, out, metric=metric)
+    assert predict_files(folder, out, metric="acc", overwrite=True).written == tuple("abcd")
+    assert predict_files(folder, out, metric="acc").skipped == tuple("abcd")
+
+
+def test_runs_with_different_options_at_a_time_do_not_share_a_folder(folder, tmp_path):
+    meet = threading.Barrier(4, timeout=60)
+
+    def run_one(metric):
+        meet.wait()
+        try:
+            return predict_files(folder, tmp_path / "out", metric=metric)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(run_one, ["dice", "iou", "acc", "dice"]))
+    refused = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    assert len(refused) in (2, 3)
+    assert all("other options" in reason for reason in refused)
+
+
+def test_whatever_goes_wrong_in_one_case_the_others_are_done(folder, tmp_path, monkeypatch):
+    errors = {"a": MemoryError(), "b": RecursionError("too\n deep"), "c": KeyError("x")}
+    read = prediction.read_maps
+
+    def fail(path, key):
+        if path.stem in errors:
+            raise errors[path.stem]
+        return read(path, key)
+
+    monkeypatch.setattr(prediction, "read_maps", fail)
+    for workers in (1, 2):
+        outcome = predict_files(folder, tmp_path / str(workers), workers=workers)
+        assert outcome.written == ("d",)
+        assert outcome.failures == {
+            "a": "not enough memory",
+            "b": "RecursionError: too deep",
+            "c": "KeyError: 'x'",
+        }
+
+
+@pytest.mark.parametrize("suffix", [".png", ".nii.gz", ".zarr"])
+def test_names_and_places_that_cannot_be_written(tmp_path, suffix):
+    maps_in, out = tmp_path / "maps", tmp_path / "out"
+    maps_in.mkdir()
+    longest = "l" * (255 - len(".npy"))
+    fits = "l" * (255 - len(suffix)) if len(suffix) > len(".npy") else longest
+    hidden = os.fsdecode(b"\xff")
+    for name in ("a", "folder", "file", "link", fits, hidden, longest):
+        np.save(maps_in / f"{name}.npy", maps(0))
+    out.mkdir()
+    (out / f"folder{suffix}").mkdir()
+    (out / f"file{suffix}").write_bytes(b"old")
+    (out / "elsewhere").write_bytes(b"stays")
+    (out / f"link{suffix}").symlink_to("elsewhere")
+    outcome = predict_files(maps_in, out, suffix=suffix)
+    names = {"a", fits, hidden}
+    if suffix == ".zarr":
+        assert outcome.skipped == ("folder",)
+        names |= {"file", "link"}
+    else:
+        assert set(outcome.skipped) == {"file", "link"}
+        assert "Is a directory" in outcome.failures["folder"]
+    assert set(outcome.written) == names
+    assert set(outcome.failures) == {"a", *maps_in_names(maps_in)} - names - set(outcome.skipped)
+    for name in names:
+        np.testing.assert_array_equal(read_labels(out / f"{name}{suffix}"), labels_of(0))
+    assert (out / "elsewhere").read_bytes() == b"stays"
+    predict_files(maps_in / "link.npy", out, suffix=suffix, overwrite=True)
+    assert not (out / f"link{suffix}").is_symlink()
+    assert (out / "elsewhere").read_bytes() == b"stays"
+
+
+def maps_in_names(folder):
+    return {file.name.removesuffix(".npy") for file in folder.iterdir()}
+
+
+def test_output_that_is_no_folder(folder, tmp_path):
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(NotADirectoryError, match="output must be a folder, got the file"):
+        predict_files(folder, tmp_path / "out")
 
 
 def test_several_workers_give_the_same_files_in_the_same_order(folder, tmp_path, monkeypatch):

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankseg._files import write_whole
-from rankseg._small_files import read_json_object
+from rankseg._files import read_json, sweep, write_new, write_whole
 
-__all__ = ["RECORD", "Outcome", "Track", "keep_record", "work_through"]
+__all__ = [
+    "RECORD",
+    "Interrupted",
+    "Outcome",
+    "Track",
+    "finish_record",
+    "keep_record",
+    "reason_of",
+    "work_through",
+]
 
 RECORD = "rankseg.json"
 """The file beside label maps that says how they were made."""
+
+OVERWRITING = "overwriting"
+"""In the record: label maps made otherwise are being replaced, and some may still be there."""
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 """Returns the names it is given one by one, and perhaps shows how far they are."""
@@ -39,54 +49,171 @@ class Outcome:
     failures: dict[str, str]
 
 
+class Interrupted(KeyboardInterrupt):
+    """An interrupt between or within cases; its text says what is written and how to go on.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        What became of the cases before the interrupt.
+    cases : int
+        How many there are.
+    overwrite : bool
+        Whether the same run again would start anew.
+    """
+
+    def __init__(self, outcome: Outcome, cases: int, overwrite: bool) -> None:
+        there = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
+        again = "start anew" if overwrite else "go on"
+        super().__init__(
+            f"interrupted: {len(outcome.written)} of {cases} cases are written{there}; run the "
+            f"same again to {again}"
+        )
+        self.outcome = outcome
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line why a case failed."""
+    text = " ".join(filter(None, map(str.strip, str(error).splitlines())))
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {text}" if text else "not enough memory"
+    if text and isinstance(error, OSError | TypeError | ValueError | ImportError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def work_through(
     cases: Sequence[str],
     work: Callable[[str], object],
     *,
-    done: Callable[[str], bool],
-    expected: tuple[type[Exception], ...],
+    is_written: Callable[[str], bool],
+    overwrite: bool = False,
     track: Track = iter,
     workers: int = 1,
 ) -> Outcome:
-    """Do the work of every case that is not done; go on after one that fails as expected.
+    """Do the work of every case that is not written; go on after one that fails, for any reason.
 
-    With several workers, cases are done by as many threads, and told in their order all the same.
+    With several workers, cases are done by as many threads. The outcome names them in their order
+    all the same.
+
+    Raises
+    ------
+    Interrupted
+        On a KeyboardInterrupt, after the cases that were begun by other threads are finished.
     """
-    skipped = [case for case in cases if done(case)]
-    waiting = [case for case in cases if case not in set(skipped)]
-    written, failures = [], {}
-    with ThreadPoolExecutor(workers) as pool:
-        finish: dict[str, Callable[[], object]] = {
-            case: pool.submit(work, case).result if workers > 1 else partial(work, case)
-            for case in waiting
-        }
+    skipped: set[str] = set()
+    failures: dict[str, str] = {}
+    for case in cases if not overwrite else ():
         try:
+            if is_written(case):
+                skipped.add(case)
+        except OSError as error:  # such as a name that is too long
+            failures[case] = reason_of(error)
+    waiting = [case for case in cases if case not in skipped and case not in failures]
+    run = _Run(work, failures)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            if workers > 1:
+                run.begun = {case: pool.submit(work, case) for case in waiting}
             for case in track(waiting):
-                try:
-                    finish[case]()
-                    written.append(case)
-                except expected as error:
-                    failures[case] = str(error) or type(error).__name__
+                run.finish(case)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            run.finish_begun()
+            raise Interrupted(run.outcome(cases, skipped), len(cases), overwrite) from None
         finally:
             pool.shutdown(cancel_futures=True)
-    return Outcome(tuple(written), tuple(skipped), failures)
+    return run.outcome(cases, skipped)
+
+
+@dataclass
+class _Run:
+    """Cases that are being done, some by other threads."""
+
+    work: Callable[[str], object]
+    failures: dict[str, str]
+    written: set[str] = field(default_factory=set)
+    begun: dict[str, Future[object]] = field(default_factory=dict)
+
+    def finish(self, case: str) -> None:
+        """Do a case, or wait for the thread that does it."""
+        try:
+            if case in self.begun:
+                self.begun[case].result()
+            else:
+                self.work(case)
+            self.written.add(case)
+        except Exception as error:  # a file can make a library raise anything
+            self.failures[case] = reason_of(error)
+
+    def finish_begun(self) -> None:
+        """Take the result of every case that a thread has done."""
+        for case, result in self.begun.items():
+            if not result.cancelled():
+                self.finish(case)
+
+    def outcome(self, cases: Sequence[str], skipped: Collection[str]) -> Outcome:
+        """Return what became of the cases, in their order."""
+        return Outcome(
+            tuple(case for case in cases if case in self.written),
+            tuple(case for case in cases if case in skipped),
+            {case: self.failures[case] for case in cases if case in self.failures},
+        )
 
 
 def keep_record(folder: Path, record: Mapping[str, Any], overwrite: bool) -> None:
     """Make a folder for label maps and write into it how they are made.
 
-    Label maps made otherwise are not to be mixed with new ones.
+    Label maps made otherwise must not be mixed with new ones. What killed runs left half written
+    in the folder is removed.
 
     Raises
     ------
+    OSError
+        If the folder cannot be made or written to.
     ValueError
-        If the folder holds some, and they are not to be overwritten.
+        If the folder holds label maps made otherwise, and they are not to be overwritten.
     """
-    stored, content = folder / RECORD, json.dumps(record, indent=1, default=str)
-    if stored.is_file() and not overwrite and read_json_object(stored) != json.loads(content):
-        raise ValueError(
-            f"{folder} holds label maps made from other folders or with other options, which "
-            f"{RECORD} lists; take another folder, or overwrite them"
-        )
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"output must be a folder, got the file {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(stored, content.encode())
+    sweep(folder)
+    stored, content = folder / RECORD, _plain(record)
+    try:
+        write_new(stored, _encoded(content))  # two runs at a time must not both write it
+    except FileExistsError:
+        known = read_json(stored)
+        if known == content:
+            return
+        if not overwrite:
+            raise ValueError(_mixture(folder, known)) from None
+        write_whole(stored, _encoded({**content, OVERWRITING: True}))
+
+
+def finish_record(folder: Path, record: Mapping[str, Any], outcome: Outcome) -> None:
+    """Note that all label maps are made as the record says, if none failed to be overwritten."""
+    stored, content = folder / RECORD, _plain(record)
+    if (
+        not outcome.failures
+        and stored.is_file()
+        and read_json(stored) == {**content, OVERWRITING: True}
+    ):
+        write_whole(stored, _encoded(content))
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as it is read from a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(record, default=str))
+    return plain
+
+
+def _encoded(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode()
+
+
+def _mixture(folder: Path, known: Any) -> str:
+    if isinstance(known, dict) and known.get(OVERWRITING):
+        why = f"of two kinds, as {RECORD} says: a run that was to overwrite them did not end"
+    else:
+        why = f"made from other folders or with other options, which {RECORD} lists"
+    return f"{folder} holds label maps {why}; take another folder, or overwrite them"

@@ -5,6 +5,7 @@ Reading and writing needs the packages of ``pip install 'rankseg[files]'``, each
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from os import PathLike
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._arguments import choice, integer
-from rankseg._batch import Outcome, Track, keep_record, work_through
+from rankseg._batch import Outcome, Track, finish_record, keep_record, work_through
 from rankseg._formats import (
     LABELS_WRITTEN,
     MAPS,
     PICTURES,
+    ending,
     find_files,
     read_image,
     read_maps,
@@ -29,9 +31,6 @@ from rankseg._formats import (
 from rankseg._networks import Decider, load_network
 
 __all__ = ["Outcome", "predict_files"]
-
-EXPECTED = (OSError, TypeError, ValueError)
-"""What a broken file raises on its way through reading, deciding and writing."""
 
 
 def predict_files(
@@ -97,15 +96,19 @@ def predict_files(
     Returns
     -------
     Outcome
-        A case that cannot be decided is named in it, and the others are decided all the same. A
-        file is written whole or not at all.
+        A case that cannot be decided is named in it with the reason, and the others are decided
+        all the same. A file is written whole or not at all.
 
     Raises
     ------
     FileNotFoundError
         If an input or the file of the model is missing, or a folder holds nothing to decide.
+    OSError
+        If ``output`` cannot be made or written to.
     ImportError
-        If a package is missing; the message says how to install it.
+        If a package that the model needs is missing; the message says how to install it.
+    KeyboardInterrupt
+        On an interrupt; its text says how many cases are written, ``outcome`` says which.
     TypeError, ValueError
         If an option is not allowed, two inputs would be written to the same file, an input would
         be overwritten, or ``output`` holds label maps made with other options.
@@ -134,26 +137,33 @@ def predict_files(
     settings = RankSEG(**options).settings
     masks = settings.output_mode == "multilabel"
     network = {"model": None if model is None else str(model), "mean": mean, "std": std}
-    keep_record(output, {**network, "key": key, "options": asdict(settings)}, overwrite)
+    record = {**network, "key": key, "options": asdict(settings)}
+    keep_record(output, record, overwrite)
 
     def predict(case: str) -> None:
         path = targets[case][0]
         given = read_maps(path, key) if model is None else read_image(path)
         write_labels(targets[case][1], decide(given.maps), given, masks=masks)
 
-    return work_through(
+    outcome = work_through(
         list(targets),
         predict,
-        done=lambda case: not overwrite and targets[case][1].exists(),
-        expected=EXPECTED,
+        is_written=lambda case: _is_written(targets[case][1]),
+        overwrite=overwrite,
         track=track,
         workers=workers,
     )
+    finish_record(output, record, outcome)
+    return outcome
+
+
+def _is_written(target: Path) -> bool:
+    return target.is_dir() if ending(target) == ".zarr" else target.is_file()
 
 
 def _targets(sources: Sequence[Path], output: Path, suffix: str) -> dict[str, tuple[Path, Path]]:
     """Return the input and the output of every case, by its name."""
-    read = {source.resolve() for source in sources}
+    read = {os.path.realpath(source) for source in sources}
     targets: dict[str, tuple[Path, Path]] = {}
     for source in sources:
         case, target = stem(source), output / f"{stem(source)}{suffix}"
@@ -162,7 +172,7 @@ def _targets(sources: Sequence[Path], output: Path, suffix: str) -> dict[str, tu
                 f"inputs must differ in name, since {targets[case][0]} and {source} would both "
                 f"become {target}"
             )
-        if target.resolve() in read:
+        if os.path.realpath(target) in read:
             raise ValueError(f"output must not overwrite the input {target}: take another folder")
         targets[case] = (source, target)
     return targets

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
+import os
 import pickle
 import re
+import resource
 import runpy
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -295,6 +299,132 @@ def test_an_odd_pkl_does_no_harm(folder, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+SITK = {
+    "spacing": (1.0, 1.0, 1.0),
+    "origin": (0.0, 0.0, 0.0),
+    "direction": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+}
+
+ODD_GEOMETRIES = {
+    "nan": ({"sitk_stuff": {**SITK, "spacing": (math.nan, 1, 1)}}, "spacing must be 3 finite"),
+    "zero": ({"sitk_stuff": {**SITK, "spacing": (1, 0, 1)}}, "spacing must be positive"),
+    "flat": ({"sitk_stuff": {**SITK, "direction": (0,) * 9}}, "must not lie in a plane"),
+    "huge": ({"sitk_stuff": {**SITK, "origin": (10**400, 0, 0)}}, "cannot be read: .* 1329 bits"),
+    "large": ({"sitk_stuff": {**SITK, "spacing": (1e300, 1, 1)}}, "must fit into float32"),
+    "few": ({"sitk_stuff": {**SITK, "origin": (1, 2)}}, r"origin must be 3 .*, got \[1\.0, 2\.0\]"),
+    "ragged": ({"sitk_stuff": {**SITK, "origin": ((1, 2), 3)}}, "origin must be numbers"),
+    "words": ({"sitk_stuff": {**SITK, "direction": "abc"}}, "direction must be numbers"),
+    "none": ({"sitk_stuff": None}, "it lacks 'spacing'"),
+    "affine": ({"nibabel_stuff": {"original_affine": np.zeros((4, 4))}}, "in a plane"),
+    "turned": ({"sitk_stuff": {**SITK, "original_orientation": "LPS"}}, "turned to RAS"),
+    "list": ([1, 2], "must hold a dictionary, got list"),
+    "trap": (Trap("sprung"), "no plain data"),
+}
+
+
+def test_geometries_that_cannot_be_used_are_told_and_the_others_are_done(tmp_path):
+    save_dataset(tmp_path / "in")
+    for number, name in enumerate(("a", *ODD_GEOMETRIES, "z")):
+        save_case(tmp_path / "in", name, maps(number), reference=False)
+        stuff = ODD_GEOMETRIES[name][0] if name in ODD_GEOMETRIES else {"sitk_stuff": SITK}
+        (tmp_path / "in" / f"{name}.pkl").write_bytes(pickle.dumps(stuff))
+    outcome = decide_folders(tmp_path / "in", tmp_path / "out")
+    assert outcome.written == ("a", "z")
+    assert sorted(outcome.failures) == sorted(ODD_GEOMETRIES)
+    for name, (_, words) in ODD_GEOMETRIES.items():
+        assert re.search(f"there is no {name}.nii.gz, and .*{words}", outcome.failures[name])
+    save_reference(tmp_path / "in" / "nan.nii.gz")  # then its pkl does no harm
+    assert decide_folders(tmp_path / "in", tmp_path / "out").written == ("nan",)
+
+
+@pytest.mark.parametrize("reorient", [False, True])
+def test_geometry_of_the_second_folder(folder, tmp_path, reorient):
+    stuff = {"nibabel_stuff": {"original_affine": AFFINE}}
+    if reorient:
+        stuff["nibabel_stuff"]["reoriented_affine"] = np.eye(4)
+    for name, content in ((folder, b"nothing"), (tmp_path / "fold_1", pickle.dumps(stuff))):
+        save_dataset(name)
+        save_case(name, "a", maps(0), reference=False)
+        (name / "a.pkl").write_bytes(content)
+    (folder / "a.nii.gz").unlink()
+    outcome = decide_folders([folder, tmp_path / "fold_1"], tmp_path / "out", metric="acc")
+    assert outcome.written == ("a",)
+    image = nibabel.load(tmp_path / "out" / "a.nii.gz")
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+    expected = maps(0).argmax(0).T
+    np.testing.assert_array_equal(
+        np.asarray(image.dataobj), expected[::-1] if reorient else expected
+    )
+
+
+def save_claim(path, shape, compression=zipfile.ZIP_DEFLATED):
+    """An npz that claims a shape and holds nothing."""
+    header = io.BytesIO()
+    content = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, content)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("probabilities.npy", header.getvalue())
+
+
+@pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
+def test_files_that_are_none_are_told_and_the_others_are_done(tmp_path, labels):
+    folder = tmp_path / "in"
+    save_dataset(folder, labels, regions_class_order=[1, 3, 2])
+    for name in ("a", "z"):
+        save_case(folder, name, maps(0, regions=labels is REGIONS))
+    os.mkfifo(folder / "fifo.npz")
+    (folder / "loop.npz").symlink_to("loop.npz")
+    (folder / "endless.npz").symlink_to("/dev/zero")
+    (folder / "folder.npz").mkdir()
+    for number, shape in enumerate([(3, 30000, 30000, 30000), (3, -1, -1, 9), (3, 10**400, 1, 1)]):
+        save_claim(folder / f"claim{number}.npz", shape)
+    outcome = decide_folders(folder, tmp_path / "out")
+    assert outcome.written == ("a", "z")
+    for name in ("fifo", "loop", "endless", "folder"):
+        assert "it is no regular file" in outcome.failures[name]
+    assert "too small" in outcome.failures["claim0"]
+    assert "none of them empty" in outcome.failures["claim1"]
+    assert "too small" in outcome.failures["claim2"]
+    assert len(outcome.failures) == 7
+
+
+def test_a_claim_that_a_compressed_file_cannot_hold(tmp_path):
+    """Not even if the archive says so, too."""
+    save_claim(tmp_path / "a.npz", (3, 1000, 1000, 1000))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    start = content.index(b"PK\x01\x02") + 24
+    content[start : start + 4] = b"\xff\xff\xff\xfe"
+    (tmp_path / "a.npz").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert archive.getinfo("probabilities.npy").file_size > 4e9
+    with pytest.raises(ValueError, match=r"is too small for 'probabilities' of float32 \(3, 1000"):
+        ClassMaps.open(tmp_path / "a.npz")
+
+
+def test_a_disk_that_is_full_is_told(folder, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (maps(0).nbytes - 1, limits[1]))
+    try:
+        outcome = decide_folders(folder, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert outcome.failures == dict.fromkeys("ab", "[Errno 27] File too large")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "dataset.json",
+        "rankseg.json",
+    ]
+
+
+def test_an_interrupt_tells_what_is_written(folder, tmp_path):
+    def track(names):
+        yield names[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 cases are written") as told:
+        decide_folders(folder, tmp_path / "out", track=track)
+    assert told.value.outcome.written == ("a",)
+
+
 def test_what_makes_no_sense(folder, tmp_path):
     for options, error, message in (
         ({"metric": "f1"}, ValueError, "metric must be one of"),
@@ -326,6 +456,10 @@ def test_datasets_that_say_nothing_of_labels(folder, tmp_path):
         ("{}", "does not describe labels"),
         (json.dumps({"labels": REGIONS}), "does not describe labels"),
         (json.dumps({"labels": REGIONS, "regions_class_order": [1, 2]}), "each of the 3 regions"),
+        (json.dumps({"labels": {"a": 1e999}}), "does not describe labels"),
+        (json.dumps({"labels": {"a": 0, "b": 65536}}), r"must lie in \[0, 65535\]"),
+        (json.dumps({"labels": {"a": -1, "b": 0}}), r"must lie in \[0, 65535\]"),
+        ('{"labels":' + "[" * 100_000, "is not valid JSON: it is nested too deeply"),
     ):
         (folder / "dataset.json").write_text(content)
         with pytest.raises(ValueError, match=message):

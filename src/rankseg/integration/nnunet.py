@@ -9,41 +9,44 @@ from __future__ import annotations
 import contextlib
 import copy
 import gzip
-import pickle
+import math
+import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
-from rankseg._arguments import integer
-from rankseg._batch import Outcome, Track, keep_record, work_through
-from rankseg._files import write_whole
-from rankseg._small_files import read_json_object
+from rankseg._batch import Outcome, Track, finish_record, keep_record, reason_of, work_through
+from rankseg._files import reserve, write_whole
 from rankseg.integration._common import require
+from rankseg.integration._nnunet_geometry import (
+    ENDING,
+    PLANS,
+    Geometry,
+    load_nibabel,
+    read_object,
+)
 
 __all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
 
 KEY = "probabilities"
-ENDING = ".nii.gz"
-DATASET, PLANS = "dataset.json", "plans.json"
-LARGEST_LABEL = 65535
+DATASET = "dataset.json"
 
-REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
-"""The readers of nnU-Net whose maps have the axes of RAS, whatever those of the image."""
+MOST_LABELS = 65535
+"""The largest label of the dtypes in which nnU-Net writes."""
 
 PIECE = 1 << 18
 """Probabilities decompressed at a time."""
 
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+MOST_PER_BYTE = 1032
+"""The bytes that one byte of a compressed file can stand for: the most of Deflate."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ def decide_folders(
     Returns
     -------
     Outcome
-        A case that cannot be decided is named in it, and the others are decided all the same.
+        A case that cannot be decided is named in it with the reason, and the others are decided
+        all the same. A file is written whole or not at all.
 
     Raises
     ------
@@ -144,6 +148,10 @@ def decide_folders(
         If nibabel is not installed.
     FileNotFoundError
         If a folder, its npz files or its ``dataset.json`` are missing.
+    OSError
+        If ``output`` cannot be made or written to.
+    KeyboardInterrupt
+        On an interrupt; its text says how many cases are written, ``outcome`` says which.
     TypeError, ValueError
         If an option is not allowed, the folders are of different labels, ``output`` is one of
         them, or it holds label maps made with other options.
@@ -152,29 +160,37 @@ def decide_folders(
     -----
     Regions take one map in memory and the labels. Classes that exclude each other are decided
     together: their maps lie in a temporary file in ``output``, of 4 bytes per voxel and class,
-    which is mapped into memory; the system may drop its pages whenever memory is short.
+    which is mapped into memory; the system may drop its pages whenever memory is short. A case for
+    which the disk has no room is named in the outcome.
 
     Examples
     --------
     >>> from rankseg.integration.nnunet import decide_folders
     >>> decide_folders(["fold_0", "fold_1"], "decided", metric="dice")  # doctest: +SKIP
     """
-    _nibabel()  # before the work
+    load_nibabel()  # before the work
     sources = _check_folders(folders)
     output = Path(output)
-    if any(output.resolve() == folder.resolve() for folder in sources):
+    if os.path.realpath(output) in map(os.path.realpath, sources):
         raise ValueError(f"output must be another folder than those read, got {output}")
     labels = _Labels.read(sources)
     decide = _decision(labels.regions, rankseg_kwargs)
     cases = sorted({file.stem for folder in sources for file in _maps_of(folder)})
-    _prepare(output, sources, decide, overwrite)
-    return work_through(
+    folders_read = [os.path.realpath(folder) for folder in sources]
+    record = {"folders": folders_read, "options": asdict(decide.settings)}
+    keep_record(output, record, overwrite)
+    for name in (DATASET, PLANS):  # what nnU-Net puts beside its label maps
+        if (sources[0] / name).is_file():
+            write_whole(output / name, (sources[0] / name).read_bytes())
+    outcome = work_through(
         cases,
         lambda case: _decide_case(case, sources, output, labels, decide),
-        done=lambda case: not overwrite and (output / f"{case}{ENDING}").is_file(),
-        expected=_UNREADABLE,
+        is_written=lambda case: (output / f"{case}{ENDING}").is_file(),
+        overwrite=overwrite,
         track=track,
     )
+    finish_record(output, record, outcome)
+    return outcome
 
 
 def enable(predictor: Any, **rankseg_kwargs: Any) -> Any:
@@ -242,10 +258,6 @@ def _decision(regions: bool, rankseg_kwargs: Mapping[str, Any]) -> RankSEG:
     return RankSEG(output_mode=mode, **rankseg_kwargs)
 
 
-def _nibabel() -> ModuleType:
-    return require("nibabel", "nnunet", "deciding from folders of nnU-Net")
-
-
 @dataclass(frozen=True)
 class _Labels:
     """What the channels stand for: labels in order, or regions by the label they are painted in."""
@@ -264,41 +276,34 @@ class _Labels:
 
     @classmethod
     def _parse(cls, path: Path) -> _Labels:
-        dataset = _read_json(path)
+        dataset = read_object(path)
         try:
             named = {
                 name: tuple(value) if isinstance(value, list) else (value,)
                 for name, value in dataset["labels"].items()
                 if name != "ignore"
             }
-            if not named:
-                raise ValueError("it names no label")
             regions = any(len(value) > 1 for value in named.values())
-            if not regions:
-                return cls(tuple(sorted({_label(value) for (value,) in named.values()})), False)
-            order = tuple(_label(value) for value in dataset["regions_class_order"])
-            number = sum(set(value) != {0} for value in named.values())
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if regions:
+                order = tuple(int(label) for label in dataset["regions_class_order"])
+            else:
+                order = tuple(sorted({int(value) for (value,) in named.values()}))
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise ValueError(f"{path} does not describe labels: {error!r}") from error
-        if len(order) != number:
+        if not all(0 <= label <= MOST_LABELS for label in order):
+            raise ValueError(f"labels in {path} must lie in [0, {MOST_LABELS}], got {list(order)}")
+        number = sum(set(value) != {0} for value in named.values())
+        if regions and len(order) != number:
             raise ValueError(
                 f"'regions_class_order' in {path} must have a label for each of the {number} "
                 f"regions, got {list(order)}"
             )
-        return cls(order, True)
+        return cls(order, regions)
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
         """The dtype in which nnU-Net writes them."""
         return np.uint8 if max(self.by_channel) < 255 else np.uint16
-
-
-def _label(value: object) -> int:
-    """Return a label that nnU-Net can write."""
-    label = integer("every label", value)
-    if not 0 <= label <= LARGEST_LABEL:
-        raise ValueError(f"every label must lie in [0, {LARGEST_LABEL}], got {label}")
-    return label
 
 
 def _check_folders(
@@ -322,26 +327,10 @@ def _maps_of(folder: Path) -> list[Path]:
     return [file for file in folder.glob("*.npz") if not file.name.startswith(".")]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}, which nnUNetv2_predict writes")
-    return read_json_object(path)
-
-
-def _prepare(output: Path, folders: Sequence[Path], decide: RankSEG, overwrite: bool) -> None:
-    """Make the output folder, with the options and what nnU-Net puts beside its label maps."""
-    folders_read = [str(folder.resolve()) for folder in folders]
-    record = {"folders": folders_read, "options": asdict(decide.settings)}
-    keep_record(output, record, overwrite)
-    for name in (DATASET, PLANS):
-        if (folders[0] / name).is_file():
-            write_whole(output / name, (folders[0] / name).read_bytes())
-
-
 def _decide_case(
     case: str, folders: Sequence[Path], output: Path, labels: _Labels, decide: RankSEG
 ) -> None:
-    missing = [str(folder) for folder in folders if not (folder / f"{case}.npz").is_file()]
+    missing = [str(folder) for folder in folders if not os.path.lexists(folder / f"{case}.npz")]
     if missing:
         raise ValueError(f"there is no {case}.npz in {' and '.join(missing)}")
     maps = ClassMaps.open(*(folder / f"{case}.npz" for folder in folders))
@@ -350,7 +339,7 @@ def _decide_case(
             f"the probabilities must have {len(labels.by_channel)} channels, as {DATASET} says, "
             f"got {len(maps)}"
         )
-    geometry = _Geometry.read(case, folders, maps.shape[1:])  # before the work
+    geometry = Geometry.read(case, folders, maps.shape[1:])  # before the work
     decided = _paint(maps, labels, decide) if labels.regions else _share(maps, output, decide)
     image = geometry.image(decided.astype(labels.dtype, copy=False))
     content = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
@@ -373,7 +362,8 @@ def _paint(maps: ClassMaps, labels: _Labels, decide: RankSEG) -> NDArray[Any]:
 def _share(maps: ClassMaps, output: Path, decide: RankSEG) -> NDArray[Any]:
     """Decide the classes together, from a file of their maps that is mapped into memory."""
     with tempfile.TemporaryFile(dir=output, prefix=".") as file:  # where there is room on disk
-        probs = np.memmap(file, np.float32, "w+", shape=maps.shape)
+        reserve(file, math.prod(maps.shape) * np.dtype(np.float32).itemsize)
+        probs = np.memmap(file, np.float32, "r+", shape=maps.shape)
         for channel, one in enumerate(maps):
             probs[channel] = one
         labels: NDArray[Any] = decide(np.asarray(probs)[None])[0]
@@ -408,20 +398,28 @@ def _member(file: Path) -> Iterator[_Member]:
     """Open the array of an npz file; every way in which that fails is a ValueError."""
     with contextlib.ExitStack() as stack:
         try:
+            if not file.is_file():
+                raise ValueError("it is no regular file")
             archive = stack.enter_context(zipfile.ZipFile(file))
             if f"{KEY}.npy" not in archive.namelist():
                 raise ValueError(f"it lacks the array {KEY!r}, and holds {archive.namelist()}")
             stream = stack.enter_context(archive.open(f"{KEY}.npy"))
             shape, transposed, dtype = _read_header(stream)
-        except _UNREADABLE as error:
-            raise ValueError(f"{file} cannot be read as probabilities: {error}") from error
-        if dtype.kind != "f" or len(shape) != 4 or 0 in shape:
+        except Exception as error:  # a broken file may raise anything
+            reason = reason_of(error)
+            raise ValueError(f"{file} cannot be read as probabilities: {reason}") from error
+        if dtype.kind != "f" or len(shape) != 4 or min(shape) < 1:
             raise ValueError(
                 f"{KEY!r} in {file} must be floating (classes, z, y, x), none of them empty, got "
                 f"{dtype} {shape}"
             )
         if transposed and shape[0] > 1:
             raise ValueError(f"{KEY!r} in {file} must be in C order, one class after the other")
+        size = math.prod(shape) * dtype.itemsize
+        if size > min(
+            archive.getinfo(f"{KEY}.npy").file_size, MOST_PER_BYTE * os.path.getsize(file)
+        ):
+            raise ValueError(f"{file} is too small for {KEY!r} of {dtype} {shape}: it is damaged")
         yield _Member(stream, shape, "F" if transposed else "C", dtype)
 
 
@@ -434,121 +432,3 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
     if version not in read:
         raise ValueError(f"its npy format {version} is not known")
     return read[version](stream)
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """Where the voxels are: the header to write, and whether axes must be turned back to it."""
-
-    header: Any
-    size: tuple[int, ...]
-    reorient: bool
-
-    @classmethod
-    def read(cls, case: str, folders: Sequence[Path], shape: tuple[int, ...]) -> _Geometry:
-        """Take the geometry of nnU-Net's own label map, or that of its pkl file."""
-        nibabel = _nibabel()
-        known = [_properties(folder / f"{case}.pkl") for folder in folders]
-        reorient = any(map(_was_turned, known)) or any(map(_reorients, folders))
-        for folder in folders:
-            path = folder / f"{case}{ENDING}"
-            if path.is_file():
-                try:
-                    own = nibabel.load(path)
-                except nibabel.filebasedimages.ImageFileError as error:
-                    raise ValueError(f"{path} cannot be read: {error}") from error
-                geometry = cls(own.header, own.shape, reorient)
-                geometry._check(shape, path)
-                return geometry
-        affine = next((found for found in map(_affine, known) if found is not None), None)
-        if affine is None:
-            raise ValueError(f"there is neither {case}{ENDING} nor a {case}.pkl that tells spacing")
-        turned = _turn(nibabel, np.empty(shape[::-1], np.uint8), affine) if reorient else None
-        size = shape[::-1] if turned is None else turned.shape
-        header = nibabel.Nifti1Image(np.broadcast_to(np.uint8(0), size), affine).header
-        header.set_xyzt_units("mm")
-        return cls(header, size, reorient)
-
-    def _check(self, shape: tuple[int, ...], path: Path) -> None:
-        def essential(sizes: Sequence[int]) -> list[int]:
-            kept = [size for size in sizes if size > 1]
-            return sorted(kept) if self.reorient else kept
-
-        if essential(self.size) != essential(shape[::-1]):
-            raise ValueError(
-                f"{path} must have the size of the probabilities, {shape[::-1]}, got {self.size}"
-            )
-
-    def image(self, labels: NDArray[Any]) -> Any:
-        """Return labels ``(z, y, x)`` as an image."""
-        nibabel = _nibabel()
-        array = labels.T
-        if self.reorient:
-            array = _turn(nibabel, array, self.header.get_best_affine())
-        header = self.header.copy()
-        header.set_data_dtype(labels.dtype)
-        header.set_slope_inter(1, 0)
-        header["cal_min"] = header["cal_max"] = 0
-        return nibabel.Nifti1Image(array.reshape(self.size, order="F"), None, header)
-
-
-def _turn(nibabel: Any, array: NDArray[Any], affine: NDArray[Any]) -> NDArray[Any]:
-    """Turn an array with the axes of RAS to the axes of an affine."""
-    wanted = nibabel.orientations.io_orientation(affine)
-    steps = nibabel.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], wanted)
-    turned: NDArray[Any] = nibabel.orientations.apply_orientation(array, steps)
-    return turned
-
-
-def _reorients(folder: Path) -> bool:
-    """Tell whether the plans name the reader that turns images to RAS."""
-    path = folder / PLANS
-    return path.is_file() and _read_json(path).get("image_reader_writer") in REORIENTING
-
-
-def _was_turned(properties: Mapping[str, Any]) -> bool:
-    """Tell whether what nnU-Net stored of the image is of one turned to RAS."""
-    return "reoriented_affine" in properties.get(
-        "nibabel_stuff", {}
-    ) or "original_orientation" in properties.get("sitk_stuff", {})
-
-
-class _OnlyArrays(pickle.Unpickler):
-    """Loads numbers, containers and arrays, and runs nothing else that a file might ask for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in (
-            "_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar",
-        ):  # fmt: skip
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-
-
-def _properties(path: Path) -> dict[str, Any]:
-    """Return what nnU-Net stored of the image, or nothing if it cannot be told."""
-    try:
-        with path.open("rb") as file:
-            properties = _OnlyArrays(file).load()
-    except Exception:  # a broken pickle may raise anything, and the label map is enough
-        return {}
-    if not isinstance(properties, dict):
-        return {}
-    return {name: stuff for name, stuff in properties.items() if isinstance(stuff, dict)}
-
-
-def _affine(properties: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Return the affine, in RAS and millimetres, of what nnU-Net stored of the image."""
-    try:
-        if "nibabel_stuff" in properties:
-            return np.asarray(properties["nibabel_stuff"]["original_affine"], float).reshape(4, 4)
-        stuff = properties["sitk_stuff"]
-        if _was_turned(properties):
-            return None  # the affine before that is not in the file
-        to_ras = np.diag([-1.0, -1.0, 1.0])  # ITK counts from right to left and front to back
-        affine = np.eye(4)
-        turned = to_ras @ np.asarray(stuff["direction"], float).reshape(3, 3)
-        affine[:3, :3] = turned * np.asarray(stuff["spacing"], float).reshape(3)
-        affine[:3, 3] = to_ras @ np.asarray(stuff["origin"], float).reshape(3)
-        return affine
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -1,0 +1,210 @@
+"""Where the voxels of a case of nnU-Net are: from its label map, or else from its pkl file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankseg._batch import reason_of
+from rankseg._files import read_json
+from rankseg.integration._common import require
+from rankseg.integration._plain_pickle import LARGEST, read_plain_pickle
+
+__all__ = ["ENDING", "PLANS", "Geometry", "load_nibabel", "read_object"]
+
+ENDING = ".nii.gz"
+PLANS = "plans.json"
+
+REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
+"""The readers of nnU-Net whose maps have the axes of RAS, whatever those of the image."""
+
+
+MOST_SHOWN = 16
+"""Numbers that a message shows: an affine."""
+
+
+def load_nibabel() -> ModuleType:
+    return require("nibabel", "nnunet", "deciding from folders of nnU-Net")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that nnU-Net writes, and that holds an object."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}, which nnUNetv2_predict writes")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The header to write, and whether axes must be turned back to it.
+
+    Parameters
+    ----------
+    header : nibabel.Nifti1Header
+        With the affine.
+    size : tuple of int
+        The number of voxels along x, y and z, as far as the image has these axes.
+    reorient : bool
+        Whether the maps have the axes of RAS and not those of the header.
+    """
+
+    header: Any
+    size: tuple[int, ...]
+    reorient: bool
+
+    @classmethod
+    def read(cls, case: str, folders: Sequence[Path], shape: tuple[int, ...]) -> Geometry:
+        """Take the geometry of nnU-Net's own label map, or that of its pkl file.
+
+        Raises
+        ------
+        ValueError
+            If there is neither, or what there is cannot be used.
+        """
+        nibabel = load_nibabel()
+        pickles = [folder / f"{case}.pkl" for folder in folders]
+        stored = {path: _properties(path) for path in pickles if path.is_file()}
+        known = [found for found in stored.values() if isinstance(found, dict)]
+        reorient = any(map(_was_turned, known)) or any(map(_reorients, folders))
+        for folder in folders:
+            path = folder / f"{case}{ENDING}"
+            if path.is_file():
+                return cls._of_image(path, shape, reorient)
+        affine = _first_affine(stored, case)
+        size = _turned(shape[::-1], affine) if reorient else shape[::-1]
+        header = nibabel.Nifti1Image(np.broadcast_to(np.uint8(0), size), affine).header
+        header.set_xyzt_units("mm")
+        return cls(header, size, reorient)
+
+    @classmethod
+    def _of_image(cls, path: Path, shape: tuple[int, ...], reorient: bool) -> Geometry:
+        try:
+            own = load_nibabel().load(path)
+        except Exception as error:  # a broken file may raise anything
+            raise ValueError(f"{path} cannot be read: {reason_of(error)}") from error
+        geometry = cls(own.header, own.shape, reorient)
+        geometry._check(shape, path)
+        return geometry
+
+    def _check(self, shape: tuple[int, ...], path: Path) -> None:
+        def essential(sizes: Sequence[int]) -> list[int]:
+            kept = [size for size in sizes if size > 1]
+            return sorted(kept) if self.reorient else kept
+
+        if essential(self.size) != essential(shape[::-1]):
+            raise ValueError(
+                f"{path} must have the size of the probabilities, {shape[::-1]}, got {self.size}"
+            )
+
+    def image(self, labels: NDArray[Any]) -> Any:
+        """Return labels ``(z, y, x)`` as an image."""
+        nibabel = load_nibabel()
+        array = labels.T
+        if self.reorient:
+            array = _turn(array, self.header.get_best_affine())
+        header = self.header.copy()
+        header.set_data_dtype(labels.dtype)
+        header.set_slope_inter(1, 0)
+        header["cal_min"] = header["cal_max"] = 0
+        return nibabel.Nifti1Image(array.reshape(self.size, order="F"), None, header)
+
+
+def _turn(array: NDArray[Any], affine: NDArray[Any]) -> NDArray[Any]:
+    """Turn an array with the axes of RAS to the axes of an affine."""
+    orientations = load_nibabel().orientations
+    wanted = orientations.io_orientation(affine)
+    steps = orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], wanted)
+    turned: NDArray[Any] = orientations.apply_orientation(array, steps)
+    return turned
+
+
+def _turned(size: tuple[int, ...], affine: NDArray[Any]) -> tuple[int, ...]:
+    return _turn(np.broadcast_to(np.uint8(0), size), affine).shape
+
+
+def _reorients(folder: Path) -> bool:
+    """Tell whether the plans name the reader that turns images to RAS."""
+    path = folder / PLANS
+    return path.is_file() and read_object(path).get("image_reader_writer") in REORIENTING
+
+
+def _was_turned(properties: Mapping[str, Any]) -> bool:
+    """Tell whether what nnU-Net stored of the image is of one turned to RAS."""
+    return "reoriented_affine" in properties.get(
+        "nibabel_stuff", {}
+    ) or "original_orientation" in properties.get("sitk_stuff", {})
+
+
+def _properties(path: Path) -> dict[str, Any] | str:
+    """Return what nnU-Net stored of the image, or why that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            properties = read_plain_pickle(file.read(LARGEST + 1))
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {error}"
+    if not isinstance(properties, dict):
+        return f"{path} must hold a dictionary, got {type(properties).__name__}"
+    return {name: stuff for name, stuff in properties.items() if isinstance(stuff, dict)}
+
+
+def _first_affine(stored: Mapping[Path, dict[str, Any] | str], case: str) -> NDArray[np.float64]:
+    """Return the first affine that a pkl file tells, or say why there is none."""
+    reasons = []
+    for path, properties in stored.items():
+        if isinstance(properties, str):
+            reasons.append(properties)
+            continue
+        try:
+            return _affine(properties)
+        except ValueError as error:
+            reasons.append(f"{path} tells no geometry: {error}")
+    if reasons:
+        raise ValueError(f"there is no {case}{ENDING}, and {'; '.join(reasons)}")
+    raise ValueError(f"there is neither {case}{ENDING} nor a {case}.pkl that tells spacing")
+
+
+def _affine(properties: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the affine, in RAS and millimetres, of what nnU-Net stored of the image."""
+    if "nibabel_stuff" in properties:
+        affine = _numbers(properties["nibabel_stuff"], "original_affine", (4, 4))
+    elif _was_turned(properties):
+        raise ValueError("it has the affine of the image turned to RAS, not of the image itself")
+    else:
+        stuff = properties.get("sitk_stuff", {})
+        spacing = _numbers(stuff, "spacing", (3,))
+        if not (spacing > 0).all():
+            raise ValueError(f"spacing must be positive, got {spacing.tolist()}")
+        to_ras = np.diag([-1.0, -1.0, 1.0])  # ITK counts from right to left and front to back
+        affine = np.eye(4)
+        affine[:3, :3] = to_ras @ _numbers(stuff, "direction", (3, 3)) * spacing
+        affine[:3, 3] = to_ras @ _numbers(stuff, "origin", (3,))
+    if np.abs(affine).max() > np.finfo(np.float32).max:  # NIfTI stores float32
+        raise ValueError(f"the affine must fit into float32, got {affine.tolist()}")
+    if np.linalg.matrix_rank(affine[:3, :3]) < len(affine) - 1:
+        raise ValueError(f"the axes must not lie in a plane, got the affine {affine.tolist()}")
+    return affine
+
+
+def _numbers(stuff: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return finite numbers that a pkl file has under a name."""
+    if name not in stuff:
+        raise ValueError(f"it lacks {name!r}")
+    try:
+        numbers = np.asarray(stuff[name], float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} must be numbers: {reason_of(error)}") from error
+    if numbers.size != np.prod(shape) or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{name} must be {' x '.join(map(str, shape))} finite numbers, got "
+            f"{numbers.ravel()[:MOST_SHOWN].tolist()}"
+        )
+    return numbers.reshape(shape)
