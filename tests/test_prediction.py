@@ -483,6 +483,46 @@ def test_networks_that_do_not_fit(images, tmp_path):
     assert "must return one of ('out', 'logits'), got ['other', 'aux']" in outcome.failures["a"]
 
 
+class OneSize(torch.nn.Module):
+    def forward(self, image):
+        return image.view(1, 3, 20, 26)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*")
+def test_a_network_that_fails_is_told_in_one_line(images, tmp_path):
+    torch.jit.save(torch.jit.script(OneSize()), tmp_path / "n.pt")
+    torch.export.save(
+        torch.export.export(OneSize(), (torch.rand(1, 3, 20, 26),)), tmp_path / "n.pt2"
+    )
+    for name, words in (
+        ("n.pt", r"RuntimeError: shape .* is invalid for input of size \d+"),
+        ("n.pt2", r"Guard failed: .*; it was exported for images of other sizes: .* dynamic ones"),
+    ):
+        out = tmp_path / f"out of {name}"
+        result = run(images, "-o", out, "--model", tmp_path / name, "--from-logits", "softmax")
+        assert result.exit_code == 1
+        assert re.fullmatch(rf"Not decided: b: the model failed: {words}\n", result.stderr)
+        assert names_in(out) == {"a.png"}
+
+
+@pytest.mark.parametrize("name", ["n.pt", "n.pt2"])
+@pytest.mark.parametrize("content", [b"", b"nothing", "other", "tensor"])
+def test_a_file_of_no_network_is_told_in_one_line(images, tmp_path, name, content, capfd):
+    if content == "other":
+        torch.save(torch.ones(2), tmp_path / name)
+    elif content == "tensor":
+        other = tmp_path / ("other.pt2" if name == "n.pt" else "other.pt")
+        save_network(other, Network("tensor"))
+        other.rename(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    capfd.readouterr()
+    with pytest.raises(ValueError, match=r"cannot be loaded as a file of torch\.\w+\.save") as told:
+        predict_files(images, tmp_path / "out", model=tmp_path / name)
+    assert re.fullmatch(r".*it is damaged, or of another kind \([^\n]{1,120}\)", str(told.value))
+    assert capfd.readouterr() == ("", "")
+
+
 def segformer(transformers):
     config = transformers.SegformerConfig(
         num_labels=4, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -60,13 +62,35 @@ def load_network(
 def _load(model: str, exported: bool) -> Any:
     try:
         if exported:
-            return torch.export.load(model).module()
+            with _silent("torch.export"):
+                return torch.export.load(model).module()
         with warnings.catch_warnings():  # it is deprecated, and files of it are there all the same
             warnings.simplefilter("ignore", DeprecationWarning)
             return torch.jit.load(model, map_location="cpu").eval()
     except Exception as error:  # a broken file may raise anything
         kind = "torch.export.save" if exported else "torch.jit.save"
-        raise ValueError(f"{model} cannot be loaded as a file of {kind}: {error}") from error
+        raise ValueError(
+            f"{model} cannot be loaded as a file of {kind}: it is damaged, or of another kind "
+            f"({_last_line(error).partition('. ')[0]})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Hold back what torch logs of an error that it raises, too."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of a message that says what is wrong, after the traceback of a model."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _channels(name: str, values: Sequence[float] | None, default: float) -> Tensor:
@@ -82,7 +106,10 @@ def _run(network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return network(*args, **kwargs)
     except Exception as error:  # whatever its operations raise
-        raise ValueError(f"the model failed: {error}") from error
+        reason = _last_line(error)
+        if reason.startswith("Guard failed"):
+            reason += "; it was exported for images of other sizes: export it with dynamic ones"
+        raise ValueError(f"the model failed: {reason}") from error
 
 
 def _scores(outputs: Any) -> Tensor:
