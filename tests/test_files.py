@@ -19,12 +19,10 @@ import pytest
 
 from rankseg import _files
 from rankseg._files import (
-    read_json,
     reserve,
     sweep,
     write_folder_whole,
     write_new,
-    write_text_whole,
     write_whole,
 )
 
@@ -336,19 +334,6 @@ def test_room_is_reserved_or_refused(tmp_path, monkeypatch, allocates):
         pytest.raises(OSError, match="too large"),
     ):
         reserve(file, size)
-
-
-def test_text_that_is_no_unicode_is_escaped(tmp_path):
-    write_text_whole(tmp_path / "a", "é \udcff")
-    assert (tmp_path / "a").read_text(encoding="utf-8") == "é \\udcff"
-
-
-@pytest.mark.parametrize("content", ["{", "[" * 100_000, "1" * 5000, b"\xff"])
-def test_json_that_is_none(tmp_path, content):
-    path = tmp_path / "a.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=re.escape(f"{path} is not valid JSON")):
-        read_json(path)
 
 
 def test_results_are_written_by_these_functions_alone():

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankseg._files import read_json, sweep, write_new, write_whole
+from rankseg._files import sweep, write_new, write_whole
+from rankseg._small_files import read_json_object
 
 __all__ = [
     "RECORD",
@@ -182,7 +183,7 @@ def keep_record(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Non
     try:
         write_new(stored, _encoded(content))  # two runs at a time must not both write it
     except FileExistsError:
-        known = read_json(stored)
+        known = read_json_object(stored)
         if known == content:
             return
         if not overwrite:
@@ -193,11 +194,9 @@ def keep_record(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Non
 def finish_record(folder: Path, record: Mapping[str, Any], outcome: Outcome) -> None:
     """Note that all label maps are made as the record says, if none failed to be overwritten."""
     stored, content = folder / RECORD, _plain(record)
-    if (
-        not outcome.failures
-        and stored.is_file()
-        and read_json(stored) == {**content, OVERWRITING: True}
-    ):
+    if outcome.failures or not stored.is_file():
+        return
+    if read_json_object(stored) == {**content, OVERWRITING: True}:
         write_whole(stored, _encoded(content))
 
 
@@ -211,8 +210,8 @@ def _encoded(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, indent=1).encode()
 
 
-def _mixture(folder: Path, known: Any) -> str:
-    if isinstance(known, dict) and known.get(OVERWRITING):
+def _mixture(folder: Path, known: Mapping[str, Any]) -> str:
+    if known.get(OVERWRITING):
         why = f"of two kinds, as {RECORD} says: a run that was to overwrite them did not end"
     else:
         why = f"made from other folders or with other options, which {RECORD} lists"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import json
 import os
 import re
 import secrets
@@ -20,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 try:
     import fcntl
@@ -28,12 +27,10 @@ except ImportError:  # Windows, where a file that is open cannot be removed anyw
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "read_json",
     "reserve",
     "sweep",
     "write_folder_whole",
     "write_new",
-    "write_text_whole",
     "write_whole",
 ]
 
@@ -62,14 +59,6 @@ def write_whole(path: Path, content: bytes) -> None:
     _refuse_special(path)
     with _part_file(path, content) as part:
         os.replace(part, path)
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Write text as UTF-8, as `write_whole`; characters that are none are escaped.
-
-    File names that are not UTF-8 have such characters in Python.
-    """
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -153,24 +142,6 @@ def sweep(folder: Path) -> None:
             if PART.fullmatch(entry.name):
                 with contextlib.suppress(OSError):  # removed meanwhile, or not ours to remove
                     _remove_if_abandoned(Path(entry.path))
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        If it is not JSON, or nested too deeply.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from error
 
 
 @contextlib.contextmanager

@@ -458,6 +458,7 @@ def test_datasets_that_say_nothing_of_labels(folder, tmp_path):
         (json.dumps({"labels": REGIONS, "regions_class_order": [1, 2]}), "each of the 3 regions"),
         (json.dumps({"labels": {"a": 1e999}}), "does not describe labels"),
         (json.dumps({"labels": {"a": 0, "b": 65536}}), r"must lie in \[0, 65535\]"),
+        (json.dumps({"labels": {}}), "it names no label"),
         (json.dumps({"labels": {"a": -1, "b": 0}}), r"must lie in \[0, 65535\]"),
         ('{"labels":' + "[" * 100_000, "is not valid JSON: it is nested too deeply"),
     ):

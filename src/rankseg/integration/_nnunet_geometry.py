@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._batch import reason_of
-from rankseg._files import read_json
+from rankseg._small_files import read_json_object
 from rankseg.integration._common import require
 from rankseg.integration._plain_pickle import LARGEST, read_plain_pickle
 
@@ -37,10 +37,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that nnU-Net writes, and that holds an object."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}, which nnUNetv2_predict writes")
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
+    return read_json_object(path)
 
 
 @dataclass(frozen=True)

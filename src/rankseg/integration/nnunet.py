@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
+from rankseg._arguments import integer
 from rankseg._batch import Outcome, Track, finish_record, keep_record, reason_of, work_through
 from rankseg._files import reserve, write_whole
 from rankseg.integration._common import require
@@ -38,9 +39,7 @@ __all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
 
 KEY = "probabilities"
 DATASET = "dataset.json"
-
-MOST_LABELS = 65535
-"""The largest label of the dtypes in which nnU-Net writes."""
+LARGEST_LABEL = 65535
 
 PIECE = 1 << 18
 """Probabilities decompressed at a time."""
@@ -283,16 +282,16 @@ class _Labels:
                 for name, value in dataset["labels"].items()
                 if name != "ignore"
             }
+            if not named:
+                raise ValueError("it names no label")
             regions = any(len(value) > 1 for value in named.values())
             if regions:
-                order = tuple(int(label) for label in dataset["regions_class_order"])
+                order = tuple(map(_label, dataset["regions_class_order"]))
             else:
-                order = tuple(sorted({int(value) for (value,) in named.values()}))
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+                order = tuple(sorted({_label(value) for (value,) in named.values()}))
+            number = sum(set(value) != {0} for value in named.values())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} does not describe labels: {error!r}") from error
-        if not all(0 <= label <= MOST_LABELS for label in order):
-            raise ValueError(f"labels in {path} must lie in [0, {MOST_LABELS}], got {list(order)}")
-        number = sum(set(value) != {0} for value in named.values())
         if regions and len(order) != number:
             raise ValueError(
                 f"'regions_class_order' in {path} must have a label for each of the {number} "
@@ -304,6 +303,14 @@ class _Labels:
     def dtype(self) -> type[np.unsignedinteger[Any]]:
         """The dtype in which nnU-Net writes them."""
         return np.uint8 if max(self.by_channel) < 255 else np.uint16
+
+
+def _label(value: object) -> int:
+    """Return a label that nnU-Net can write."""
+    label = integer("every label", value)
+    if not 0 <= label <= LARGEST_LABEL:
+        raise ValueError(f"every label must lie in [0, {LARGEST_LABEL}], got {label}")
+    return label
 
 
 def _check_folders(
