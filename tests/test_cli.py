@@ -321,12 +321,6 @@ class TestCompare:
         assert "No method predicts a class where it is absent" in result.stdout
         assert imread(tmp_path / "report" / "example.png").shape[2] >= 3
 
-    def test_labels_without_any_class_are_noticed(self, tmp_path):
-        np.savez(tmp_path / "x.npz", probs=np.full((1, 4, 4), 0.6), label=np.full((4, 4), 255))
-        result = run("compare", tmp_path)
-        assert result.exit_code == 0
-        assert "No label holds any class" in result.stdout
-
     def test_a_report_that_cannot_be_written(self, folder, tmp_path):
         (tmp_path / "file").write_text("in the way")
         result = run("compare", folder, "--output", tmp_path / "file" / "report")

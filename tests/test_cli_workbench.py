@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import io
 import json
+import os
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -185,11 +188,257 @@ class TestReport:
         assert "there is no folder" in result.stderr
         assert not result.stdout
 
-    def test_cases_without_any_class(self, tmp_path):
-        for name in "ab":
-            np.savez(
-                tmp_path / f"{name}.npz", probs=np.zeros((1, 4, 4)), label=np.zeros((4, 4), int)
-            )
-        result = run("compare", tmp_path, "--report", tmp_path / "report.html")
+    def test_a_map_whose_label_is_no_class_does_not_keep_the_report_from_being_written(
+        self, folder, tmp_path
+    ):
+        held = dict(np.load(folder / "case_0.npz"))
+        np.savez(folder / "wrong.npz", probs=held["probs"], label=np.full((30, 40), 7))
+        path = tmp_path / "report.html"
+        result = run("compare", folder, "--report", path, "--correlation", 0)
+        assert result.exit_code == 1
+        assert "Not compared: wrong: label must lie in [0, 3)" in result.stderr
+        assert "Can the probabilities be taken at their word?" in path.read_text()
+
+
+def masks(folder, foreground, shape=(16, 16), cases=8):
+    """Write maps of one channel with masks of 0 and some value for foreground."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(cases):
+        probs = 1 / (1 + np.exp(-2 * rng.normal(size=shape)))
+        label = (rng.random(shape) < probs) * foreground
+        np.savez(folder / f"{number}.npz", probs=probs[None].astype(np.float32), label=label)
+    return folder
+
+
+COMMANDS = {
+    "compare": ["--correlation", 0],
+    "calibrate": ["--folds", 2],
+    "tune": ["--folds", 2, "--solver", "RMA", "--correlation", 0, "--pruning-prob", 0.5],
+}
+
+
+def run_on(command, maps, output, *options):
+    return run(command, maps, "-o", output, *COMMANDS[command], *options)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+class TestIgnoreIndex:
+    def test_a_set_without_foreground_is_refused_before_anything_is_written(
+        self, tmp_path, command
+    ):
+        maps = masks(tmp_path / "maps", 255)
+        result = run_on(command, maps, tmp_path / "out.json")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert "hold only 0 and 255, where 255 is ignore_index" in result.stderr
+        assert "--ignore-index none" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not (tmp_path / "out.json").is_file()
+
+    def test_none_reads_255_as_foreground(self, tmp_path, command):
+        found = []
+        for foreground, options in ((1, []), (255, ["--ignore-index", "none"])):
+            maps = masks(tmp_path / f"maps {foreground}", foreground)
+            output = tmp_path / f"out {foreground}"
+            result = run_on(command, maps, output, *options)
+            assert result.exit_code == 0, result.stderr
+            written = output / "classes.csv" if command == "compare" else output
+            found.append(written.read_text())
+        assert found[0] == found[1]
+
+    def test_a_negative_value_and_the_one_of_meta(self, tmp_path, command):
+        maps = masks(tmp_path / "maps", 1)
+        for path in maps.glob("*.npz"):
+            held = dict(np.load(path))
+            held["label"][:3] = -1
+            np.savez(path, **held)
+        result = run_on(command, maps, tmp_path / "out.json")
+        assert result.exit_code == 1
+        assert "-1" in result.stderr
+        assert run_on(command, maps, tmp_path / "out.json", "--ignore-index", -1).exit_code == 0
+        (maps / "meta.json").write_text('{"ignore_index": -1}')
+        assert run_on(command, maps, tmp_path / "out.json").exit_code == 0
+        assert run_on(command, maps, tmp_path / "out.json", "--ignore-index", 255).exit_code == 1
+
+    def test_what_is_no_index(self, tmp_path, command):
+        maps = masks(tmp_path / "maps", 1)
+        result = run_on(command, maps, tmp_path / "out.json", "--ignore-index", "void")
+        assert result.exit_code == 2
+        assert "must be an integer" in " ".join(result.stderr.split())
+
+
+def cut_off(folder, name):
+    (folder / f"{name}.npz").write_bytes((folder / "case_0.npz").read_bytes()[:500])
+
+
+def of_other_classes(folder, name):
+    (folder / "meta.json").unlink(missing_ok=True)
+    np.savez(folder / f"{name}.npz", probs=np.full((2, 9), 0.5), label=np.ones(9, int))
+
+
+def no_class(folder, name):
+    held = dict(np.load(folder / "case_0.npz"))
+    np.savez(folder / f"{name}.npz", probs=held["probs"], label=np.full((30, 40), 7))
+
+
+def logits(folder, name):
+    held = dict(np.load(folder / "case_0.npz"))
+    np.savez(folder / f"{name}.npz", probs=9 * held["probs"] - 4, label=held["label"])
+
+
+def not_a_number(folder, name):
+    held = dict(np.load(folder / "case_0.npz"))
+    held["probs"][0, 5, 5] = np.nan
+    np.savez(folder / f"{name}.npz", **held)
+
+
+def pipe(folder, name):
+    os.mkfifo(folder / f"{name}.npz")
+
+
+def link_to_itself(folder, name):
+    (folder / f"{name}.npz").symlink_to(f"{name}.npz")
+
+
+def a_folder(folder, name):
+    (folder / f"{name}.npz").mkdir()
+
+
+def a_lie(folder, name):
+    """A header that declares more than there is memory for."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (3, 10**7, 10**7)}
+    )
+    with zipfile.ZipFile(folder / f"{name}.npz", "w") as archive:
+        archive.writestr("probs.npy", header.getvalue())
+        archive.writestr("label.npy", header.getvalue())
+
+
+SPOILS = [cut_off, of_other_classes, no_class, logits, not_a_number, pipe, link_to_itself, a_folder]
+SPOILS += [a_lie]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_bad_file_among_good_ones_is_named_and_the_others_are_done(
+    folder, tmp_path, command, spoil
+):
+    output = tmp_path / "out.json"
+    spoil(folder, "a_first")
+    spoil(folder, "z_last")
+    result = run_on(command, folder, output)
+    assert result.exit_code == 1
+    assert_no_traceback(result)
+    told = [line.split(": ", 2) for line in result.stderr.splitlines()]
+    assert [name for _, name, _ in told] == ["a_first", "z_last"]
+    assert all(len(reason) > 10 for _, _, reason in told)
+    assert output.exists()
+    if command == "calibrate":
+        sound = [CaseFolder.open(folder).read(f"case_{number}") for number in range(6)]
+        assert Calibration.load(output) == fit(sound, ignore_index=255)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_only_bad_files(tmp_path, command):
+    for name in "abc":
+        (tmp_path / f"{name}.npz").write_bytes(b"nothing")
+    result = run_on(command, tmp_path, tmp_path / "out.json")
+    assert result.exit_code == 1
+    assert_no_traceback(result)
+    assert all(f"{name}: cannot be read as an npz file" in result.stderr for name in "abc")
+
+
+def test_too_few_good_files_for_the_folds(folder, tmp_path):
+    for number in range(4):
+        (folder / f"case_{number}.npz").write_bytes(b"nothing")
+    result = run("calibrate", folder, "-o", tmp_path / "c.json", "--folds", 3)
+    assert result.exit_code == 1
+    assert "folds must be from 2 to the 2 cases, got 3" in result.stderr
+    assert "case_0: cannot be read" in result.stderr
+    assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "calibrate", "tune"])
+def test_a_case_without_a_cluster_is_named(folder, tmp_path, command):
+    table = tmp_path / "clusters.csv"
+    table.write_text("case,patient\n" + "".join(f"case_{i},{i // 2}\n" for i in range(5)))
+    result = run_on(command, folder, tmp_path / "out.json", "--clusters", table)
+    assert result.exit_code == 1
+    assert "got none for ['case_5']" in result.stderr
+
+
+class TestEvaluateMasks:
+    """Masks of 0 and 255, as image editors write them."""
+
+    @pytest.fixture
+    def written(self, tmp_path):
+        mask = (np.random.default_rng(0).random((20, 20)) > 0.7).astype(np.uint8)
+        other = mask.copy()
+        other[:3] = 1
+        for name, array in {
+            "truth 1": mask, "truth 255": 255 * mask, "ours 1": other, "ours 255": 255 * other,
+            "empty": 0 * mask, "void": np.where(mask, 255, 0), "truth 2": 2 * mask,
+        }.items():  # fmt: skip
+            (tmp_path / name).mkdir()
+            write_labels(tmp_path / name / "a.png", array)
+            write_labels(tmp_path / name / "b.npy", array)
+        return tmp_path
+
+    def score(self, written, prediction, truth, *options, classes=2):
+        return run("evaluate", written / prediction, written / truth, "--classes", classes,
+                   *options)  # fmt: skip
+
+    @pytest.mark.parametrize("prediction", ["empty", "ours 1", "ours 255"])
+    def test_a_truth_that_is_void_wherever_it_is_not_0(self, written, prediction):
+        result = self.score(written, prediction, "truth 255")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert "hold only 0 and 255, where 255 is ignore_index" in result.stderr
+        assert "--ignore-index none" in result.stderr
+        assert "100.00" not in result.stdout
+
+    def test_predictions_that_hold_no_class(self, written):
+        result = self.score(written, "ours 255", "truth 1")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert "predictions of ours 255 must hold classes from 0 to 1" in result.stderr
+        assert "hold only 0 and 255" in result.stderr
+        assert "--ignore-index none" in result.stderr
+
+    def test_none_reads_255_as_1_in_both(self, written):
+        told = evaluate({"ours": written / "ours 1"}, written / "truth 1", classes=2)
+        for prediction in ("ours 1", "ours 255"):
+            for truth in ("truth 1", "truth 255"):
+                result = self.score(written, prediction, truth, "--ignore-index", "none")
+                assert result.exit_code == 0, result.stderr
+                row = next(line for line in words(result) if line[:2] == ["class", "1"])
+                assert row[2] == points(told.by_class("ours")[1])
+
+    def test_an_empty_prediction_scores_nothing(self, written):
+        result = self.score(written, "empty", "truth 1")
+        assert result.exit_code == 0
+        row = next(line for line in words(result) if line[:2] == ["class", "1"])
+        assert row[2] == "0.00"
+
+    def test_several_classes(self, written):
+        result = self.score(written, "ours 1", "truth 255", classes=4)
+        assert result.exit_code == 1
+        assert "hold only 0 and 255, where 255 is ignore_index" in result.stderr
+        result = self.score(written, "ours 255", "truth 2", classes=4)
+        assert result.exit_code == 1
+        assert "predictions of ours 255 must hold classes from 0 to 3" in result.stderr
+        result = self.score(written, "ours 255", "truth 2", "--ignore-index", "none", classes=4)
+        assert result.exit_code == 1
+        assert "predictions of ours 255 must hold classes" in result.stderr
+
+    def test_minus_one_is_a_value(self, written):
+        label = np.load(written / "truth 1" / "b.npy").astype(int)
+        (written / "truth 1" / "a.png").unlink()
+        label[:3] = -1
+        np.save(written / "truth 1" / "b.npy", label)
+        assert self.score(written, "ours 1", "truth 1").exit_code == 1
+        result = self.score(written, "ours 1", "truth 1", "--ignore-index", -1)
         assert result.exit_code == 0, result.stderr
-        assert "against the cut" not in (tmp_path / "report.html").read_text()
+        assert "100.00" in result.stdout

@@ -14,6 +14,7 @@ import torch
 
 from maps import labelled
 from rankseg import RankSEG, _files, evaluation
+from rankseg._seen_labels import SeenLabels
 from rankseg.evaluation import (
     Case,
     CaseFolder,
@@ -498,3 +499,84 @@ class TestRealMaps:
             assert comparison.scores(method).numpy() == pytest.approx(
                 np.array(scores), abs=1e-12, nan_ok=True
             )
+
+
+class TestLabelsWithoutForeground:
+    """A set of labels in which nothing can be scored is refused; single images may be so."""
+
+    def case(self, label, classes=1, name="a"):
+        label = torch.tensor(label)
+        return Case(name, torch.full((classes, len(label)), 1 / max(2, classes)), label)
+
+    @pytest.mark.parametrize(
+        ("labels", "classes", "ignore_index", "told"),
+        [
+            ([[0, 255], [0, 0]], 1, 255, "only 0 and 255, where 255 is ignore_index"),
+            ([[0, 255], [0, 0]], 2, 255, r"--ignore-index none\), which reads 255 as class 1"),
+            ([[255, 255]], 1, 255, "only 255, where 255 is ignore_index"),
+            ([[0, 255]], 3, 255, "if 255 is a class, set ignore_index"),
+            ([[0, -1]], 2, -1, "only -1 and 0, where -1 is ignore_index"),
+            ([[0, 1]], 2, 1, "if 1 is a class, set ignore_index"),
+            ([[0, 0]], 1, None, "hold only 0$"),
+            ([[0, 255], [0, 128]], 1, 255, "only 0, 128 and 255, where 255"),
+        ],
+    )
+    def test_is_refused(self, labels, classes, ignore_index, told):
+        cases = [self.case(label, classes) for label in labels]
+        with pytest.raises(ValueError, match=told):
+            compare(cases, standard_methods(), ignore_index=ignore_index)
+
+    def test_many_values_are_not_all_named(self):
+        seen = SeenLabels(None)
+        seen.add(torch.arange(100_000) + 2)
+        with pytest.raises(ValueError, match=r"only 2, 3, .*, 9 and 99992 other values"):
+            seen.refuse_truth_without_foreground()
+
+    @pytest.mark.parametrize("empty", [[0, 0], [0, 255], [255, 255]])
+    def test_one_image_may_lack_it(self, empty):
+        cases = [self.case(empty), self.case([0, 1])]
+        told = compare(cases, standard_methods(), ignore_index=255)
+        assert told.images_by_class.tolist() == [1]
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+    @pytest.mark.parametrize("ignore_index", [None, -1, 128])
+    def test_255_is_foreground_where_nothing_else_can_be_meant(self, dtype, ignore_index):
+        void = 0 if ignore_index is None or dtype == torch.uint8 else ignore_index
+        label = torch.tensor([0, 255, void, 255]).to(dtype)
+        case = Case("a", torch.tensor([[0.1, 0.9, 0.2, 0.3]]), label)
+        counts = compare([case], standard_methods(), ignore_index=ignore_index).counts["argmax"]
+        assert (counts.tp.item(), counts.fn.item(), counts.fp.item()) == (1, 1, 0)
+
+    @pytest.mark.parametrize("label", [[0, 1, 255], [0, 128, 255], [2, 0, 255]])
+    def test_other_values_beside_255_are_refused(self, label):
+        with pytest.raises(ValueError, match=r"label must lie in \[0, 2\), got 255"):
+            compare([self.case(label)], standard_methods())
+
+    def test_several_classes_keep_255(self):
+        with pytest.raises(ValueError, match=r"label must lie in \[0, 3\), got 255"):
+            compare([self.case([0, 255], 3)], standard_methods())
+
+    def test_predictions_of_void_beside_classes_are_misses(self, tmp_path):
+        for name, labels in {"truth": [0, 1, 1, 1], "ours": [0, 255, 1, 7]}.items():
+            (tmp_path / name).mkdir()
+            np.save(tmp_path / name / "a.npy", np.array(labels))
+        told = evaluation.evaluate({"ours": tmp_path / "ours"}, tmp_path / "truth", classes=2)
+        assert told.counts["ours"].fn.tolist() == [[0, 2]]
+        np.save(tmp_path / "ours" / "a.npy", np.array([0, 7, 7, 0]))
+        with pytest.raises(ValueError, match="hold only 0 and 7; number the classes so"):
+            evaluation.evaluate({"ours": tmp_path / "ours"}, tmp_path / "truth", classes=2)
+
+
+class TestNamesOfClasses:
+    def test_as_many_as_most_maps_have(self, tmp_path):
+        for name, classes in (("a", 4), ("b", 3), ("c", 3)):
+            write_case(tmp_path, name, np.full((classes, 5), 0.2), np.zeros(5, int))
+        (tmp_path / "d.npz").write_bytes(b"broken")
+        folder = CaseFolder.open(tmp_path)
+        assert folder.name_classes() == ("class 0", "class 1", "class 2")
+        (tmp_path / "meta.json").write_text('{"classes": ["x", "y"]}')
+        assert CaseFolder.open(tmp_path).name_classes() == ("x", "y")
+
+    def test_none_without_a_map(self, tmp_path):
+        (tmp_path / "d.npz").write_bytes(b"broken")
+        assert CaseFolder.open(tmp_path).name_classes() == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from rankseg.calibration import (
     prior_correction,
     reliability,
 )
-from rankseg.evaluation import Case, CaseFolder, Method, compare
+from rankseg.evaluation import Case, CaseFolder, Failure, Method, compare
 from rankseg.functional import rankseg
 
 VECTOR = Calibration("softmax", [0.5, 1.5, 1.0], [0.3, -0.4, 0.1])
@@ -317,6 +318,76 @@ def test_cross_validation(folder):
     for place, name in enumerate(expected.cases):
         found = told.decisions.by_image("RankSEG iou, calibrated")[told.decisions.cases.index(name)]
         assert found == expected.by_image("ours")[place]
+
+
+def test_cross_validation_leaves_out_what_cannot_be_used(folder):
+    expected = cross_validate(folder, folds=3, clusters=list("aabbcc"))
+    np.savez(folder.path / "a.npz", probs=np.full((2, 9), 0.5), label=np.ones(9, int))
+    (folder.path / "z.npz").write_bytes(b"nothing")
+    told = cross_validate(CaseFolder.open(folder.path), folds=3, clusters=list("xaabbccx"))
+    assert [failure.name for failure in told.decisions.failures] == ["a", "z"]
+    assert told.folder.names == folder.names
+    assert told.after.nll == expected.after.nll
+
+
+def test_a_fold_without_foreground_is_no_error_and_a_set_is(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        probs = rng.random((1, 99))
+        label = (rng.random(99) < probs[0]) & (number < 3)
+        np.savez(tmp_path / f"{number}.npz", probs=probs, label=label)
+    told = cross_validate(CaseFolder.open(tmp_path), folds=6)
+    assert len(told.decisions.cases) == 6
+    empty = replace(CaseFolder.open(tmp_path), names=("3", "4", "5"))
+    for call in (lambda: cross_validate(empty, folds=3), lambda: fit(empty),
+                 lambda: reliability(empty)):  # fmt: skip
+        with pytest.raises(ValueError, match="labels must hold pixels of class 1 or above"):
+            call()
+
+
+def test_foreground_counts_that_is_not_among_the_pixels_drawn():
+    label = torch.zeros(10_000, dtype=torch.int64)
+    label[-1] = 1
+    case = Case("rare", torch.full((1, 10_000), 0.1), label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two pixels of background have no calibration
+        assert fit([case], pixels=2).classes == 1
+
+
+def test_255_is_foreground_where_nothing_else_can_be_meant():
+    cases = list(simulated(Calibration("sigmoid", [1.7], [0.0]), cases=2, pixels=500))
+    masks = [replace(case, label=255 * case.label) for case in cases]
+    assert fit(masks) == fit(cases)
+    assert reliability(masks).nll == reliability(cases).nll
+    for call in (fit, reliability):
+        with pytest.raises(ValueError, match="hold only 0 and 255, where 255 is ignore_index"):
+            call(masks, ignore_index=255)
+
+
+def test_failures_are_named():
+    cases = [*simulated(VECTOR, 1, 99), Failure("lost", "was never there")]
+    for call in (fit, reliability):
+        with pytest.warns(UserWarning, match="left out: lost: was never there"):
+            call(cases)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan, np.inf])
+def test_maps_that_hold_no_probabilities_are_refused(value):
+    probs = torch.full((2, 4), 0.5)
+    probs[0, 2] = value
+    case = Case("wrong", probs, torch.tensor([0, 1, 255, 0]))
+    for call in (fit, reliability):
+        with pytest.raises(ValueError, match=r"maps of wrong must be probabilities in \[0, 1\]"):
+            call([case], ignore_index=255)
+
+
+@pytest.mark.parametrize(("margin", "scale"), [(1e-6, 1e6), (-0.3, 1e-6)])
+def test_a_fit_without_an_end_is_cut_off(margin, scale):
+    label = torch.tensor([0, 1] * 50)
+    foreground = 0.5 + margin * (2 * label - 1).double()
+    case = Case("a", torch.stack([1 - foreground, foreground]), label)
+    with pytest.warns(UserWarning, match="the fit has no end"):
+        assert fit([case]).scale == (scale, scale)
 
 
 def test_wrong_folds(folder):

@@ -83,6 +83,7 @@ LAYERS = [
         "rankseg._differences",
     }
     | {"rankseg._predictions", "rankseg.prediction"},
+    {"rankseg._seen_labels"},
     {"rankseg._conventions", "rankseg._folds", "rankseg._reliability"},
     {"rankseg.evaluation"},
     {"rankseg._fit", "rankseg.tuning"},

@@ -11,8 +11,8 @@ import torch
 from rankseg import RankSEG
 from rankseg._folds import folds_of
 from rankseg.calibration import Calibration
-from rankseg.evaluation import Case
-from rankseg.tuning import Candidate, _choose, standard_candidates, tune
+from rankseg.evaluation import Case, CaseFolder
+from rankseg.tuning import Candidate, _choose, count_classes, standard_candidates, tune
 
 ARGMAX, DICE = Candidate({"metric": "acc"}), Candidate({"metric": "dice"})
 
@@ -133,3 +133,29 @@ def test_wrong_options():
         tune(drawn(3), "f1")
     with pytest.raises(ValueError, match="cases must hold one at least"):
         tune([])
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, 1e300, 1e-300, float("nan"), 10**400])
+def test_temperatures_that_no_calibration_can_have(temperature):
+    with pytest.raises(ValueError, match="every temperature must be in"):
+        standard_candidates(classes=2, temperatures=[temperature])
+
+
+def test_a_folder_whose_first_map_is_odd(tmp_path):
+    for case in drawn(6):
+        np.savez(tmp_path / f"{case.name}.npz", probs=case.probs.numpy(), label=case.label.numpy())
+    np.savez(tmp_path / "a.npz", probs=np.full((2, 9), 0.5), label=np.ones(9, int))
+    tuned = tune(CaseFolder.open(tmp_path), folds=2, candidates=[ARGMAX, DICE])
+    assert len(tuned.comparison.cases) == 6
+    assert [failure.name for failure in tuned.comparison.failures] == ["a"]
+    with pytest.raises(ValueError, match=r"folds must be from 2 to the 6 cases, got 7\n  a: has"):
+        tune(CaseFolder.open(tmp_path), folds=7, candidates=[ARGMAX, DICE])
+    assert count_classes(CaseFolder.open(tmp_path)) == 1
+
+
+def test_masks_that_are_void_wherever_they_are_not_0():
+    cases = [Case(case.name, case.probs, 255 * case.label) for case in drawn(4)]
+    with pytest.raises(ValueError, match="hold only 0 and 255, where 255 is ignore_index"):
+        tune(cases, folds=2, candidates=[ARGMAX, DICE], ignore_index=255)
+    tuned = tune(cases, folds=2, candidates=[ARGMAX, DICE])
+    assert tuned.gain == tune(drawn(4), folds=2, candidates=[ARGMAX, DICE]).gain

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from rankseg._api import RankSEG
 from rankseg._arguments import choice, integer
 from rankseg._calibrate import calibrate
-from rankseg._calibration import Calibration, log_probabilities
-from rankseg._cases import Case, CaseFolder, Failure
+from rankseg._calibration import MOST, Calibration, log_probabilities
+from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
-from rankseg._reliability import Reliability, labelled_pixels, reliability
-from rankseg.evaluation import Comparison, Method, argmax, compare
+from rankseg._reliability import Reliability, labelled_pixels, measure, without_failures
+from rankseg._seen_labels import SeenLabels
+from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
 
 __all__ = ["CrossValidation", "cross_validate", "fit"]
 
@@ -48,7 +49,7 @@ def fit(
     ----------
     cases : iterable of Case or Failure
         Maps that the network was not trained on, with their labels. Only one is held at a time;
-        failures are passed over.
+        failures are left out.
     kind : {'temperature', 'vector', 'binary'}
         One scale for all classes; a scale and an offset for each class; or these for each class by
         itself, against all others, after which probabilities no longer sum to 1 over the classes.
@@ -69,13 +70,13 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an option is not allowed, there is no case or labelled pixel, cases differ in classes,
-        or a label is no class.
+        If an option is not allowed, there is no case, cases differ in classes, a map holds no
+        probabilities, a label is no class, or no pixel that counts is of class 1 or above.
 
     Warns
     -----
     UserWarning
-        If a class is left alone, or the fit did not come to an end.
+        If a class is left alone, the fit did not come to an end, or a case is a failure.
 
     Notes
     -----
@@ -106,7 +107,14 @@ def fit(
     most = integer("pixels", pixels)
     if most < 1:
         raise ValueError(f"pixels must be at least 1, got {pixels}")
-    probs, label = _gather(cases, ignore_index, most, seed)
+    seen = SeenLabels(ignore_index)
+    found = _gather(seen.watch(cases), ignore_index, most, seed)
+    seen.refuse_truth_without_foreground()
+    return _fit(*found, kind)
+
+
+def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
+    """Fit to probabilities (classes, n) and labels (n,)."""
     if not len(label):
         raise ValueError("cases must hold labelled pixels, got none")
     binary = kind == "binary" or len(probs) == 1
@@ -121,7 +129,7 @@ def fit(
         names = [index for index, moves in enumerate(free.tolist()) if not moves]
         warnings.warn(
             f"classes {names} are left as they are: no label holds them, or every label",
-            stacklevel=2,
+            stacklevel=3,
         )
 
     def loss(scale: Tensor, offset: Tensor) -> Tensor:
@@ -132,6 +140,13 @@ def fit(
         return F.cross_entropy(sums.T, label)
 
     scale, offset = _minimise(loss, free, shared=kind == "temperature")
+    if not (scale.clamp(1 / MOST, MOST).equal(scale) and offset.clamp(-MOST, MOST).equal(offset)):
+        warnings.warn(
+            "the fit has no end: the probabilities say nothing about the labels, or separate them "
+            f"without an error; its scales and offsets are cut off at {1 / MOST:g} and {MOST:g}",
+            stacklevel=3,
+        )
+        scale, offset = scale.clamp(1 / MOST, MOST), offset.clamp(-MOST, MOST)
     return Calibration(link, scale.tolist(), offset.tolist(), kind)
 
 
@@ -144,11 +159,7 @@ def _gather(
     cases: Iterable[Case | Failure], ignore_index: int | None, most: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return probabilities float64 (classes, n) and labels (n,) of all cases."""
-    parts = [
-        labelled_pixels(case, ignore_index, most, seed)
-        for case in cases
-        if not isinstance(case, Failure)
-    ]
+    parts = [labelled_pixels(case, ignore_index, most, seed) for case in without_failures(cases)]
     counts = sorted({len(probs) for probs, _ in parts})
     if len(counts) != 1:
         raise ValueError(f"cases must be at least one, all of the same classes, got {counts}")
@@ -183,7 +194,7 @@ def _minimise(
     with torch.enable_grad():
         optimiser.step(step)
     if optimiser.state[log_scale]["n_iter"] >= STEPS:
-        warnings.warn(f"the fit did not come to an end in {STEPS} steps", stacklevel=3)
+        warnings.warn(f"the fit did not come to an end in {STEPS} steps", stacklevel=4)
     scale, shift = terms()
     return scale.detach(), shift.detach()
 
@@ -197,12 +208,16 @@ class CrossValidation:
     before, after : Reliability
         Of the maps as they are, and as calibrations fitted to the other folds make them.
     decisions : Comparison
-        Argmax and RankSEG, on the maps as they are and ``calibrated``.
+        Argmax and RankSEG, on the maps as they are and ``calibrated``. The cases that could not be
+        used are among its failures.
+    folder : CaseFolder
+        The cases that could be used.
     """
 
     before: Reliability
     after: Reliability
     decisions: Comparison
+    folder: CaseFolder
 
 
 def cross_validate(
@@ -216,6 +231,8 @@ def cross_validate(
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> CrossValidation:
     """Measure a kind of calibration on every case by one that was fitted without it.
+
+    Every case is read once before the work: those that cannot be used are left out.
 
     Parameters
     ----------
@@ -242,22 +259,63 @@ def cross_validate(
     Raises
     ------
     ValueError
-        If there are fewer cases or clusters than folds, and as from `fit`.
+        If there are fewer cases or clusters than folds, no label that counts is of class 1 or
+        above, or an option is not allowed.
     """
-    parts = folds_of(len(folder), folds, clusters, seed)
+    kind = _kind(kind)
+    folds_of(len(folder), folds, clusters, seed)  # wrong options are found before the work
+    folder, places, failures = _usable(folder)
+    if clusters is not None:
+        clusters = np.asarray(clusters)[places]
+    try:
+        parts = folds_of(len(folder), folds, clusters, seed)
+    except ValueError as error:
+        raise ValueError(f"{error}{reasons(failures)}") from error
     options: dict[str, Any] = {"classes": folder.classes, "ignore_index": folder.ignore_index}
     found: list[tuple[Reliability, Reliability, Comparison]] = []
     for number in track(range(len(parts))):
         rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
         held_out = _chosen(folder, parts[number])
-        calibration = fit(rest, kind, ignore_index=folder.ignore_index, seed=seed)
-        before = reliability(held_out, bins=bins, **options)
-        after = reliability(held_out, calibration=calibration, bins=bins, **options)
-        found.append((before, after, compare(held_out, list(_methods(calibration)), **options)))
+        calibration = _fit(*_gather(rest, folder.ignore_index, PIXELS, seed), kind)
+        before = measure(held_out, bins=bins, **options)
+        after = measure(held_out, calibration=calibration, bins=bins, **options)
+        decisions = decide_and_count(held_out, list(_methods(calibration)), **options)
+        found.append((before, after, decisions))
     before, after, decisions = found[0]
     for other in found[1:]:
         before, after, decisions = before + other[0], after + other[1], decisions + other[2]
-    return CrossValidation(before, after, decisions)
+    decisions = replace(decisions, failures=(*failures, *decisions.failures))
+    return CrossValidation(before, after, decisions, folder)
+
+
+def _usable(folder: CaseFolder) -> tuple[CaseFolder, list[int], list[Failure]]:
+    """Return the cases that can be used, their places in the folder, and the others.
+
+    Raises
+    ------
+    ValueError
+        If no case can be used, or no label that counts is of class 1 or above.
+    """
+    seen = SeenLabels(folder.ignore_index)
+    faults: dict[str, str] = {}
+    expected = len(folder.name_classes())
+    for name, case in zip(folder.names, seen.watch(folder), strict=True):
+        try:
+            if isinstance(case, Failure):
+                raise ValueError(case.reason)
+            labelled_pixels(case, folder.ignore_index, most=1)
+            if len(case.probs) != expected:
+                raise ValueError(
+                    f"has maps of {len(case.probs)} classes where {expected} are expected"
+                )
+        except ValueError as error:
+            faults[name] = str(error)
+    failures = [Failure(name, faults[name]) for name in folder.names if name in faults]
+    places = [place for place, name in enumerate(folder.names) if name not in faults]
+    if not places:
+        raise ValueError(f"no case can be used, of {len(failures)} given{reasons(failures)}")
+    seen.refuse_truth_without_foreground()
+    return _chosen(folder, places), places, failures
 
 
 def _chosen(folder: CaseFolder, places: Sequence[int] | np.ndarray) -> CaseFolder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._arguments import integer
+from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._calibration import Calibration, log_probabilities
 from rankseg._cases import Case, Failure
+from rankseg._seen_labels import SeenLabels
 
-__all__ = ["Reliability", "labelled_pixels", "reliability"]
+__all__ = ["Reliability", "labelled_pixels", "measure", "reliability", "without_failures"]
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -132,7 +135,7 @@ def reliability(
     Parameters
     ----------
     cases : iterable of Case or Failure
-        Say a `rankseg.evaluation.CaseFolder`. Only one is held at a time; failures are passed over.
+        Say a `rankseg.evaluation.CaseFolder`. Only one is held at a time; failures are left out.
     calibration : Calibration, optional
         Applied first.
     bins : int
@@ -150,7 +153,13 @@ def reliability(
     Raises
     ------
     ValueError
-        If there is no case, cases differ in classes, or a label is no class.
+        If there is no case, cases differ in classes, a map holds no probabilities, a label is no
+        class, or no pixel that counts is of class 1 or above.
+
+    Warns
+    -----
+    UserWarning
+        For every failure among the cases.
 
     Examples
     --------
@@ -162,13 +171,32 @@ def reliability(
     >>> f"{told.ece:.2f}, {told.volume_ratio[0]:.2f}"
     '0.15, 1.20'
     """
+    seen = SeenLabels(ignore_index)
+    told = measure(
+        seen.watch(cases),
+        calibration=calibration,
+        bins=bins,
+        classes=classes,
+        ignore_index=ignore_index,
+    )
+    seen.refuse_truth_without_foreground()
+    return told
+
+
+def measure(
+    cases: Iterable[Case | Failure],
+    *,
+    calibration: Calibration | None = None,
+    bins: int = 15,
+    classes: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+) -> Reliability:
+    """Measure as `reliability` does, also cases of which none holds foreground: one fold, say."""
     bins = integer("bins", bins)
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
     found: Reliability | None = None
-    for case in cases:
-        if isinstance(case, Failure):
-            continue
+    for case in without_failures(cases):
         count = len(case.probs)
         names = tuple(classes or (f"class {i}" for i in range(count)))
         probs, label = labelled_pixels(case, ignore_index)
@@ -181,13 +209,33 @@ def reliability(
     return found
 
 
+def without_failures(cases: Iterable[Case | Failure]) -> Iterator[Case]:
+    """Yield the cases, and warn of every failure among them."""
+    for case in cases:
+        if isinstance(case, Failure):
+            warnings.warn(f"left out: {case.name}: {case.reason}", stacklevel=5)
+        else:
+            yield case
+
+
 def labelled_pixels(
     case: Case, ignore_index: int | None, most: int | None = None, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return probabilities float64 (classes, n) and labels (n,) of pixels that have a label.
 
     ``most`` pixels at most, drawn at random.
+
+    Raises
+    ------
+    ValueError
+        If a value of the maps is no probability, or a label is no class.
     """
+    low, high = (end.item() for end in torch.aminmax(case.probs))
+    if not 0 <= low <= high <= 1 + ULPS_ABOVE_ONE * torch.finfo(case.probs.dtype).eps:
+        raise ValueError(
+            f"the maps of {case.name} must be probabilities in [0, 1], got [{low:g}, {high:g}]; "
+            "apply softmax or sigmoid to logits first"
+        )
     label = case.label.flatten().long()
     kept = torch.ones_like(label, dtype=torch.bool)
     if ignore_index is not None:

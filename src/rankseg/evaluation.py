@@ -34,7 +34,16 @@ from torch import Tensor
 
 from rankseg import metrics
 from rankseg._arguments import integer, number
-from rankseg._cases import IGNORE_INDEX, Case, CaseFolder, Failure, read_case, read_clusters
+from rankseg._cases import (
+    IGNORE_INDEX,
+    Case,
+    CaseFolder,
+    Failure,
+    clusters_of,
+    read_case,
+    read_clusters,
+    reasons,
+)
 from rankseg._conventions import CONVENTIONS, Aggregate, Convention, aggregate
 from rankseg._differences import (
     TIE,
@@ -55,6 +64,7 @@ from rankseg._methods import (
     time_methods,
 )
 from rankseg._predictions import predicted_gains
+from rankseg._seen_labels import SeenLabels
 from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
@@ -430,7 +440,8 @@ def compare(
     classes : sequence of str, optional
         Names of the classes; by default those of the first case are numbered.
     ignore_index : int, optional
-        Pixels whose label has this value do not count. Default: all do.
+        Pixels whose label has this value do not count. Default: all do. With two classes or one,
+        labels of 0 and 255 are read as 0 and 1 unless 255 is ``ignore_index``.
     predict_above : float, optional
         In [0, 1]: predict what the methods gain on the first, too, over the classes whose largest
         probability in the image exceeds this, which should be the methods' own ``pruning_prob``.
@@ -453,8 +464,8 @@ def compare(
     TypeError
         If ``predict_above`` is no number.
     ValueError
-        If there is no method, two have one name, ``predict_above`` is outside [0, 1], or not one
-        case could be compared.
+        If there is no method, two have one name, ``predict_above`` is outside [0, 1], not one case
+        could be compared, or no pixel that counts is of class 1 or above.
 
     Notes
     -----
@@ -489,9 +500,30 @@ def compare(
     >>> f"{told.predicted_gain('RankSEG dice'):.3f}, {told.difference('RankSEG dice').mean:.3f}"
     '0.037, 0.133'
     """
+    band = number("band", band, 0.0, 1.0)
+    seen = SeenLabels(ignore_index)
+    comparison = decide_and_count(
+        seen.watch(cases),
+        methods,
+        classes=classes,
+        ignore_index=ignore_index,
+        predict_above=predict_above,
+    )
+    seen.refuse_truth_without_foreground()
+    return replace(comparison, clusters=clusters_of(comparison.cases, clusters), band=band)
+
+
+def decide_and_count(
+    cases: Iterable[Case | Failure],
+    methods: Sequence[Method],
+    *,
+    classes: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+    predict_above: float | None = None,
+) -> Comparison:
+    """Compare as `compare` does, also cases of which none holds foreground: one fold, say."""
     if predict_above is not None:
         predict_above = number("predict_above", predict_above, 0.0, 1.0)
-    band = number("band", band, 0.0, 1.0)
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"methods must be at least one, of different names, got {names}")
@@ -512,21 +544,8 @@ def compare(
         results.append(result)
         class_names = class_names or tuple(f"class {i}" for i in range(result.classes))
     if class_names is None or not results:
-        reasons = "".join(f"\n  {failure.name}: {failure.reason}" for failure in failures)
-        raise ValueError(f"no case could be compared, of {len(failures)} given{reasons}")
-    comparison = _assemble(class_names, names, results, failures)
-    return replace(comparison, clusters=_clusters_of(comparison.cases, clusters), band=band)
-
-
-def _clusters_of(
-    cases: Sequence[str], clusters: Mapping[str, str] | None
-) -> tuple[str, ...] | None:
-    if clusters is None:
-        return None
-    missing = [case for case in cases if case not in clusters]
-    if missing:
-        raise ValueError(f"clusters must have an entry for every case, got none for {missing}")
-    return tuple(clusters[case] for case in cases)
+        raise ValueError(f"no case could be compared, of {len(failures)} given{reasons(failures)}")
+    return _assemble(class_names, names, results, failures)
 
 
 @dataclass(frozen=True, eq=False)
@@ -643,7 +662,8 @@ def evaluate(
     classes : int or sequence of str
         How many classes there are, from 0, or their names.
     ignore_index : int, optional
-        Pixels whose true label has this value do not count, 255 by default. None: all do.
+        Pixels whose true label has this value do not count, 255 by default. None: all do. With two
+        classes, masks of 0 and 255 are read as masks of 0 and 1 unless 255 is ``ignore_index``.
     clusters, band
         As for `compare`.
     track : callable
@@ -661,7 +681,8 @@ def evaluate(
     FileNotFoundError
         If a folder is missing or holds no label map.
     TypeError, ValueError
-        If an option is not allowed, or not one case could be scored.
+        If an option is not allowed, not one case could be scored, no true pixel that counts is of
+        class 1 or above, or no prediction of a method holds a class but 0, only other values.
 
     Examples
     --------
@@ -680,21 +701,25 @@ def evaluate(
         raise ValueError("predictions must name one folder at least, got none")
     truth = _label_files(labels)
     predicted = {method: _label_files(folder) for method, folder in predictions.items()}
+    seen = SeenLabels(ignore_index, len(names))
+    seen_in = {method: SeenLabels(ignore_index, len(names)) for method in predictions}
     results: list[_Result] = []
     failures: list[Failure] = []
     for case in track(list(truth)):
         try:
-            label = read_labels(truth[case])[None].long()
+            label = seen.add(read_labels(truth[case]))[None]
             counts = [
-                _count_file(files, case, label, len(names), ignore_index, method)
+                _count_file(files, case, label, seen_in[method], method)
                 for method, files in predicted.items()
             ]
             results.append(_Result(case, counts, [], {}))
         except Exception as error:  # libraries that read files raise what they like
             failures.append(Failure(case, str(error) or type(error).__name__))
     if not results:
-        reasons = "".join(f"\n  {failure.name}: {failure.reason}" for failure in failures)
-        raise ValueError(f"no case could be scored, of {len(failures)} given{reasons}")
+        raise ValueError(f"no case could be scored, of {len(failures)} given{reasons(failures)}")
+    seen.refuse_truth_without_foreground()
+    for method, labels_of_method in seen_in.items():
+        labels_of_method.refuse_predictions_without_class(method)
     comparison = Comparison(
         classes=names,
         cases=tuple(result.name for result in results),
@@ -705,7 +730,7 @@ def evaluate(
         seconds={},
         failures=tuple(failures),
     )
-    clustered = _clusters_of(comparison.cases, clusters)
+    clustered = clusters_of(comparison.cases, clusters)
     return replace(comparison, clusters=clustered, band=number("band", band, 0.0, 1.0))
 
 
@@ -721,16 +746,17 @@ def _count_file(
     files: Mapping[str, Path],
     case: str,
     label: Tensor,
-    classes: int,
-    ignore_index: int | None,
+    seen: SeenLabels,
     method: str,
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = read_labels(files[case])[None].long()
+    prediction = seen.add(read_labels(files[case]))[None]
     if prediction.shape != label.shape:
         raise ValueError(
             f"the prediction of {method} must be of the shape of the label, "
             f"{tuple(label.shape[1:])}, got {tuple(prediction.shape[1:])}"
         )
-    return metrics.count(prediction, label, num_classes=classes, ignore_index=ignore_index)
+    return metrics.count(
+        prediction, label, num_classes=seen.num_classes, ignore_index=seen.ignore_index
+    )

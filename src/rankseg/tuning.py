@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
-from rankseg._arguments import choice
-from rankseg._calibration import Calibration
-from rankseg._cases import Case, CaseFolder, Failure
+from rankseg._arguments import choice, number
+from rankseg._calibration import MOST, Calibration
+from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Difference, Floats
 from rankseg._files import write_whole
 from rankseg._folds import folds_of
@@ -89,7 +89,7 @@ def standard_candidates(
     solvers, correlations, pruning_probs : sequence
         Values of these options.
     temperatures : sequence of float
-        Above 0: maps are calibrated by ``1 / temperature``, if it is not 1.
+        From 1e-06 to 1e+06: maps are calibrated by ``1 / temperature``, if it is not 1.
     calibrations : sequence of Calibration
         Others to try.
 
@@ -101,7 +101,7 @@ def standard_candidates(
     scaled: list[Calibration | None] = [None, *calibrations]
     scaled += [
         Calibration(link, [1 / t] * classes, [0.0] * classes, "temperature")  # type: ignore[arg-type]
-        for t in temperatures
+        for t in (number("every temperature", one, 1 / MOST, MOST) for one in temperatures)
         if t != 1
     ]
     solvers = [solver for solver in solvers if classes > 1 or solver != "joint"]
@@ -242,11 +242,11 @@ def tune(
     counted = choice("counted", counted, ("label", "either"))  # type: ignore[assignment]
     names: Sequence[str] | None = None
     if isinstance(cases, CaseFolder):
-        names, ignore_index = cases.classes, cases.ignore_index
+        names, ignore_index = cases.name_classes() or None, cases.ignore_index
     else:
         cases = list(cases)
     if candidates is None:
-        candidates = standard_candidates(metric, classes=_classes_of(cases))
+        candidates = standard_candidates(metric, classes=count_classes(cases))
     if not candidates or candidates[0].name != "argmax":
         raise ValueError("candidates must begin with Candidate({'metric': 'acc'}), argmax")
     comparison = compare(
@@ -257,7 +257,10 @@ def tune(
         clusters=clusters,
     )
     table = np.stack([comparison.differences(name, metric, counted) for name in comparison.methods])
-    parts = folds_of(len(comparison.cases), folds, comparison.clusters, seed)
+    try:
+        parts = folds_of(len(comparison.cases), folds, comparison.clusters, seed)
+    except ValueError as error:
+        raise ValueError(f"{error}{reasons(comparison.failures)}") from error
     everything = np.arange(len(comparison.cases))
     chosen = _choose(table)
     held_out = np.full(len(everything), math.nan)
@@ -282,12 +285,16 @@ def tune(
     )
 
 
-def _classes_of(cases: CaseFolder | Iterable[Case | Failure]) -> int:
-    """Return the number of classes of the first case that can be read."""
+def count_classes(cases: CaseFolder | Iterable[Case | Failure]) -> int:
+    """Return the number of classes of a folder, or of the first case of others."""
+    if isinstance(cases, CaseFolder) and cases.name_classes():
+        return len(cases.name_classes())
+    failures: list[Failure] = []
     for case in cases:
         if not isinstance(case, Failure):
             return len(case.probs)
-    raise ValueError("cases must hold one at least that can be read, got none")
+        failures.append(case)
+    raise ValueError(f"cases must hold one at least that can be read, got none{reasons(failures)}")
 
 
 def _method(candidate: Candidate) -> Method:

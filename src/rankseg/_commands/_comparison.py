@@ -48,8 +48,6 @@ def print_comparison(console: Console, comparison: Comparison, pruning_prob: flo
         _tables.print_table(_tables.image_table(comparison, "either"))
     else:
         console.print("No method predicts a class where it is absent.\n")
-    if not comparison.images_by_class.any():
-        console.print("No label holds any class: where classes count by the label, none does.\n")
     legend = METHODS_LEGEND if pruning_prob is not None else ""
     if comparison.predicted is not None:
         legend = legend + PREDICTED_LEGEND

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from rankseg.evaluation import read_clusters
+from rankseg._arguments import integer
+from rankseg.evaluation import CaseFolder, read_clusters
 
 __all__ = [
     "BAND",
     "CALIBRATION",
     "CLUSTERS",
     "CORRELATION",
+    "IGNORE_INDEX",
     "METRIC",
     "PRUNING_PROB",
     "SMOOTH",
     "clusters_from",
     "given",
+    "ignore_index_from",
+    "maps_from",
 ]
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
@@ -46,6 +51,39 @@ BAND: TypeAlias = Annotated[
     float,
     typer.Option(min=0.0, help="Changes of at most this are ties, as a fraction: 0.01 is a point."),
 ]
+
+
+IGNORE_INDEX: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Pixels whose label is this integer do not count; none: all do. By default what "
+        "meta.json says, or else 255. With two classes or one channel, masks of 0 and 255 are read "
+        "as 0 and 1 unless 255 is this.",
+        metavar="N|none",
+    ),
+]
+
+
+def ignore_index_from(text: str) -> int | None:
+    """Return the label of pixels that do not count, or None for ``none``."""
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return integer("--ignore-index", int(text))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--ignore-index must be an integer, -1 say, or none, got {text!r}"
+        ) from None
+
+
+def maps_from(
+    folder: Path, ignore_index: str | None, *, prior_correction: bool = False
+) -> CaseFolder:
+    """Open a folder of labelled maps; ``--ignore-index``, if given, stands for ``meta.json``'s."""
+    maps = CaseFolder.open(folder, prior_correction=prior_correction)
+    if ignore_index is None:
+        return maps
+    return replace(maps, ignore_index=ignore_index_from(ignore_index))
 
 
 def clusters_from(path: Path | None) -> dict[str, str] | None:

@@ -11,10 +11,11 @@ import typer
 from rich.markup import escape
 
 from rankseg import _tables
-from rankseg._commands._options import CLUSTERS, clusters_from
+from rankseg._cases import clusters_of
+from rankseg._commands._comparison import print_not_compared
+from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import fail, open_console, tracker
 from rankseg.calibration import Calibration, cross_validate, fit
-from rankseg.evaluation import CaseFolder
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
@@ -54,6 +55,7 @@ def calibrate(
     ] = KindChoice.TEMPERATURE,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
+    ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     diagram: Annotated[
         Path | None,
@@ -63,30 +65,31 @@ def calibrate(
 ) -> None:
     """Fit a calibration to labelled maps, and show what it changes on maps left out of the fit.
 
-    The file is taken by rankseg predict --calibration and RankSEG(calibration=...).
+    The file is taken by rankseg predict --calibration and RankSEG(calibration=...). Exits with 1
+    if a case could not be used; the fit is made to the others.
     """
     console = open_console()
+    told = None
     try:
-        maps = CaseFolder.open(folder)
+        maps = maps_from(folder, ignore_index)
         if kind is KindChoice.PRIOR:
             if maps.class_weights is None:
                 fail(f"{folder / 'meta.json'} names no class_weights")
             Calibration.from_class_weights(maps.class_weights).save(output)
         else:
-            named = clusters_from(clusters)
-            own = None if named is None else [named.get(name, name) for name in maps.names]
+            named = clusters_of(maps.names, clusters_from(clusters))
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 told = cross_validate(
                     maps,
                     kind.value,
                     folds=folds,
-                    clusters=own,
+                    clusters=named,
                     bins=bins,
                     seed=seed,
                     track=tracker("Fitting"),
                 )
-                fitted = fit(maps, kind.value, ignore_index=maps.ignore_index, seed=seed)
+                fitted = fit(told.folder, kind.value, ignore_index=maps.ignore_index, seed=seed)
             fitted.save(output)
             for message in dict.fromkeys(str(one.message) for one in caught):
                 console.print(f"Note: {escape(message)}")
@@ -101,3 +104,5 @@ def calibrate(
     except (ImportError, TypeError, ValueError, OSError) as error:
         fail(str(error))
     console.print(f"Written to {escape(str(output))}")
+    if told is not None:
+        print_not_compared(told.decisions, "Left out")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 
 from rankseg import _tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
-from rankseg._commands._options import BAND, CLUSTERS, clusters_from
-from rankseg._commands._terminal import fail, make_folder, open_console
+from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
+from rankseg._commands._terminal import fail, make_folder, open_console, tracker
 from rankseg.calibration import reliability
 from rankseg.evaluation import (
-    Case,
     CaseFolder,
     Comparison,
-    Failure,
     Method,
     compare,
     standard_methods,
@@ -103,6 +100,7 @@ def compare_folder(
             help="Undo the class_weights of meta.json first, for argmax and RankSEG alike.",
         ),
     ] = False,
+    ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     aggregates: Annotated[
@@ -116,6 +114,8 @@ def compare_folder(
     output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             help="A folder to write cases.csv, classes.csv, summary.json and example.png to.",
             file_okay=False,
         ),
@@ -143,7 +143,11 @@ def compare_folder(
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
     options |= {"band": band} if band else {}
-    comparison, maps = _compare_folder(folder, methods, prior_correction, clusters, options)
+    try:
+        maps = maps_from(folder, ignore_index, prior_correction=prior_correction)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    comparison = _compare_maps(maps, methods, clusters, options)
     console = open_console()
     if prior_correction:
         console.print("Class weights undone: p / w, renormalised over the classes.\n")
@@ -161,31 +165,21 @@ def compare_folder(
     print_not_compared(comparison)
 
 
-def _compare_folder(
-    folder: Path,
-    methods: Sequence[Method],
-    prior_correction: bool,
-    clusters: Path | None,
-    options: dict[str, Any],
-) -> tuple[Comparison, CaseFolder]:
+def _compare_maps(
+    maps: CaseFolder, methods: Sequence[Method], clusters: Path | None, options: dict[str, Any]
+) -> Comparison:
     """Compare with a progress bar, or exit with the reason why nothing can be compared."""
-    errors = Console(stderr=True)
     try:
-        maps = CaseFolder.open(folder, prior_correction=prior_correction)
-        cases: Iterable[Case | Failure] = maps
-        if errors.is_terminal:
-            cases = track(maps, description="Comparing", console=errors, transient=True)
-        comparison = compare(
-            cases,
+        return compare(
+            tracker("Comparing")(maps),  # type: ignore[arg-type]
             methods,
-            classes=maps.classes,
+            classes=maps.name_classes() or None,
             ignore_index=maps.ignore_index,
             clusters=clusters_from(clusters),
             **options,
         )
     except (OSError, ValueError) as error:
         fail(str(error))
-    return comparison, maps
 
 
 def _write_report(
@@ -220,7 +214,8 @@ def _write_html(
 ) -> None:
     """Write the report, with the reliability of the maps."""
     try:
-        told = reliability(maps, classes=maps.classes, ignore_index=maps.ignore_index)
+        compared = replace(maps, names=comparison.cases)
+        told = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
         corrected = ", class weights undone" if maps.prior_correction else ""
         write_report(
             path,

@@ -9,7 +9,7 @@ import typer
 
 from rankseg import _tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
-from rankseg._commands._options import BAND, CLUSTERS, clusters_from
+from rankseg._commands._options import BAND, CLUSTERS, clusters_from, ignore_index_from
 from rankseg._commands._terminal import fail, make_folder, open_console, tracker
 from rankseg.evaluation import evaluate
 
@@ -30,8 +30,13 @@ def evaluate_folders(
         typer.Option(help="How many classes, or their names, separated by commas.", metavar="N"),
     ],
     ignore_index: Annotated[
-        int, typer.Option(help="Pixels whose true label is this do not count. -1: all do.")
-    ] = 255,
+        str,
+        typer.Option(
+            help="Pixels whose true label is this integer do not count; none: all do. With two "
+            "classes, masks of 0 and 255 are read as 0 and 1 unless 255 is this.",
+            metavar="N|none",
+        ),
+    ] = "255",
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     output: Annotated[
@@ -58,7 +63,7 @@ def evaluate_folders(
             dict(zip(names, predicted, strict=True)),
             truth,
             classes=int(classes) if classes.isdigit() else classes.split(","),
-            ignore_index=None if ignore_index == -1 else ignore_index,
+            ignore_index=ignore_index_from(ignore_index),
             clusters=clusters_from(clusters),
             track=tracker("Scoring"),
             **({"band": band} if band else {}),

@@ -9,11 +9,11 @@ import typer
 from rich.markup import escape
 
 from rankseg import _tables
-from rankseg._commands._options import CLUSTERS, clusters_from
+from rankseg._commands._comparison import print_not_compared
+from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import fail, open_console, tracker
 from rankseg.calibration import Calibration
-from rankseg.evaluation import CaseFolder
-from rankseg.tuning import standard_candidates, tune
+from rankseg.tuning import count_classes, standard_candidates, tune
 
 __all__ = ["tune_folder"]
 
@@ -56,18 +56,20 @@ def tune_folder(
         list[Path] | None, typer.Option(help="Files of rankseg calibrate to try; repeat it.")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
+    ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
 ) -> None:
     """Choose solver, correlation, pruning and temperature on labelled maps, by cross-validation.
 
-    Argmax is always among the candidates. The file holds options for RankSEG.
+    Argmax is always among the candidates. The file holds options for RankSEG. Exits with 1 if a
+    case could not be decided; the choice is made on the others.
     """
     try:
-        maps = CaseFolder.open(folder)
+        maps = maps_from(folder, ignore_index)
         candidates = standard_candidates(
             metric,  # type: ignore[arg-type]
-            classes=len(maps.read(maps.names[0]).probs),
+            classes=count_classes(maps),
             solvers=solver or ("RMA", "joint"),
             correlations=correlation or (0.0, 0.5),
             pruning_probs=pruning_prob or (0.0, 0.5, 0.8),
@@ -93,3 +95,4 @@ def tune_folder(
     for warning in tuned.warnings:
         console.print(f"Note: {escape(warning)}.")
     console.print(f"Chosen: {escape(tuned.chosen.name)}. Written to {escape(str(output))}")
+    print_not_compared(tuned.comparison, "Left out")
