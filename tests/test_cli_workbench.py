@@ -76,7 +76,7 @@ class TestEvaluate:
         assert result.exit_code == 1
         assert_no_traceback(result)
         assert "Not scored: case_0: ours has no prediction of it" in result.stderr
-        assert "Not scored: case_1: the prediction of ours must be of the shape" in result.stderr
+        assert "ours/case_1.png does not fit the truth: it must be of the shape" in result.stderr
         assert "Not scored: case_2" in result.stderr
         assert result.stderr.count("Not scored") == 3
 

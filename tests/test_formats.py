@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
+import socket
 import sys
+import threading
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,13 +84,11 @@ def test_maps_are_read_as_stored(stored):
     np.testing.assert_array_equal(maps.numpy(), MAPS)
 
 
-def test_npy_is_mapped_and_not_read(tmp_path, monkeypatch):
-    np.save(tmp_path / "a.npy", MAPS)
-    modes = []
-    load = np.load
-    monkeypatch.setattr(np, "load", lambda *a, **k: modes.append(k) or load(*a, **k))
-    read_maps(tmp_path / "a.npy")
-    assert modes == [{"mmap_mode": "r"}]
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_no_file_is_mapped_into_memory(stored):
+    given = read_maps(stored)  # a mapped file that is cut short ends the process
+    assert str(stored) not in Path("/proc/self/maps").read_text()
+    assert given.maps.numel() == MAPS.size
 
 
 def test_which_array(tmp_path):
@@ -127,9 +131,10 @@ def test_code_in_a_pt_file_is_not_run(tmp_path):
         def __reduce__(self):
             return (exec, ("raise SystemExit",))
 
-    torch.save(Evil(), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"cannot be read as \.pt"):
-        read_maps(tmp_path / "a.pt")
+    for content in (Evil(), {"probs": torch.ones(2, 3), "model": Evil()}):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(ValueError, match=r"a\.pt cannot be read as \.pt: .*tensors, which may"):
+            read_maps(tmp_path / "a.pt")
 
 
 def test_maps_that_are_none(tmp_path):
@@ -138,7 +143,7 @@ def test_maps_that_are_none(tmp_path):
     np.save(tmp_path / "words.npy", np.array(["a", "b"]))
     save_nifti(tmp_path / "five.nii.gz", MAPS[None])
     for name in ("ints.npy", "flat.npy", "words.npy", "five.nii.gz", "none.npy", "x.csv"):
-        with pytest.raises(ValueError, match=r"must|no file"):
+        with pytest.raises(ValueError, match=r"must|no file|time 5"):
             read_maps(tmp_path / name)
 
 
@@ -159,6 +164,128 @@ def test_files_cut_short(tmp_path):
         (tmp_path / name).write_bytes(whole[: len(whole) // 4])
         with pytest.raises(ValueError, match=r"cannot be read as|must be floating"):
             read_maps(tmp_path / name)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"imagej": True}, {"ome": True}])
+@pytest.mark.parametrize("left", [0.3, 0.6, 0.95])
+def test_a_tiff_cut_short_loses_no_page_in_silence(tmp_path, options, left):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).random((9, 40, 40), np.float32), **options)
+    path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+    with pytest.raises(ValueError, match="cannot be read as"):
+        read_maps(path)
+
+
+def lying_npz(path, _):
+    header = io.BytesIO()
+    kind = {"descr": "<f4", "fortran_order": False, "shape": (4, 10**6, 10**6)}
+    np.lib.format.write_array_header_1_0(header, kind)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("probs.npy", header.getvalue())
+
+
+def lying_npy(path, shape):
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
+        file.write(bytes(100))
+
+
+def lying_nifti(path, _):
+    save_nifti(path, np.zeros((3, 4, 5, 2), np.float32))
+    content = (gzip.decompress if path.suffix == ".gz" else bytes)(path.read_bytes())
+    content = bytearray(content)
+    content[42:50] = np.array([2000, 2000, 500, 2], "<i2").tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def lying_tiff(path, _):
+    tifffile.imwrite(path, np.zeros((8, 8), np.float32), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            file.pages[0].tags[name].overwrite(2_000_000)
+
+
+def lying_zarr(path, shape):
+    zarr.create_array(path, shape=shape, chunks=(1, 1000, 1000), dtype="f4", fill_value=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("a.npy", lying_npy), ("a.npz", lying_npz), ("a.nii", lying_nifti),
+        ("a.nii.gz", lying_nifti), ("a.tif", lying_tiff), ("a.zarr", lying_zarr),
+    ],
+)  # fmt: skip
+def test_a_header_that_declares_too_much_is_an_error_of_its_file(tmp_path, name, save):
+    save(tmp_path / name, (4, 10**6, 10**6))
+    with pytest.raises(ValueError, match=rf"{name} (cannot be read|does not fit into memory)"):
+        read_maps(tmp_path / name)
+
+
+def read_anything(path):
+    return (read_labels if path.suffix == ".png" else read_maps)(path)
+
+
+@pytest.mark.parametrize("suffix", [*_formats.MAPS, ".png"])
+def test_only_regular_files_are_opened(tmp_path, suffix):
+    def refuse(name, words):
+        with pytest.raises(ValueError, match=rf"{name}{suffix} {words}"):
+            read_anything(tmp_path / f"{name}{suffix}")
+
+    fifo = tmp_path / f"fifo{suffix}"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(b""))  # who reads it finds an end
+    writer.start()
+    refuse("fifo", "must be a regular file, got a FIFO")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer.join()
+    os.close(reader)
+    (tmp_path / f"zero{suffix}").symlink_to("/dev/zero")
+    refuse("zero", "must be a regular file, got a device")
+    (tmp_path / f"loop{suffix}").symlink_to(f"loop{suffix}")
+    refuse("loop", "cannot be opened: Too many levels")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / f"socket{suffix}"))
+        refuse("socket", "must be a regular file, got a socket")
+    if suffix != ".zarr":
+        (tmp_path / f"folder{suffix}").mkdir()
+        refuse("folder", "must be a regular file, got a folder")
+
+
+def test_a_chunk_that_is_no_regular_file(tmp_path):
+    zarr.save_array(tmp_path / "a.zarr", MAPS)
+    chunk = next(file for file in (tmp_path / "a.zarr" / "c").rglob("*") if file.is_file())
+    chunk.unlink()
+    chunk.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="must be a regular file, got a device"):
+        read_maps(tmp_path / "a.zarr")
+
+
+def test_links_to_nothing_are_inputs_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.npy").symlink_to("b.npy")
+    assert find_files(tmp_path / "a.npy", _formats.MAPS) == [tmp_path / "a.npy"]
+    with pytest.raises(ValueError, match=r"there is no file .*a\.npy"):
+        read_maps(tmp_path / "a.npy")
+
+
+def test_images_without_a_model(tmp_path):
+    image_module.new("RGB", (3, 2)).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match=r"photo\.png: to decide images, .*\(--model\)"):
+        read_maps(tmp_path / "photo.png")
+    with pytest.raises(FileNotFoundError, match=r"to decide images, .*\(--model\)"):
+        find_files(tmp_path, _formats.MAPS)
+    np.save(tmp_path / "maps.npy", MAPS)
+    with pytest.raises(ValueError, match=r"an image must be in a file .*maps\.npy"):
+        read_image(tmp_path / "maps.npy")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*TorchScript:UserWarning")
+def test_a_network_where_maps_are_expected(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "n.pt")
+    with pytest.raises(ValueError, match=r"holds a network, not maps: .*--model n\.pt"):
+        read_maps(tmp_path / "n.pt")
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.nii", "a.nii.gz", "a.tif", "a.tiff", "a.zarr"])

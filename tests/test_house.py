@@ -69,7 +69,9 @@ LAYERS = [
     {"rankseg.integration._common", "rankseg.integration._nnunet_hook"}
     | {"rankseg._formats._common", "rankseg._batch", "rankseg.integration._plain_pickle"},
     {"rankseg.integration._nnunet_geometry"},
-    {"rankseg._formats._arrays", "rankseg._formats._nifti", "rankseg._formats._pictures"},
+    {"rankseg._formats._axes", "rankseg._formats._arrays", "rankseg._formats._nifti"}
+    | {"rankseg._formats._tiff", "rankseg._formats._zarr"},
+    {"rankseg._formats._pictures"},
     {"rankseg._formats"},
     {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
@@ -81,6 +83,7 @@ LAYERS = [
         "rankseg._cases",
         "rankseg._methods",
         "rankseg._differences",
+        "rankseg._label_folders",
     }
     | {"rankseg._predictions", "rankseg.prediction"},
     {"rankseg._seen_labels"},

@@ -341,7 +341,9 @@ def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
     assert "4 written to" in result.stdout
     told = dict(re.findall(r"^Not decided: (\w+): (.*)$", result.stderr, re.M))
     assert list(told) == ["broken", "keys", "logits", "volume"]
-    assert told["broken"].startswith("cannot be read as .npz")
+    assert told["broken"].startswith(
+        f"{folder / 'broken.npz'} cannot be read as .npz: it is damaged"
+    )
     assert "the arrays are ['x', 'y']; say by key which is meant" in told["keys"]
     assert "[0, 1]" in told["logits"]
     assert "write another format" in told["volume"]

@@ -54,7 +54,8 @@ from rankseg._differences import (
     bootstrap_interval,
 )
 from rankseg._files import write_whole
-from rankseg._formats import LABELS_READ, find_files, read_labels, stem
+from rankseg._formats import LabelFile
+from rankseg._label_folders import label_files, read_only, read_prediction
 from rankseg._methods import (
     Method,
     Timing,
@@ -656,7 +657,8 @@ def evaluate(
     predictions : mapping of str to path
         A folder of label maps for every method, the first of which is the baseline. Files are
         matched by their names without endings: ``.png``, ``.npy``, ``.npz``, ``.nii``, ``.nii.gz``,
-        ``.tif`` or ``.zarr``, of integers ``(*spatial)``.
+        ``.tif`` or ``.zarr``, of integers ``(*spatial)``. Files of scores beside them are left
+        out. Predictions in NIfTI are turned to the orientation of a NIfTI truth.
     labels : path
         The folder of true label maps; every one must have a prediction of every method.
     classes : int or sequence of str
@@ -672,8 +674,9 @@ def evaluate(
     Returns
     -------
     Comparison
-        Without times. Cases that cannot be read, lack a prediction, or differ in shape are among
-        its failures, and the others are scored. A predicted label that is no class (void) is a
+        Without times. Its failures are the cases that cannot be read, of which two files hold
+        labels, that lack a prediction, or whose prediction has another shape or lies elsewhere;
+        the others are scored. A predicted label that is no class (void) is a
         miss, and no false positive of any class.
 
     Raises
@@ -699,17 +702,18 @@ def evaluate(
         raise ValueError(f"classes must be at least two, background and another, got {names}")
     if not predictions:
         raise ValueError("predictions must name one folder at least, got none")
-    truth = _label_files(labels)
-    predicted = {method: _label_files(folder) for method, folder in predictions.items()}
+    truth = label_files(labels)
+    predicted = {method: label_files(folder) for method, folder in predictions.items()}
     seen = SeenLabels(ignore_index, len(names))
     seen_in = {method: SeenLabels(ignore_index, len(names)) for method in predictions}
     results: list[_Result] = []
     failures: list[Failure] = []
     for case in track(list(truth)):
         try:
-            label = seen.add(read_labels(truth[case]))[None]
+            true = read_only(truth[case])
+            true = replace(true, labels=seen.add(true.labels))
             counts = [
-                _count_file(files, case, label, seen_in[method], method)
+                _count_file(files, case, true, seen_in[method], method)
                 for method, files in predicted.items()
             ]
             results.append(_Result(case, counts, [], {}))
@@ -734,29 +738,19 @@ def evaluate(
     return replace(comparison, clusters=clustered, band=number("band", band, 0.0, 1.0))
 
 
-def _label_files(folder: Path | str) -> dict[str, Path]:
-    """Return the label maps of a folder by their names without endings."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
-    return {stem(path): path for path in find_files(folder, LABELS_READ)}
-
-
 def _count_file(
-    files: Mapping[str, Path],
+    files: Mapping[str, Sequence[Path]],
     case: str,
-    label: Tensor,
+    truth: LabelFile,
     seen: SeenLabels,
     method: str,
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = seen.add(read_labels(files[case]))[None]
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"the prediction of {method} must be of the shape of the label, "
-            f"{tuple(label.shape[1:])}, got {tuple(prediction.shape[1:])}"
-        )
+    prediction = seen.add(read_prediction(files[case], truth))[None]
     return metrics.count(
-        prediction, label, num_classes=seen.num_classes, ignore_index=seen.ignore_index
+        prediction,
+        truth.labels[None],
+        num_classes=seen.num_classes,
+        ignore_index=seen.ignore_index,
     )

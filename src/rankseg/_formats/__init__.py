@@ -3,19 +3,22 @@
 ========================  ======================================================================
 ending                    axes of maps, and which array
 ========================  ======================================================================
-``.npy``                  ``(classes, *spatial)``
+``.npy``                  ``(classes, *spatial)``, also after a batch axis of length 1
 ``.npz``, ``.pt``,        the same; of several arrays the one named, else ``probs``,
-``.safetensors``,         ``probabilities`` or ``logits``, else the only one
-``.zarr``
+``.safetensors``,         ``probabilities`` or ``logits``, else the only one; of OME-Zarr the
+``.zarr``                 first level, with the axes that it declares
 ``.nii``, ``.nii.gz``     ``(x, y, z, class)``, read as ``(classes, x, y, z)``
-``.tif``, ``.tiff``       channels, samples or else the first axis are classes
+``.tif``, ``.tiff``       channels, samples or else the first axis are classes; pages that were
+                          written one by one are stacked
 ========================  ======================================================================
 
-Spatial axes are never reordered, from any format to any other.
+`rankseg._formats._axes` has the rules. Spatial axes are never reordered, from any format to any
+other.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -27,48 +30,57 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._formats import _arrays, _nifti, _pictures
-from rankseg._formats._common import Names, reading
+from rankseg._formats import _arrays, _nifti, _pictures, _tiff, _zarr
+from rankseg._formats._axes import arrange_labels, arrange_maps
+from rankseg._formats._common import (
+    LABEL_NAMES,
+    MAP_NAMES,
+    HoldsMapsError,
+    Names,
+    Stored,
+    reading,
+)
 
 __all__ = [
     "LABELS_READ",
     "LABELS_WRITTEN",
     "MAPS",
     "PICTURES",
+    "HoldsMapsError",
+    "LabelFile",
     "MapFile",
+    "align",
     "ending",
     "find_files",
     "read_image",
+    "read_label_file",
     "read_labels",
     "read_maps",
     "stem",
     "write_labels",
 ]
 
-MAP_NAMES: Final = ("probs", "probabilities", "logits")
-LABEL_NAMES: Final = ("label", "labels")
-
-_MAP_READERS: Final[dict[str, Callable[[Path, Names], Any]]] = {
+_MAP_READERS: Final[dict[str, Callable[[Path, Names], Stored]]] = {
     ".npy": _arrays.read_npy,
     ".npz": _arrays.read_npz,
     ".pt": _arrays.read_pt,
     ".safetensors": _arrays.read_safetensors,
-    ".zarr": _arrays.read_zarr,
+    ".zarr": _zarr.read_zarr,
     ".nii": _nifti.read_nifti,
     ".nii.gz": _nifti.read_nifti,
-    ".tif": _pictures.read_tiff,
-    ".tiff": _pictures.read_tiff,
+    ".tif": _tiff.read_tiff,
+    ".tiff": _tiff.read_tiff,
 }
 
-_LABEL_READERS: Final[dict[str, Callable[[Path, Names], Tensor]]] = {
+_LABEL_READERS: Final[dict[str, Callable[[Path, Names], Stored]]] = {
     ".npy": _arrays.read_npy,
     ".npz": _arrays.read_npz,
     ".png": _pictures.read_png,
-    ".zarr": _arrays.read_zarr,
+    ".zarr": _zarr.read_zarr,
     ".nii": _nifti.read_label_nifti,
     ".nii.gz": _nifti.read_label_nifti,
-    ".tif": _pictures.read_label_tiff,
-    ".tiff": _pictures.read_label_tiff,
+    ".tif": _tiff.read_label_tiff,
+    ".tiff": _tiff.read_label_tiff,
 }
 
 _WRITERS: Final[dict[str, Callable[[Path, NDArray[Any], Any, bool], None]]] = {
@@ -76,15 +88,17 @@ _WRITERS: Final[dict[str, Callable[[Path, NDArray[Any], Any, bool], None]]] = {
     ".npy": _arrays.write_npy,
     ".nii": _nifti.write_nifti,
     ".nii.gz": _nifti.write_nifti,
-    ".tif": _pictures.write_tiff,
-    ".tiff": _pictures.write_tiff,
-    ".zarr": _arrays.write_zarr,
+    ".tif": _tiff.write_tiff,
+    ".tiff": _tiff.write_tiff,
+    ".zarr": _zarr.write_zarr,
 }
 
 MAPS: Final = tuple(_MAP_READERS)
 LABELS_READ: Final = tuple(_LABEL_READERS)
 LABELS_WRITTEN: Final = tuple(_WRITERS)
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+IMAGES_NEED_A_MODEL: Final = ": to decide images, name the network by model (--model)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +118,22 @@ class MapFile:
     geometry: Any = None
 
 
+@dataclass(frozen=True, eq=False)
+class LabelFile:
+    """What a file of labels holds.
+
+    Parameters
+    ----------
+    labels : Tensor
+        Integer ``(*spatial)``.
+    affine : ndarray, optional
+        Where the voxels of a NIfTI file lie; None if the file does not tell.
+    """
+
+    labels: Tensor
+    affine: NDArray[np.float64] | None = None
+
+
 def read_maps(path: str | PathLike[str], key: str | None = None) -> MapFile:
     """Read probability or logit maps.
 
@@ -118,25 +148,23 @@ def read_maps(path: str | PathLike[str], key: str | None = None) -> MapFile:
     Returns
     -------
     MapFile
-        The maps in the dtype stored; those of npy and pt files are mapped into memory.
+        The maps in the dtype stored. They are read into memory: a mapped file that another
+        process cuts short would end this one.
 
     Raises
     ------
     ImportError
         If the package that reads the format is not installed.
     ValueError
-        If the ending is not known, the file cannot be read, it does not hold the array, or the
-        array is not floating with a class axis and at least one other, none of them empty.
+        If the ending is not known, the file cannot be read, it does not hold the array, the
+        array is not floating with a class axis and at least one other, none of them empty, or it
+        is not clear which axis is that of classes. The message names the file.
     """
     path = Path(path)
-    found = _read(path, _MAP_READERS, Names(key, MAP_NAMES), "maps")
-    maps, geometry = found if isinstance(found, tuple) else (found, None)
-    if not maps.is_floating_point() or maps.ndim < 2 or 0 in maps.shape:
-        raise ValueError(
-            "maps must be floating (classes, *spatial), none of them empty, got "
-            f"{maps.dtype} {tuple(maps.shape)}"
-        )
-    return MapFile(maps, geometry)
+    read = _by_ending(path, _MAP_READERS, "maps")
+    with reading(path, ending(path)):
+        stored = read(path, Names(key, MAP_NAMES))
+        return MapFile(arrange_maps(stored), stored.geometry)
 
 
 def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:
@@ -162,14 +190,46 @@ def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:
         If the package that reads the format is not installed.
     ValueError
         If the ending is not known, the file cannot be read, it does not hold the array, or the
-        array does not hold integers. A PNG in colours is refused.
+        array does not hold integers: a `HoldsMapsError` if it holds scores. Colours are refused.
+        The message names the file.
     """
-    labels: Tensor = _read(Path(path), _LABEL_READERS, Names(key, LABEL_NAMES), "labels")
-    if labels.dtype == torch.bool:
-        labels = labels.to(torch.uint8)
-    if labels.is_floating_point():
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
-    return labels
+    return read_label_file(path, key).labels
+
+
+def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelFile:
+    """Read labels, and where they lie: see `read_labels`."""
+    path = Path(path)
+    read = _by_ending(path, _LABEL_READERS, "labels")
+    with reading(path, ending(path)):
+        stored = read(path, Names(key, LABEL_NAMES))
+        labels = arrange_labels(stored)
+        if labels.is_floating_point():
+            raise HoldsMapsError(f"labels must be integers, got {labels.dtype}")
+        labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
+        nifti = ending(path) in (".nii", ".nii.gz")
+        return LabelFile(labels, _nifti.affine_of(stored.geometry) if nifti else None)
+
+
+def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
+    """Return predicted labels with the axes of the true ones.
+
+    Axes of length 1 may differ. If both files tell where their voxels lie, axes of the prediction
+    are flipped and permuted as needed.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or the voxels lie elsewhere.
+    """
+    labels, shape = prediction.labels, truth.labels.shape
+    affine, wanted = prediction.affine, truth.affine
+    if affine is not None and wanted is not None and labels.numel() == shape.numel():
+        labels = _nifti.reorient(labels, affine, wanted)
+    if labels.squeeze().shape != truth.labels.squeeze().shape:
+        raise ValueError(
+            f"it must be of the shape of the label, {tuple(shape)}, got {tuple(labels.shape)}"
+        )
+    return labels.reshape(shape)
 
 
 def write_labels(
@@ -228,6 +288,7 @@ def read_image(path: str | PathLike[str]) -> MapFile:
         If it cannot be read, or does not have one, three or four channels.
     """
     path = Path(path)
+    _by_ending(path, dict.fromkeys(PICTURES), "an image")
     with reading(path, "an image"):
         return MapFile(*_pictures.read_picture(path))
 
@@ -270,7 +331,7 @@ def find_files(
         raise ValueError("inputs must name one file or folder at least, got none")
     files = []
     for path in map(Path, named):
-        if not path.exists():
+        if not os.path.lexists(path):  # a link to nothing is an input that cannot be read
             raise FileNotFoundError(f"there is no file or folder {path}")
         if not path.is_dir() or ending(path) == ".zarr":
             files.append(path)
@@ -281,27 +342,26 @@ def find_files(
             if ending(file) in endings and not file.name.startswith(".")
         )
         if not held:
-            raise FileNotFoundError(f"{path} holds no file with an ending of {list(endings)}")
+            images = any(ending(file) in PICTURES for file in path.iterdir())
+            hint = IMAGES_NEED_A_MODEL if images and endings == MAPS else ""
+            raise FileNotFoundError(f"{path} holds no file with an ending of {list(endings)}{hint}")
         files += held
     return files
 
 
-def _read(path: Path, readers: dict[str, Any], names: Names, what: str) -> Any:
-    read = _by_ending(path, readers, what)
-    with reading(path, ending(path)):
-        return read(path, names)
-
-
 def _by_ending(path: Path, known: dict[str, Any], what: str) -> Any:
     if ending(path) not in known:
-        raise ValueError(f"{what} must be in a file with an ending of {list(known)}, got {path}")
+        hint = IMAGES_NEED_A_MODEL if what == "maps" and ending(path) in PICTURES else ""
+        raise ValueError(
+            f"{what} must be in a file with an ending of {list(known)}, got {path}{hint}"
+        )
     return known[ending(path)]
 
 
 def _fits(geometry: Any, path: Path) -> bool:
     """Tell whether a format has a place for a geometry: NIfTI for a header, TIFF for the other."""
     tiff = ending(path) in (".tif", ".tiff")
-    return tiff == isinstance(geometry, _pictures.Place)
+    return tiff == isinstance(geometry, _tiff.Place)
 
 
 def _smallest(labels: NDArray[Any]) -> NDArray[Any]:

@@ -1,8 +1,9 @@
-"""Arrays as numerical libraries store them: npy, npz, pt, safetensors and zarr."""
+"""Arrays as numerical libraries store them: npy, npz, pt and safetensors."""
 
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,58 +14,60 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._files import write_folder_whole, write_whole
-from rankseg._formats._common import Names, as_tensor
+from rankseg._files import write_whole
+from rankseg._formats._common import Names, Stored, as_tensor
 from rankseg.integration._common import require
 
-__all__ = ["read_npy", "read_npz", "read_pt", "read_safetensors", "read_zarr"]
-__all__ += ["write_npy", "write_zarr"]
+__all__ = ["read_npy", "read_npz", "read_pt", "read_safetensors", "write_npy"]
 
 
-def read_npy(path: Path, names: Names) -> Tensor:
-    """Map the array into memory: it is read where it is used."""
-    return as_tensor(np.load(path, mmap_mode="r"))
+def read_npy(path: Path, names: Names) -> Stored:
+    """Read the array into memory: a mapped file that is cut short would end the process."""
+    with path.open("rb") as content:
+        return Stored(as_tensor(np.lib.format.read_array(content, allow_pickle=False)))
 
 
-def read_npz(path: Path, names: Names) -> Tensor:
+def read_npz(path: Path, names: Names) -> Stored:
+    if not zipfile.is_zipfile(path):  # numpy would tell users to let the file run code
+        raise ValueError("it is damaged, or was not written by numpy.savez")
     with path.open("rb") as content, np.load(content) as file:  # numpy leaves a broken one open
-        return as_tensor(file[names.pick(file.files)])
+        return Stored(as_tensor(file[names.pick(file.files)]))
 
 
-def read_pt(path: Path, names: Names) -> Tensor:
+def read_pt(path: Path, names: Names) -> Stored:
     """Read a tensor or a dictionary of tensors, and run nothing that the file may ask for."""
-    mapped = zipfile.is_zipfile(path)  # all but files of very old releases
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(_why_not(path, str(error))) from error
     if isinstance(content, Mapping):
         tensors = {str(key): one for key, one in content.items() if isinstance(one, Tensor)}
         content = tensors[names.pick(list(tensors))]
     if not isinstance(content, Tensor):
         raise ValueError(f"it must hold a tensor or a dictionary of them, got {type(content)}")
-    return content.detach()
+    return Stored(content.detach())
 
 
-def read_safetensors(path: Path, names: Names) -> Tensor:
-    safetensors = require("safetensors", "files", "reading .safetensors")
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(names.pick(list(file.keys())))
-        return tensor
+def _why_not(path: Path, reason: str) -> str:
+    """Say why torch does not load a file: its words tell users to let the file run code."""
+    if "TorchScript" in reason:
+        return f"it holds a network, not maps: pass images, and --model {path.name}"
+    if "weights_only" in reason or "Weights only" in reason:
+        return (
+            "it is damaged, or holds Python objects beside tensors, which may run code and are "
+            "not loaded: store the tensor alone, torch.save(maps, path)"
+        )
+    return reason
 
 
-def read_zarr(path: Path, names: Names) -> Tensor:
-    """Read an array, or one of the arrays of a group."""
-    zarr = require("zarr", "files", "reading .zarr")
-    node = zarr.open(path, mode="r")
-    if isinstance(node, zarr.Group):
-        node = node[names.pick(sorted(node.array_keys()))]
-    return as_tensor(np.asarray(node[...]))
+def read_safetensors(path: Path, names: Names) -> Stored:
+    """Read the file into memory, as `read_npy` does; safetensors maps what it opens itself."""
+    load = require("safetensors.torch", "files", "reading .safetensors").load
+    tensors: dict[str, Tensor] = load(path.read_bytes())
+    return Stored(tensors[names.pick(list(tensors))])
 
 
 def write_npy(path: Path, labels: NDArray[Any], geometry: Any, masks: bool) -> None:
     content = io.BytesIO()
     np.save(content, labels)
     write_whole(path, content.getvalue())
-
-
-def write_zarr(path: Path, labels: NDArray[Any], geometry: Any, masks: bool) -> None:
-    zarr = require("zarr", "files", "writing .zarr")
-    write_folder_whole(path, lambda place: zarr.save_array(place, labels))

@@ -1,8 +1,10 @@
-"""What the formats share: arrays that have names, dtypes, files that cannot be read."""
+"""What the formats share: stored arrays, arrays that have names, files that cannot be read."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,38 @@ from torch import Tensor
 
 from rankseg._arguments import viewable
 
-__all__ = ["Names", "as_tensor", "reading"]
+__all__ = ["LABEL_NAMES", "MAP_NAMES", "HoldsMapsError", "Names", "Stored"]
+__all__ += ["as_tensor", "check_room", "in_unit_range", "reading"]
+
+MAP_NAMES = ("probs", "probabilities", "logits")
+LABEL_NAMES = ("label", "labels")
+
+KINDS = {"d": "a folder", "p": "a FIFO", "s": "a socket", "c": "a device", "b": "a device"}
+"""What is no regular file, by the first letter that ``ls -l`` shows."""
+
+
+class HoldsMapsError(ValueError):
+    """A file holds maps of scores where labels are looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An array as it lies in a file.
+
+    Parameters
+    ----------
+    array : Tensor
+        In memory.
+    axes : str, optional
+        One letter for each axis, as `rankseg._formats._axes` lists them. None if the file does
+        not name its axes.
+    geometry : object, optional
+        Where the pixels lie: the header of a NIfTI file, the place of a TIFF.
+    """
+
+    array: Tensor
+    axes: str | None = None
+    geometry: Any = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +72,8 @@ class Names:
         for name in wanted:
             if name in held:
                 return name
+        if wanted == LABEL_NAMES and set(held) & set(MAP_NAMES):
+            raise HoldsMapsError(f"it holds scores, not labels; the arrays are {list(held)}")
         if self.chosen is None and len(held) == 1:
             return held[0]
         named = " or ".join(map(repr, wanted))
@@ -48,16 +83,64 @@ class Names:
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Make a ValueError of everything that a broken file raises in the library that reads it."""
-    if not path.exists():
-        raise ValueError(f"there is no file {path}")
+    """Make a ValueError that names the file of everything that reading it raises.
+
+    What is no regular file is refused before it is opened: a FIFO would wait for ever, and a device
+    never end.
+    """
+    _check_regular(path, folder=kind == ".zarr")
     try:
         yield
-    except (ImportError, MemoryError):
+    except ImportError:
         raise
+    except MemoryError as error:
+        raise ValueError(f"{path} does not fit into memory: {error}") from error
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"cannot be read as {kind}: {reason}") from error
+        wrap = HoldsMapsError if isinstance(error, HoldsMapsError) else ValueError
+        raise wrap(f"{path} cannot be read as {kind}: {reason}") from error
+
+
+def _check_regular(path: Path, folder: bool) -> None:
+    """Refuse what is neither a regular file nor, if allowed, a folder of them."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"there is no file {path}") from None
+    except OSError as error:  # a link to itself, say
+        raise ValueError(f"{path} cannot be opened: {error.strerror}") from None
+    if folder and stat.S_ISDIR(mode):
+        for parent, _, names in os.walk(path):
+            for name in names:
+                _check_regular(Path(parent, name), folder=True)
+    elif not stat.S_ISREG(mode):
+        kind = KINDS.get(stat.filemode(mode)[0], "something else")
+        raise ValueError(f"{path} must be a regular file, got {kind}")
+
+
+def check_room(shape: Sequence[int], itemsize: int, stored: float = np.inf) -> None:
+    """Refuse an array larger than this machine's memory, or than a file of that size can hold.
+
+    A broken or hostile header may declare any shape, and the system may end a process that fills
+    the memory which it was promised.
+    """
+    needed = itemsize
+    for length in shape:
+        needed *= int(length)
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on this system
+        memory = 2**63
+    if needed > stored:
+        raise ValueError(
+            f"it declares an array {tuple(shape)}, which is {needed:,} bytes, and is too small to "
+            "hold it: it was cut short, or its header is wrong"
+        )
+    if needed > memory:
+        raise ValueError(
+            f"it declares an array {tuple(shape)}, which is {needed:,} bytes, more than the memory "
+            "of this machine"
+        )
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
@@ -67,3 +150,9 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     return torch.from_numpy(viewable(array))
+
+
+def in_unit_range(pixels: NDArray[Any]) -> Tensor:
+    """Return pixels of an image as float32; integers are divided by the largest of their type."""
+    brightest = 1.0 if pixels.dtype.kind in "fb" else np.iinfo(pixels.dtype).max
+    return as_tensor(pixels.astype(np.float32) / np.float32(brightest))

@@ -1,9 +1,8 @@
-"""PNG and TIFF."""
+"""PNG labels, and images."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,20 @@ from torch import Tensor
 
 from rankseg._colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
 from rankseg._files import write_whole
-from rankseg._formats._common import Names, as_tensor
+from rankseg._formats._axes import arrange_image
+from rankseg._formats._common import Names, Stored, as_tensor, in_unit_range
+from rankseg._formats._tiff import read_image_tiff
 from rankseg.integration._common import require
 
-__all__ = [
-    "Place",
-    "read_label_tiff",
-    "read_picture",
-    "read_png",
-    "read_tiff",
-    "write_png",
-    "write_tiff",
-]
+__all__ = ["read_picture", "read_png", "write_png"]
 
 VOID = 255
-
-GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
-"""TIFF tags that say where pixels are: scale, tie points, transformation and GeoKeys."""
 
 GREY = 0
 """The colour type of a PNG of one channel without a palette."""
 
 
-def read_png(path: Path, names: Names) -> Tensor:
+def read_png(path: Path, names: Names) -> Stored:
     """Return the labels of a PNG of one channel: the indices of a palette, or grey values."""
     image_module = require("PIL.Image", "files", "reading .png")
     with image_module.open(path) as image:
@@ -47,7 +37,7 @@ def read_png(path: Path, names: Names) -> Tensor:
         labels = np.asarray(image)
         if image.mode == "L" and image.format == "PNG":
             labels = labels // _stretch(path)
-    return as_tensor(labels)
+    return Stored(as_tensor(labels))
 
 
 def _stretch(path: Path) -> int:
@@ -82,79 +72,20 @@ def _palette() -> bytes:
     return bytes.fromhex("".join([BACKGROUND_COLOUR, *turns, IGNORED_COLOUR]).replace("#", ""))
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a TIFF says of the size and the place of its pixels."""
-
-    resolution: tuple[Any, Any, Any] | None
-    extratags: tuple[tuple[Any, ...], ...]
-
-
-def read_tiff(path: Path, names: Names) -> tuple[Tensor, Place]:
-    """Return maps and their place; see `_read_stack` for which axis is that of classes."""
-    maps, place = _read_stack(path)
-    return as_tensor(maps), place
-
-
-def _read_stack(path: Path) -> tuple[NDArray[Any], Place]:
-    """Return an array whose first axis is that of channels or samples, and its place.
-
-    Without such an axis it is the first one, and of two axes there is one channel.
-    """
-    with _tifffile("reading .tif").TiffFile(path) as file:
-        series = file.series[0]
-        stack, axes = series.asarray(), series.axes
-        tags = file.pages[0].tags
-        known = [tags.get(code) for code in GEOREFERENCE]
-        extra = tuple((t.code, int(t.dtype), t.count, t.value, True) for t in known if t)
-        found = [tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit")]
-        place = Place(tuple(t.value for t in found) if all(found) else None, extra)
-    if stack.ndim == 2:
-        return stack[None], place
-    channels = [axis for axis, name in enumerate(axes) if name in "CS"]
-    return np.moveaxis(stack, channels[0] if channels else 0, 0), place
-
-
-def read_label_tiff(path: Path, names: Names) -> Tensor:
-    labels = _tifffile("reading .tif").imread(path)
-    return as_tensor(labels)
-
-
-def write_tiff(path: Path, labels: NDArray[Any], place: Any, masks: bool) -> None:
-    options: dict[str, Any] = {}
-    if isinstance(place, Place):
-        options["extratags"] = place.extratags
-        if place.resolution is not None:
-            x, y, unit = place.resolution
-            options |= {"resolution": (x, y), "resolutionunit": unit}
-    content = io.BytesIO()
-    _tifffile("writing .tif").imwrite(
-        content, labels, photometric="minisblack", compression="zlib", **options
-    )
-    write_whole(path, content.getvalue())
-
-
-def read_picture(path: Path) -> tuple[Tensor, Place | None]:
+def read_picture(path: Path) -> tuple[Tensor, Any]:
     """Return an image ``(3, height, width)`` with values in [0, 1]; grey becomes three channels."""
-    place = None
-    if path.suffix.lower() in (".tif", ".tiff"):
-        pixels, place = _read_stack(path)
-        scale = _brightest(pixels.dtype)
-    else:
-        with require("PIL.Image", "files", "reading images").open(path) as image:
-            deep = image.mode.startswith("I")
-            grey = np.asarray(image if deep else image.convert("RGB"))
-        pixels = grey[None] if deep else grey.transpose(2, 0, 1)
-        scale = _brightest(np.dtype(np.uint16) if deep else pixels.dtype)
-    if pixels.ndim != 3 or len(pixels) not in (1, 3, 4):
-        raise ValueError(f"an image must have one, three or four channels, got {pixels.shape}")
-    colours = np.broadcast_to(pixels[:3], (3, *pixels.shape[1:]))
-    return as_tensor(colours.astype(np.float32, order="C") / np.float32(scale)), place
+    tiff = path.suffix.lower() in (".tif", ".tiff")
+    stored = read_image_tiff(path) if tiff else _read_photo(path)
+    pixels = arrange_image(stored)
+    if len(pixels) not in (1, 3, 4):
+        raise ValueError(
+            f"an image must have one, three or four channels, got {tuple(pixels.shape)}"
+        )
+    return pixels[:3].expand(3, *pixels.shape[1:]).contiguous(), stored.geometry
 
 
-def _brightest(dtype: np.dtype[Any]) -> float:
-    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-
-
-def _tifffile(purpose: str) -> Any:
-    return require("tifffile", "files", purpose)
+def _read_photo(path: Path) -> Stored:
+    with require("PIL.Image", "files", "reading images").open(path) as image:
+        if image.mode.startswith("I"):
+            return Stored(in_unit_range(np.asarray(image).astype(np.uint16)), "yx")
+        return Stored(in_unit_range(np.asarray(image.convert("RGB"))), "yxc")

@@ -1,0 +1,78 @@
+"""Arrays, groups of arrays and images of OME-Zarr in zarr folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankseg._files import write_folder_whole
+from rankseg._formats._common import LABEL_NAMES, Names, Stored, as_tensor, check_room
+from rankseg.integration._common import require
+
+__all__ = ["read_zarr", "write_zarr"]
+
+LETTERS = {"channel": "c", "time": "t", "space": "z"}
+"""The letter of `rankseg._formats._axes` for a type of axis of OME-Zarr."""
+
+NAMES = {"c": "channel", "t": "time"}
+"""The types of axes that OME-Zarr only names."""
+
+
+def read_zarr(path: Path, names: Names) -> Stored:
+    """Read an array, one of the arrays of a group, or an image of OME-Zarr."""
+    zarr = require("zarr", "files", "reading .zarr")
+    node, axes = zarr.open(path, mode="r"), None
+    if isinstance(node, zarr.Group):
+        node, axes = _pick(_label_image(node, names), names)
+    check_room(node.shape, node.dtype.itemsize)
+    return Stored(as_tensor(np.asarray(node[...])), axes)
+
+
+def _label_image(group: Any, names: Names) -> Any:
+    """Return the group of the label image that an image of OME-Zarr has, if labels are wanted."""
+    if names.usual != LABEL_NAMES or not _multiscales(group) or "labels" not in group:
+        return group
+    held = sorted(group["labels"].group_keys())
+    if len(held) != 1:
+        raise ValueError(f"it must hold one label image, got {held}")
+    return group["labels"][held[0]]
+
+
+def _pick(group: Any, names: Names) -> tuple[Any, str | None]:
+    """Return an array of a group and its axes, if the group names them.
+
+    Of an image of OME-Zarr it is by default that of the highest resolution.
+    """
+    held = sorted(group.array_keys())
+    image = _multiscales(group)
+    levels = [str(level["path"]) for level in image.get("datasets", [])]
+    name = levels[0] if levels and names.chosen is None else names.pick(sorted({*held, *levels}))
+    if name not in levels:
+        return group[name], None
+    named = image.get("axes", [{"name": name} for name in "tczyx"])  # as versions before 0.4 have
+    return group[name], "".join(map(_letter, named))
+
+
+def _multiscales(group: Any) -> dict[str, Any]:
+    """Return what OME-Zarr says of an image, in the place of version 0.5 or before."""
+    attributes = dict(group.attrs)
+    images = attributes.get("ome", attributes).get("multiscales") or [{}]
+    first: dict[str, Any] = images[0]
+    return first
+
+
+def _letter(axis: Any) -> str:
+    """Return the letter of an axis: a dictionary, or in version 0.3 a name."""
+    named = axis if isinstance(axis, dict) else {"name": axis}
+    name = str(named.get("name")).lower()
+    kind = named.get("type") or NAMES.get(name, "space")
+    letter = LETTERS.get(kind, "p")
+    return name if letter == "z" and name in ("z", "y", "x") else letter
+
+
+def write_zarr(path: Path, labels: NDArray[Any], geometry: Any, masks: bool) -> None:
+    zarr = require("zarr", "files", "writing .zarr")
+    write_folder_whole(path, lambda place: zarr.save_array(place, labels))

@@ -1,0 +1,66 @@
+"""Folders of label maps: which files belong to a case, and how a prediction lies on the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from rankseg._formats import (
+    LABELS_READ,
+    HoldsMapsError,
+    LabelFile,
+    align,
+    find_files,
+    read_label_file,
+    stem,
+)
+
+__all__ = ["label_files", "read_only", "read_prediction"]
+
+
+def label_files(folder: Path | str) -> dict[str, list[Path]]:
+    """Return the files of a folder that may hold labels, by their names without endings."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    cases: dict[str, list[Path]] = {}
+    for path in find_files(folder, LABELS_READ):
+        cases.setdefault(stem(path), []).append(path)
+    return cases
+
+
+def read_only(paths: Sequence[Path]) -> LabelFile:
+    """Read the only file of a case that holds labels: nnU-Net keeps scores beside them.
+
+    Raises
+    ------
+    ValueError
+        If several files of the case hold labels, or none does, or one cannot be read.
+    """
+    found: dict[Path, LabelFile] = {}
+    scores: list[HoldsMapsError] = []
+    for path in paths:
+        try:
+            found[path] = read_label_file(path)
+        except HoldsMapsError as error:
+            scores.append(error)
+    if len(found) > 1:
+        raise ValueError(
+            f"several files hold its labels, {' and '.join(map(str, found))}: keep one of them"
+        )
+    if not found:
+        raise scores[0]
+    return next(iter(found.values()))
+
+
+def read_prediction(paths: Sequence[Path], truth: LabelFile) -> Tensor:
+    """Read the predicted labels of a case, with the axes of the true ones: see `align`."""
+    prediction = read_only(paths)
+    try:
+        return align(prediction, truth)
+    except ValueError as error:
+        raise ValueError(
+            f"{' or '.join(map(str, paths))} does not fit the truth: {error}"
+        ) from None

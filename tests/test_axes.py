@@ -1,0 +1,377 @@
+"""Which axis of a stored array is which, in every format."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg._formats import read_image, read_labels, read_maps
+
+nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
+tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+zarr = pytest.importorskip("zarr", reason="needs zarr")
+safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+
+
+def probabilities(*shape):
+    """Random maps with the classes first, which sum to 1."""
+    logits = np.random.default_rng(0).normal(0, 2, shape).astype(np.float32)
+    return torch.from_numpy(logits).softmax(0).numpy()
+
+
+FLAT = probabilities(4, 12, 10)  # classes, y, x
+VOLUME = probabilities(3, 5, 12, 14)  # classes, z, y, x
+DEPTH = np.random.default_rng(1).random((5, 12, 14), np.float32)  # one class of a volume
+
+ARRAYS = {
+    ".npy": np.save,
+    ".npz": lambda path, array: np.savez(path, probs=array),
+    ".pt": lambda path, array: torch.save(torch.from_numpy(array), path),
+    ".safetensors": lambda path, array: safetensors.save_file(
+        {"probs": torch.from_numpy(np.ascontiguousarray(array))}, path
+    ),
+    ".zarr": lambda path, array: zarr.save_array(path, array, mode="w"),
+    ".tif": lambda path, array: tifffile.imwrite(path, array, photometric="minisblack"),
+}
+
+
+@pytest.fixture(params=ARRAYS)
+def store(request, tmp_path):
+    """Store an array in a format that does not name its axes."""
+    path = tmp_path / f"a{request.param}"
+
+    def save(array):
+        ARRAYS[request.param](path, array)
+        return path
+
+    return save
+
+
+def assert_same(found, expected):
+    assert tuple(found.shape) == expected.shape
+    np.testing.assert_array_equal(found, expected)
+
+
+class TestBatch:
+    @pytest.mark.parametrize("maps", [FLAT, VOLUME, FLAT[:1], VOLUME[:1]], ids=str)
+    def test_a_batch_of_one_is_left_out(self, store, maps):
+        assert_same(read_maps(store(maps[None])).maps, maps)
+
+    def test_logits_of_a_volume_in_a_batch_of_one(self, store):
+        assert_same(read_maps(store(9 * VOLUME[None])).maps, 9 * VOLUME)
+
+    def test_one_class_of_a_thin_volume_may_be_a_batch(self, store):
+        with pytest.warns(UserWarning, match=r"\(1, 5, 12, 14\) are read as one class of a volume"):
+            assert_same(read_maps(store(DEPTH[None])).maps, DEPTH[None])
+        with pytest.warns(UserWarning, match=r"store maps\[0\]"):
+            read_maps(store(9 * FLAT[None]))
+
+    def test_one_class_of_a_thick_volume_is_none(self, store):
+        cube = np.random.default_rng(0).random((1, 12, 12, 10), np.float32)
+        assert_same(read_maps(store(cube)).maps, cube)
+
+    @pytest.mark.parametrize(
+        ("maps", "words"),
+        [
+            (np.stack([FLAT, FLAT]), r"\(2, 4, 12, 10\) axis 1 sums to 1 .*a batch: write one"),
+            (np.stack([VOLUME, VOLUME]), r"axis 1 sums to 1 and axis 0 does not.*a batch"),
+            (9 * np.stack([VOLUME, VOLUME]), r"\(2, 3, 5, 12, 14\): if axis 0 is a batch, write"),
+            (np.moveaxis(FLAT, 0, -1), r"axis 2 sums to 1 .*np\.moveaxis\(maps, 2, 0\)"),
+            (np.moveaxis(FLAT, 0, -1)[None], r"axis 3 sums to 1"),
+            (np.moveaxis(VOLUME, 0, -1), r"axis 3 sums to 1"),
+        ],
+    )
+    def test_another_axis_of_classes_is_refused(self, store, maps, words):
+        with pytest.raises(ValueError, match=words):
+            read_maps(store(maps))
+
+    @pytest.mark.parametrize("dtype", ["f2", "f8"])
+    def test_rounded_sums_are_sums(self, tmp_path, dtype):
+        np.save(tmp_path / "a.npy", FLAT[None].astype(dtype))
+        assert_same(read_maps(tmp_path / "a.npy").maps, FLAT.astype(dtype))
+
+    def test_other_axes_are_no_matter_where_the_first_sums_to_one(self, store):
+        both = np.full((2, 2, 2, 20), 0.5, np.float32)
+        both[0, 0] = both[1, 1] = 0.9
+        both[0, 1] = both[1, 0] = 0.1
+        assert_same(read_maps(store(both)).maps, both)
+
+
+class TestNifti:
+    @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+    def test_five_axes_have_the_class_last(self, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        stored = np.moveaxis(VOLUME, 0, -1)[..., None, :]
+        nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), path)
+        assert_same(read_maps(path).maps, VOLUME)
+        nibabel.save(nibabel.Nifti1Image(stored[..., :1], np.eye(4)), path)
+        assert_same(read_maps(path).maps, VOLUME[:1])
+
+    def test_time_is_refused(self, tmp_path):
+        stored = np.zeros((4, 5, 6, 2, 3), np.float32)
+        nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / "a.nii")
+        with pytest.raises(ValueError, match=r"\(x 4, y 5, z 6, time 2, class 3\): write one file"):
+            read_maps(tmp_path / "a.nii")
+
+    def test_an_image_without_depth_needs_four_axes(self, tmp_path):
+        stored = np.moveaxis(FLAT, 0, -1)
+        nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / "a.nii")
+        with pytest.raises(ValueError, match=r"axis 3 sums to 1"):
+            read_maps(tmp_path / "a.nii")
+        nibabel.save(nibabel.Nifti1Image(stored[:, :, None], np.eye(4)), tmp_path / "a.nii")
+        assert_same(read_maps(tmp_path / "a.nii").maps, FLAT[:, :, :, None])
+
+    @pytest.mark.parametrize("axes", [1, 2])
+    def test_labels_lose_last_axes_of_one(self, tmp_path, axes):
+        labels = VOLUME.argmax(0).astype(np.uint8)
+        stored = labels.reshape(*labels.shape, *[1] * axes)
+        nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / "a.nii.gz")
+        assert_same(read_labels(tmp_path / "a.nii.gz"), labels)
+
+
+def save_ome(path, arrays, axes, *, version="0.4"):
+    """Write an image of OME-Zarr with a level for each array."""
+    group = zarr.open_group(path, mode="a", zarr_format=3 if version == "0.5" else 2)
+    for level, array in enumerate(arrays):
+        group.create_array(str(level), data=array)
+    levels = [{"path": str(level)} for level in range(len(arrays))]
+    image = {"datasets": levels, **({} if axes is None else {"axes": axes})}
+    content = {"multiscales": [image]}
+    group.attrs.update({"ome": {"version": version, **content}} if version == "0.5" else content)
+
+
+def named(axes):
+    return [{"name": name} for name in axes]
+
+
+class TestOmeZarr:
+    @pytest.mark.parametrize("version", ["0.4", "0.5"])
+    @pytest.mark.parametrize("key", [None, "0"])
+    def test_axes_are_those_declared(self, tmp_path, version, key):
+        path = tmp_path / "a.zarr"
+        stored = VOLUME[None]
+        save_ome(path, [stored, stored[..., ::2, ::2]], named("tczyx"), version=version)
+        assert_same(read_maps(path, key).maps, VOLUME)
+        assert_same(read_maps(path, "1").maps, VOLUME[..., ::2, ::2])
+
+    @pytest.mark.parametrize(
+        ("stored", "axes", "expected"),
+        [
+            (FLAT, named("cyx"), FLAT),
+            (FLAT[None, :, None], None, FLAT[:, None]),
+            (FLAT[None, :, None], list("tczyx"), FLAT[:, None]),
+            (9 * np.moveaxis(VOLUME, 0, 1), named("zcyx"), 9 * VOLUME),
+            (np.moveaxis(FLAT, 0, -1), named("yxc"), FLAT),
+            (DEPTH, named("zyx"), DEPTH[None]),
+            (DEPTH[None], named("czyx"), DEPTH[None]),
+            (FLAT, [{"name": "k", "type": "channel"}, *named("yx")], FLAT),
+        ],
+    )
+    def test_every_order(self, tmp_path, stored, axes, expected):
+        save_ome(tmp_path / "a.zarr", [stored], axes)
+        assert_same(read_maps(tmp_path / "a.zarr").maps, expected)
+
+    @pytest.mark.parametrize(
+        ("stored", "axes", "words"),
+        [
+            (np.stack([FLAT, FLAT]), "tcyx", r"\(time 2, class 4, y 12, x 10\): write one file"),
+            (FLAT, "tyx", r"\(time 4, y 12, x 10\)"),
+            (FLAT, "tczyx", "names 5 axes, but the array has 3"),
+            (FLAT, "zyx", "axis 1 sums to 1"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, stored, axes, words):
+        save_ome(tmp_path / "a.zarr", [stored], named(axes))
+        with pytest.raises(ValueError, match=words):
+            read_maps(tmp_path / "a.zarr")
+
+    def test_labels(self, tmp_path):
+        labels = VOLUME.argmax(0).astype(np.uint8)
+        save_ome(tmp_path / "a.zarr", [labels[None, None]], named("tczyx"))
+        assert_same(read_labels(tmp_path / "a.zarr"), labels)
+        save_ome(tmp_path / "b.zarr", [np.stack([labels, labels])], named("czyx"))
+        with pytest.raises(ValueError, match=r"one value for each pixel, got \(class 2, z 5"):
+            read_labels(tmp_path / "b.zarr")
+        save_ome(tmp_path / "c.zarr", [np.stack([labels, labels])], named("tzyx"))
+        with pytest.raises(ValueError, match=r"time 2"):
+            read_labels(tmp_path / "c.zarr")
+
+    def test_the_label_image_of_an_image(self, tmp_path):
+        labels = VOLUME.argmax(0).astype(np.uint8)
+        save_ome(tmp_path / "a.zarr", [VOLUME], named("czyx"))
+        save_ome(tmp_path / "a.zarr" / "labels" / "cells", [labels[None]], named("czyx"))
+        zarr.open_group(tmp_path / "a.zarr" / "labels", mode="a", zarr_format=2)
+        assert_same(read_labels(tmp_path / "a.zarr"), labels)
+        assert_same(read_maps(tmp_path / "a.zarr").maps, VOLUME)
+        save_ome(tmp_path / "a.zarr" / "labels" / "more", [labels], named("zyx"))
+        with pytest.raises(ValueError, match=r"one label image, got \['cells', 'more'\]"):
+            read_labels(tmp_path / "a.zarr")
+
+
+def write_pages(path, pages, **options):
+    with tifffile.TiffWriter(path) as file:
+        for page in pages:
+            file.write(page, **options)
+
+
+def append_pages(path, pages):
+    for page in pages:
+        tifffile.imwrite(path, page, append=path.exists())
+
+
+class TestTiff:
+    @pytest.mark.parametrize("scale", [1, 9], ids=["probabilities", "logits"])
+    @pytest.mark.parametrize(
+        "write",
+        [
+            write_pages,
+            append_pages,
+            lambda path, pages: write_pages(path, pages, metadata=None),
+            lambda path, pages: write_pages(path, pages, contiguous=True),
+            lambda path, pages: write_pages(path, pages, compression="zlib"),
+        ],
+    )
+    def test_classes_written_one_by_one(self, tmp_path, write, scale):
+        write(tmp_path / "a.tif", scale * FLAT)
+        assert_same(read_maps(tmp_path / "a.tif").maps, scale * FLAT)
+
+    def test_slices_and_classes_written_one_by_one(self, tmp_path):
+        slices = [np.ascontiguousarray(VOLUME[:, z]) for z in range(5)]
+        write_pages(tmp_path / "slices.tif", slices, photometric="minisblack")
+        write_pages(tmp_path / "classes.tif", VOLUME, photometric="minisblack")
+        write_pages(
+            tmp_path / "samples.tif",
+            [9 * page for page in slices],
+            photometric="minisblack",
+            planarconfig="separate",
+        )
+        assert_same(read_maps(tmp_path / "slices.tif").maps, VOLUME)
+        assert_same(read_maps(tmp_path / "classes.tif").maps, VOLUME)
+        assert_same(read_maps(tmp_path / "samples.tif").maps, 9 * VOLUME)
+        write_pages(tmp_path / "a.tif", 9 * VOLUME, photometric="minisblack")
+        with pytest.raises(ValueError, match=r"\(page 3, page 5, y 12, x 14\), and more than one"):
+            read_maps(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize("kind", [{"imagej": True}, {"ome": True}, {"photometric": "rgb"}, {}])
+    def test_declared_axes(self, tmp_path, kind):
+        options = {"photometric": "minisblack", **kind}
+        if "imagej" in kind:
+            tifffile.imwrite(
+                tmp_path / "a.tif", 9 * np.moveaxis(VOLUME, 0, 1), metadata={"axes": "ZCYX"},
+                **options,
+            )  # fmt: skip
+        elif "rgb" in options.values():
+            write_pages(tmp_path / "a.tif", 9 * VOLUME.transpose(1, 2, 3, 0), **options)
+        else:
+            tifffile.imwrite(tmp_path / "a.tif", 9 * VOLUME, metadata={"axes": "CZYX"}, **options)
+        assert_same(read_maps(tmp_path / "a.tif").maps, 9 * VOLUME)
+
+    def test_slices_may_be_classes_in_imagej(self, tmp_path):
+        options = {"imagej": True, "metadata": {"axes": "ZYX"}}
+        tifffile.imwrite(tmp_path / "a.tif", FLAT, **options)
+        assert_same(read_maps(tmp_path / "a.tif").maps, FLAT)
+        tifffile.imwrite(tmp_path / "a.tif", DEPTH, **options)
+        with pytest.raises(ValueError, match=r"\(z 5, y 12, x 14\), and more than one could be"):
+            read_maps(tmp_path / "a.tif")
+
+    def test_what_is_refused(self, tmp_path):
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, np.stack([FLAT, FLAT]), imagej=True, metadata={"axes": "TCYX"})
+        with pytest.raises(ValueError, match=r"\(time 2, class 4, y 12, x 10\): write one file"):
+            read_maps(path)
+        tifffile.imwrite(path, FLAT, imagej=True, metadata={"axes": "TYX"})
+        with pytest.raises(ValueError, match=r"\(time 4, y 12, x 10\)"):
+            read_maps(path)
+        tifffile.imwrite(path, VOLUME, imagej=True)  # as (z, class, y, x), which it is not
+        with pytest.raises(ValueError, match="sums to 1 and axis 0 does not"):
+            read_maps(path)
+        write_pages(path, [*FLAT, FLAT[0, ::2, ::2]])
+        with pytest.raises(ValueError, match=r"one shape and type, got \(6, 5\) .*, \(12, 10\)"):
+            read_maps(path)
+        write_pages(path, [*FLAT[:3], FLAT[3].astype(np.float64)])
+        with pytest.raises(ValueError, match=r"float32, .* of float64"):
+            read_maps(path)
+
+    def test_reduced_copies_are_no_pages(self, tmp_path):
+        half = np.ascontiguousarray(FLAT[:, ::2, ::2])
+        options = {"photometric": "minisblack", "metadata": None}
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(FLAT, subifds=1, **options)
+            file.write(half, subfiletype=1, **options)
+        with tifffile.TiffWriter(tmp_path / "b.tif") as file:
+            file.write(FLAT, planarconfig="separate", **options)
+            file.write(half, planarconfig="separate", subfiletype=1, **options)
+        with tifffile.TiffWriter(tmp_path / "c.tif") as file:
+            for page in FLAT:
+                file.write(page)
+            for page in half:
+                file.write(page, subfiletype=1)
+        for name in "abc":
+            assert_same(read_maps(tmp_path / f"{name}.tif").maps, FLAT)
+
+    @pytest.mark.parametrize("options", [{}, {"metadata": None}, {"compression": "zlib"}])
+    def test_labels_written_slice_by_slice(self, tmp_path, options):
+        labels = VOLUME.argmax(0).astype(np.uint8)
+        write_pages(tmp_path / "a.tif", labels, **options)
+        assert_same(read_labels(tmp_path / "a.tif"), labels)
+
+    @pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}, {}])
+    def test_labels_written_at_once(self, tmp_path, options):
+        labels = VOLUME.argmax(0).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", labels, photometric="minisblack", **options)
+        assert_same(read_labels(tmp_path / "a.tif"), labels)
+
+    def test_colours_are_no_labels(self, tmp_path):
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros((12, 10, 3), np.uint8), photometric="rgb")
+        with pytest.raises(ValueError, match=r"got \(y 12, x 10, class 3\): colours"):
+            read_labels(tmp_path / "a.tif")
+        tifffile.imwrite(
+            tmp_path / "a.tif", np.zeros((2, 12, 10), np.uint8), imagej=True,
+            metadata={"axes": "TYX"},
+        )  # fmt: skip
+        with pytest.raises(ValueError, match="time 2"):
+            read_labels(tmp_path / "a.tif")
+
+    def test_images_are_of_one_page(self, tmp_path):
+        colours = np.random.default_rng(0).integers(0, 256, (3, 12, 10), np.uint8)
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, colours, photometric="rgb", planarconfig="separate")
+        np.testing.assert_array_equal(read_image(path).maps, colours / np.float32(255))
+        tifffile.imwrite(path, colours.transpose(1, 2, 0), photometric="rgb")
+        np.testing.assert_array_equal(read_image(path).maps, colours / np.float32(255))
+        for write, words in (
+            (lambda: write_pages(path, colours), r"\(page 3, y 12, x 10\)"),
+            (
+                lambda: tifffile.imwrite(path, colours, photometric="minisblack"),
+                r"\(page 3, y 12, x 10\)",
+            ),
+            (
+                lambda: write_pages(path, [colours.transpose(1, 2, 0)] * 2, photometric="rgb"),
+                r"\(page 2, y 12, x 10, class 3\)",
+            ),
+            (lambda: write_pages(path, [colours[0], colours[0, ::2]]), "one shape and type"),
+        ):
+            write()
+            with pytest.raises(ValueError, match=words):
+                read_image(path)
+
+
+def test_every_map_that_is_read_in_silence_sums_to_one(tmp_path):
+    """No order of axes of a softmax, with or without a batch, is read as anything else."""
+    maps = probabilities(3, 7, 8, 9)
+    for order in itertools.permutations(range(4)):
+        for batch in (False, True):
+            stored = maps.transpose(order)
+            np.save(tmp_path / "a.npy", stored[None] if batch else stored)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                try:
+                    found = read_maps(tmp_path / "a.npy").maps
+                except (ValueError, UserWarning):
+                    assert order[0] != 0
+                else:
+                    np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)

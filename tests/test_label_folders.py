@@ -1,0 +1,207 @@
+"""Folders of label maps: which file is scored, and how predictions lie on the truth."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rankseg.evaluation import evaluate
+
+nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
+tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+zarr = pytest.importorskip("zarr", reason="needs zarr")
+image_module = pytest.importorskip("PIL.Image", reason="needs pillow")
+
+VOXELS = np.random.default_rng(0).integers(0, 3, (7, 8, 5)).astype(np.uint8)
+FLAT = VOXELS[..., 0]
+AFFINE = np.array([[0.8, 0, 0.1, 5], [0, 1.2, 0, -7], [-0.1, 0, 2.5, 30], [0, 0, 0, 1.0]])
+SCORES = np.random.default_rng(0).random((3, *FLAT.shape), np.float32)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("ours", "truth"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "ours", tmp_path / "truth"
+
+
+def save_nifti(path, voxels, affine=AFFINE):
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+
+
+def save_png(path, labels):
+    image_module.fromarray(labels).save(path)
+
+
+def dice(folders):
+    ours, truth = folders
+    return evaluate({"ours": ours}, truth, classes=3).by_class("ours").tolist()
+
+
+def reason(folders):
+    """Return why the only case is not scored."""
+    with pytest.raises(ValueError, match="no case could be scored, of 1 given") as error:
+        dice(folders)
+    return str(error.value)
+
+
+class TestTwoFiles:
+    @pytest.mark.parametrize(
+        ("name", "save"),
+        [
+            ("a.npz", lambda path: np.savez(path, probabilities=SCORES)),
+            ("a.npz", lambda path: np.savez(path, softmax=SCORES)),
+            ("a.npy", lambda path: np.save(path, SCORES)),
+            ("a.tif", lambda path: tifffile.imwrite(path, SCORES, photometric="minisblack")),
+            ("a.zarr", lambda path: zarr.save_array(path, SCORES)),
+            ("a.nii.gz", lambda path: save_nifti(path, SCORES)),
+        ],
+    )
+    def test_scores_beside_labels_are_left_out(self, folders, name, save):
+        for folder in folders:
+            save_png(folder / "a.png", FLAT)
+            save(folder / name)
+        assert dice(folders) == [1, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        list(itertools.combinations(["a.png", "a.npy", "a.npz", "a.tif", "a.tiff", "a.nii"], 2)),
+    )
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_two_files_of_labels_are_named(self, folders, one, other, side):
+        save = {
+            ".png": save_png,
+            ".npy": np.save,
+            ".npz": lambda path, labels: np.savez(path, label=labels, probs=SCORES),
+            ".tif": tifffile.imwrite,
+            ".tiff": tifffile.imwrite,
+            ".nii": save_nifti,
+        }
+        np.save(folders[1 - side] / "a.npy", FLAT)
+        for name in (one, other):
+            path = folders[side] / name
+            save[path.suffix](path, FLAT)
+        told = reason(folders)
+        assert "several files hold its labels" in told
+        assert str(folders[side] / one) in told
+        assert str(folders[side] / other) in told
+
+    def test_a_damaged_file_beside_another_is_no_score(self, folders):
+        np.save(folders[1] / "a.npy", FLAT)
+        np.save(folders[0] / "a.npy", FLAT)
+        (folders[0] / "a.png").write_bytes(b"nothing")
+        assert "ours/a.png cannot be read as .png" in reason(folders)
+
+    def test_scores_alone_are_told(self, folders):
+        np.save(folders[1] / "a.npy", FLAT)
+        np.savez(folders[0] / "a.npz", probabilities=SCORES)
+        assert "a.npz cannot be read as .npz: it holds scores, not labels" in reason(folders)
+
+    def test_the_others_are_scored(self, folders):
+        for name in "ab":
+            np.save(folders[1] / f"{name}.npy", FLAT)
+            np.save(folders[0] / f"{name}.npy", FLAT)
+        save_png(folders[0] / "b.png", FLAT)
+        comparison = evaluate({"ours": folders[0]}, folders[1], classes=3)
+        assert comparison.cases == ("a",)
+        assert [failure.name for failure in comparison.failures] == ["b"]
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+    @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, -1)])
+    def test_the_same_anatomy_scores_all(self, folders, axes, flips):
+        save_nifti(folders[1] / "a.nii.gz", VOXELS)
+        image = nibabel.load(folders[1] / "a.nii.gz")
+        turned = image.as_reoriented(np.array(list(zip(axes, flips, strict=True))))
+        nibabel.save(turned, folders[0] / "a.nii")
+        assert dice(folders) == [1, 1, 1]
+
+    def test_other_labels_are_not_turned_right(self, folders):
+        save_nifti(folders[1] / "a.nii", VOXELS)
+        save_nifti(folders[0] / "a.nii", VOXELS[::-1])
+        assert max(dice(folders)) < 0.9
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda affine: affine * [1, 1, 1.01, 1],  # spacing
+            lambda affine: affine + np.array([[0, 0, 0, 0.1]] + [[0] * 4] * 3),  # origin
+            lambda affine: np.eye(4),
+            lambda affine: (
+                nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.01), np.zeros(3))
+                @ affine
+            ),
+        ],
+    )
+    def test_another_place_is_refused(self, folders, change):
+        save_nifti(folders[1] / "a.nii", VOXELS)
+        save_nifti(folders[0] / "a.nii", VOXELS, change(AFFINE))
+        told = reason(folders)
+        assert "ours/a.nii does not fit the truth: its voxels do not lie where" in told
+        assert "the affine is [[" in told
+
+    def test_rounding_is_none(self, folders):
+        save_nifti(folders[1] / "a.nii", VOXELS)
+        save_nifti(folders[0] / "a.nii", VOXELS, AFFINE * (1 + 2e-4) + 1e-3 * (AFFINE > 4))
+        assert dice(folders) == [1, 1, 1]
+
+    def test_without_a_place_voxels_are_compared_in_order(self, folders):
+        save_nifti(folders[1] / "a.nii", VOXELS)
+        save_nifti(folders[0] / "a.nii", VOXELS, None)
+        assert dice(folders) == [1, 1, 1]
+        np.save(folders[0] / "a.npy", VOXELS)
+        (folders[0] / "a.nii").unlink()
+        assert dice(folders) == [1, 1, 1]
+
+    def test_other_shapes_are_told_as_such(self, folders):
+        save_nifti(folders[1] / "a.nii", VOXELS)
+        save_nifti(folders[0] / "a.nii", VOXELS[1:])
+        assert "of the shape of the label, (7, 8, 5), got (6, 8, 5)" in reason(folders)
+
+
+class TestAxesOfOne:
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_they_may_differ(self, folders, side):
+        np.save(folders[side] / "a.npy", FLAT[None])
+        save_png(folders[1 - side] / "a.png", FLAT)
+        assert dice(folders) == [1, 1, 1]
+        (folders[side] / "a.npy").unlink()
+        save_nifti(folders[side] / "a.nii.gz", FLAT[..., None, None])
+        assert dice(folders) == [1, 1, 1]
+
+    def test_turned_images_without_depth(self, folders):
+        save_nifti(folders[1] / "a.nii", FLAT)
+        save_nifti(folders[0] / "a.nii", FLAT[::-1, :, None], AFFINE @ flip(FLAT.shape[0]))
+        assert dice(folders) == [1, 1, 1]
+
+
+def flip(length):
+    """The affine of voxels whose first axis runs the other way."""
+    return np.array([[-1, 0, 0, length - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+class TestScaledLabels:
+    @staticmethod
+    def save(path, stored, slope, inter=0.0):
+        image = nibabel.Nifti1Image(stored, AFFINE)
+        image.header.set_slope_inter(slope, inter)
+        path.write_bytes(image.to_bytes())
+        assert nibabel.load(path).dataobj.slope == pytest.approx(slope)
+
+    @pytest.mark.parametrize(("levels", "dtype"), [(255, np.uint8), (32767, np.int16)])
+    def test_they_are_rounded(self, folders, levels, dtype):
+        slope = 3.3 / levels  # no multiple of it is 1 or 2
+        save_nifti(folders[1] / "a.nii", VOXELS)
+        self.save(folders[0] / "a.nii", np.rint(VOXELS / slope).astype(dtype), slope)
+        assert dice(folders) == [1, 1, 1]
+        self.save(folders[0] / "a.nii", np.rint((VOXELS + 1) / slope).astype(dtype), slope, -1)
+        assert dice(folders) == [1, 1, 1]
+
+    @pytest.mark.parametrize("slope", [0.5, 0.1, 1 / 255])
+    def test_other_values_are_refused(self, folders, slope):
+        save_nifti(folders[1] / "a.nii", VOXELS)
+        self.save(folders[0] / "a.nii", VOXELS + (np.uint8(99) if slope < 0.1 else 0), slope)
+        assert "a.nii cannot be read as .nii: labels must be integers" in reason(folders)
