@@ -75,6 +75,8 @@ def tuned(folder: CaseFolder) -> Iterator[Row]:
     clusters = dict(zip(folder.names, names, strict=True))
     for metric in METRICS:
         told = tune(folder, metric, counted="either", folds=FOLDS, clusters=clusters)
+        for failure in told.comparison.failures:
+            note(f"left out: {failure.name}: {failure.reason}")
         name = folder.path.name
         yield row(name, metric, f"chosen: {told.chosen.name}", [POINTS * told.gain], "points")
         yield change(name, metric, "held out", told.held_out)

@@ -526,6 +526,17 @@ class TestLabelsWithoutForeground:
         with pytest.raises(ValueError, match=told):
             compare(cases, standard_methods(), ignore_index=ignore_index)
 
+    def test_a_case_that_does_not_fit_into_memory_is_named(self):
+        def decide(probs):
+            if probs.shape[-1] == 3:
+                raise MemoryError
+            return argmax(probs)
+
+        cases = [self.case([0, 1, 1], name="large"), self.case([0, 1])]
+        told = compare(cases, [Method("argmax", decide)])
+        assert told.cases == ("a",)
+        assert told.failures == (Failure("large", "MemoryError"),)
+
     def test_many_values_are_not_all_named(self):
         seen = SeenLabels(None)
         seen.add(torch.arange(100_000) + 2)
@@ -538,19 +549,21 @@ class TestLabelsWithoutForeground:
         told = compare(cases, standard_methods(), ignore_index=255)
         assert told.images_by_class.tolist() == [1]
 
-    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
-    @pytest.mark.parametrize("ignore_index", [None, -1, 128])
-    def test_255_is_foreground_where_nothing_else_can_be_meant(self, dtype, ignore_index):
-        void = 0 if ignore_index is None or dtype == torch.uint8 else ignore_index
-        label = torch.tensor([0, 255, void, 255]).to(dtype)
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64])
+    def test_255_is_foreground_where_nothing_else_can_be_meant(self, dtype):
+        label = torch.tensor([0, 255, 0, 255]).to(dtype)
         case = Case("a", torch.tensor([[0.1, 0.9, 0.2, 0.3]]), label)
-        counts = compare([case], standard_methods(), ignore_index=ignore_index).counts["argmax"]
+        counts = compare([case], standard_methods()).counts["argmax"]
         assert (counts.tp.item(), counts.fn.item(), counts.fp.item()) == (1, 1, 0)
 
     @pytest.mark.parametrize("label", [[0, 1, 255], [0, 128, 255], [2, 0, 255]])
     def test_other_values_beside_255_are_refused(self, label):
         with pytest.raises(ValueError, match=r"label must lie in \[0, 2\), got 255"):
             compare([self.case(label)], standard_methods())
+
+    def test_another_void_value_leaves_255_no_class(self):
+        with pytest.raises(ValueError, match=r"or be ignore_index \(-1\), got 255"):
+            compare([self.case([0, 255, -1])], standard_methods(), ignore_index=-1)
 
     def test_several_classes_keep_255(self):
         with pytest.raises(ValueError, match=r"label must lie in \[0, 3\), got 255"):

@@ -101,17 +101,13 @@ def reasons(failures: Sequence[Failure]) -> str:
 def mask_as_classes(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
     """Return labels with 255 as class 1, if they are a mask of 0 and 255.
 
-    They are if there are two classes, or one channel, and no other value than 0, 255 and
-    ``ignore_index``, which is not 255: 255 has no other meaning then. Other labels are returned as
-    they are.
+    They are if every pixel counts, there are two classes or one channel, and no label is another
+    value: 255 has no other meaning then. Other labels are returned as they are.
     """
-    if num_classes > 2 or ignore_index == MASK_VALUE:
+    if num_classes > 2 or ignore_index is not None:
         return labels
     foreground = labels == MASK_VALUE
-    known = foreground | (labels == 0)
-    if ignore_index is not None:
-        known |= labels == ignore_index
-    if not foreground.any() or not known.all():
+    if not foreground.any() or not (foreground | (labels == 0)).all():
         return labels
     return labels.masked_fill(foreground, 1)
 
@@ -268,8 +264,8 @@ class CaseFolder:
     def read(self, name: str) -> Case:
         """Read the case of one ID.
 
-        With two classes or one channel, a mask of 0 and 255 is read as one of 0 and 1 unless 255
-        is ``ignore_index``. Errors are those of `read_case` and of
+        With two classes or one channel, a mask of 0 and 255 is read as one of 0 and 1 if
+        ``ignore_index`` is None. Errors are those of `read_case` and of
         `rankseg.calibration.prior_correction`; maps that are corrected are float32 or wider.
         """
         case = read_case(self.path / f"{name}.npz")

@@ -40,7 +40,7 @@ class SeenLabels:
 
     def add(self, labels: Tensor) -> Tensor:
         """Note the values of a label map; return it, a mask of 0 and 255 as classes."""
-        # Unsigned dtypes of torch compare with no negative number.
+        # Torch has few operations for unsigned dtypes of more than 8 bits.
         labels = mask_as_classes(labels.long(), self.num_classes, self.ignore_index)
         self.values |= _values_of(labels)
         return labels

@@ -442,7 +442,7 @@ def compare(
         Names of the classes; by default those of the first case are numbered.
     ignore_index : int, optional
         Pixels whose label has this value do not count. Default: all do. With two classes or one,
-        labels of 0 and 255 are read as 0 and 1 unless 255 is ``ignore_index``.
+        labels of 0 and 255 are then read as 0 and 1.
     predict_above : float, optional
         In [0, 1]: predict what the methods gain on the first, too, over the classes whose largest
         probability in the image exceeds this, which should be the methods' own ``pruning_prob``.
@@ -457,8 +457,8 @@ def compare(
     -------
     Comparison
         Of the cases that could be compared. The others are among its failures: those that came as
-        such, have another number of classes, or are refused by a method or the count with a
-        ValueError (values that are no probabilities, labels that are no class).
+        such, have another number of classes, do not fit into memory, or are refused by a method or
+        the count (values that are no probabilities, labels that are no class).
 
     Raises
     ------
@@ -572,13 +572,13 @@ def _evaluate(
     warm_up: bool,
 ) -> _Result | Failure:
     """Decide and count one case by every method."""
-    probs, label = case.probs.float()[None], case.label[None]
-    found = probs.shape[1]
+    found = len(case.probs)
     if classes is not None and len(classes) != found:
         return Failure(case.name, f"has maps of {found} classes where {len(classes)} are expected")
     result = _Result(case.name, [], [], {})
     decisions: list[Tensor] = []
     try:
+        probs, label = case.probs.float()[None], case.label[None]
         for method in methods:
             if warm_up:
                 method.decide(probs)
@@ -593,8 +593,8 @@ def _evaluate(
             for metric in METRICS:
                 gains = predicted_gains(probs, decisions, assumed, metric, predict_above)
                 result.predicted[metric] = gains
-    except ValueError as error:
-        return Failure(case.name, str(error))
+    except (ValueError, MemoryError, RuntimeError) as error:  # torch lacks memory by the last
+        return Failure(case.name, str(error) or type(error).__name__)
     return result
 
 
@@ -665,7 +665,7 @@ def evaluate(
         How many classes there are, from 0, or their names.
     ignore_index : int, optional
         Pixels whose true label has this value do not count, 255 by default. None: all do. With two
-        classes, masks of 0 and 255 are read as masks of 0 and 1 unless 255 is ``ignore_index``.
+        classes, masks of 0 and 255 are then read as masks of 0 and 1.
     clusters, band
         As for `compare`.
     track : callable

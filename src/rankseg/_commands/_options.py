@@ -56,9 +56,9 @@ BAND: TypeAlias = Annotated[
 IGNORE_INDEX: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="Pixels whose label is this integer do not count; none: all do. By default what "
-        "meta.json says, or else 255. With two classes or one channel, masks of 0 and 255 are read "
-        "as 0 and 1 unless 255 is this.",
+        help="Pixels whose label is this integer do not count; none: all do, and with two classes "
+        "or one channel masks of 0 and 255 are read as 0 and 1. By default what meta.json says, or "
+        "else 255.",
         metavar="N|none",
     ),
 ]

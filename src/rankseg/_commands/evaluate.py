@@ -32,8 +32,8 @@ def evaluate_folders(
     ignore_index: Annotated[
         str,
         typer.Option(
-            help="Pixels whose true label is this integer do not count; none: all do. With two "
-            "classes, masks of 0 and 255 are read as 0 and 1 unless 255 is this.",
+            help="Pixels whose true label is this integer do not count; none: all do, and "
+            "with two classes masks of 0 and 255 are read as 0 and 1.",
             metavar="N|none",
         ),
     ] = "255",
