@@ -25,4 +25,4 @@ def app(
     try:
         build().launch(server_name=host, server_port=port)
     except (ImportError, OSError) as error:
-        fail(str(error))
+        fail(error)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from rankseg import _tables
 from rankseg._commands._options import CLUSTERS, clusters_from
@@ -89,7 +88,7 @@ def calibrate(
                 fitted = fit(maps, kind.value, ignore_index=maps.ignore_index, seed=seed)
             fitted.save(output)
             for message in dict.fromkeys(str(one.message) for one in caught):
-                console.print(f"Note: {escape(message)}")
+                console.print(f"Note: {message}")
             _tables.print_table(_tables.calibration_table(told))
             _tables.print_table(_tables.calibrated_decisions_table(told))
             if diagram is not None:
@@ -100,4 +99,4 @@ def calibrate(
             console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     except (ImportError, TypeError, ValueError, OSError) as error:
         fail(str(error))
-    console.print(f"Written to {escape(str(output))}")
+    console.print(f"Written to {output}")

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 
 from rankseg import _tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, clusters_from
-from rankseg._commands._terminal import fail, make_folder, open_console
+from rankseg._commands._terminal import fail, make_folder, open_console, tracker
 from rankseg.calibration import reliability
 from rankseg.evaluation import (
-    Case,
     CaseFolder,
     Comparison,
-    Failure,
     Method,
     compare,
     standard_methods,
@@ -153,11 +148,11 @@ def compare_folder(
     _tables.print_table(_tables.decision_table(comparison))
     if output is not None:
         _write_report(output, comparison, methods, maps, metrics[0])
-        console.print(f"Written to {escape(str(output))}")
+        console.print(f"Written to {output}")
     if report is not None:
         settings = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
         _write_html(report, comparison, methods, maps, metrics[0], pruning_prob, settings)
-        console.print(f"Report: {escape(str(report))}")
+        console.print(f"Report: {report}")
     print_not_compared(comparison)
 
 
@@ -169,14 +164,10 @@ def _compare_folder(
     options: dict[str, Any],
 ) -> tuple[Comparison, CaseFolder]:
     """Compare with a progress bar, or exit with the reason why nothing can be compared."""
-    errors = Console(stderr=True)
     try:
         maps = CaseFolder.open(folder, prior_correction=prior_correction)
-        cases: Iterable[Case | Failure] = maps
-        if errors.is_terminal:
-            cases = track(maps, description="Comparing", console=errors, transient=True)
         comparison = compare(
-            cases,
+            tracker("Comparing")(maps),
             methods,
             classes=maps.classes,
             ignore_index=maps.ignore_index,
