@@ -6,8 +6,12 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -248,6 +252,62 @@ class TestInterrupts:
         _interrupts.leave_at_interrupt("never")
         _interrupts.raise_at_interrupt()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+class TestApp:
+    @pytest.mark.parametrize("port", [0, -1, 65536, 99999])
+    def test_a_port_that_is_none(self, port):
+        result = run("app", "--port", port)
+        assert result.exit_code == 2
+        assert_no_traceback(result)
+        assert "--port" in result.stderr
+
+    def test_a_port_in_use(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            result = run("app", "--port", port)
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert result.stderr.startswith(
+            f"Error: cannot serve at --host 127.0.0.1 --port {port}: Address already in use"
+        )
+
+    def test_a_host_that_is_none(self):
+        result = run("app", "--host", "300.1.2.3")
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert result.stderr.startswith("Error: cannot serve at --host 300.1.2.3: ")
+
+    @pytest.mark.parametrize("place", [None, "uploads"])
+    def test_what_was_uploaded_is_removed(self, tmp_path, monkeypatch, place):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        if place is not None:
+            (tmp_path / place).mkdir()
+            monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / place))
+        made = []
+
+        class Page:
+            def launch(self, **_):
+                made.append(Path(tempfile.mkdtemp()))
+                assert "GRADIO_TEMP_DIR" not in os.environ
+                return None, "http://127.0.0.1:1/", None
+
+            def close(self, **_):
+                made.append("closed")
+
+        def stop(_):
+            raise KeyboardInterrupt
+
+        command = sys.modules["rankseg._commands.app"]  # `app` of the package is all the commands
+        monkeypatch.setattr(command, "build", Page)
+        monkeypatch.setattr(command, "time", SimpleNamespace(sleep=stop))
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        result = run("app")
+        assert result.exit_code == 130
+        assert result.stderr == "Stopped; uploads are removed.\n"
+        assert made[1] == "closed"
+        assert made[0].is_relative_to(tmp_path / (place or ""))
+        assert [one.name for one in tmp_path.rglob("*")] == ([place] if place else [])
 
 
 class TestPipes:

@@ -42,7 +42,7 @@ class Commands(TyperGroup):
         except EXPECTED as error:
             fail(error)
         except KeyboardInterrupt as interrupt:
-            _print_errors([_explain_interrupt(getattr(interrupt, "outcome", None))])
+            _print_errors([_explain_interrupt(interrupt)])
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -93,10 +93,11 @@ def _print_errors(messages: Iterable[str]) -> None:
         errors.print(" ".join(line.strip() for line in message.splitlines()))
 
 
-def _explain_interrupt(outcome: Outcome | None) -> str:
+def _explain_interrupt(interrupt: KeyboardInterrupt) -> str:
     """Say what is done, as far as the command knows, and how to go on."""
+    outcome: Outcome | None = getattr(interrupt, "outcome", None)
     if outcome is None:
-        return "Interrupted before the end. Run the same command again."
+        return str(interrupt) or "Interrupted before the end. Run the same command again."
     done = f"{len(outcome.written)} written"
     if outcome.skipped:
         done += f", {len(outcome.skipped)} were there"
