@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -399,6 +400,12 @@ class TestInfo:
 
 
 class TestDoor:
+    @pytest.fixture(autouse=True)
+    def handler(self):
+        before = signal.getsignal(signal.SIGINT)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @pytest.mark.parametrize("module", ["typer", "rich", "matplotlib"])
     def test_without_the_extra_it_says_what_to_install(self, monkeypatch, capsys, module):
         monkeypatch.setitem(sys.modules, module, None)

@@ -449,6 +449,23 @@ class TestWrite:
         assert scores["dice, counted=label"]["difference"]["mean"] is None
         assert (tmp_path / "cases.csv").read_text().splitlines()[1] == "case 0,argmax,0.0,,,,"
 
+    def test_names_are_no_formulas_and_numbers_are_numbers(self, tmp_path):
+        names = ["=1+1", "@SUM(1)", "-x", "+x", "\tx", "\rx", "\nx", "plain=1", "\udcff"]
+        expected = [f"'{name}" for name in names[:7]] + ["plain=1", "\\udcff"]
+        counts = Counts(*(torch.ones((9, 9), dtype=torch.int64) for _ in range(3)))
+        seconds = {name: np.full(9, -1.0) for name in names}
+        Comparison(
+            tuple(names), tuple(names), dict.fromkeys(names, counts), seconds, clusters=tuple(names)
+        ).write(tmp_path)
+        with (tmp_path / "classes.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for column in ("case", "method", "class"):
+            assert list(dict.fromkeys(row[column] for row in rows)) == expected
+        with (tmp_path / "cases.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert list(dict.fromkeys(row["case"] for row in rows)) == expected
+        assert {row["seconds"] for row in rows} == {"-1.0"}
+
     def test_a_file_is_there_whole_or_not_at_all(self, comparison, tmp_path, monkeypatch):
         comparison.write(tmp_path)
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

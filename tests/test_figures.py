@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,28 @@ def test_volume_changes(comparison):
     ratio = (counts.tp + counts.fp) / (counts.tp + counts.fn)
     np.testing.assert_allclose(axes.lines[1].get_xdata(), ratio[0].numpy())
     assert axes.lines[1].get_label() == "RankSEG dice"
+
+
+ODD = ["$\\foo$", "_a", "结\udcff", "a\nb"]
+DRAWN = ["$\\foo$", "_a", "\\u7ed3\\udcff", "a\\nb"]
+
+
+def test_every_name_is_drawn_as_it_is_or_escaped(comparison):
+    methods = [
+        replace(method, name=name) for method, name in zip(standard_methods(), ODD, strict=True)
+    ]
+    odd = compare(cases(), methods, classes=ODD, ignore_index=255)
+    figure = volume_changes(odd)
+    figure.savefig(io.BytesIO())
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == DRAWN
+    assert [text.get_text() for text in axes.get_yticklabels()] == DRAWN
+    figure = reliability_diagram(reliability(cases(), classes=ODD, ignore_index=255))
+    figure.savefig(io.BytesIO())
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == DRAWN
+    figure = score_by_cut(next(cases()), classes=ODD, ignore_index=255, pruning_prob=0.0)
+    figure.savefig(io.BytesIO())
+    assert [one.get_title() for one in figure.axes[:4]] == DRAWN
 
 
 def test_reliability_diagram():

@@ -26,8 +26,8 @@ OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
-    | {"rankseg._small_files"}
-    | {"rankseg._colours", "rankseg._optional"}
+    | {"rankseg._colours", "rankseg._interrupts", "rankseg._optional"}
+    | {"rankseg._small_files", "rankseg._spreadsheets"}
     | {"rankseg._backends._axes"}
     | {"rankseg._backends._floats", "rankseg._backends._logits"}
     | {"rankseg._backends.numba_compile", "rankseg._backends.numba_prefetch"}
@@ -119,14 +119,30 @@ def loaded_by(code):
     return set(output_of(f"{code}; import sys; print(*sorted(sys.modules))").split())
 
 
+EVERY_NAME = "from rankseg import *"
+
+
 def test_importing_rankseg_loads_nothing_optional():
-    assert "torch" in loaded_by("import rankseg")
-    assert not loaded_by("import rankseg") & set(OPTIONAL) - loaded_by("import torch, numpy")
+    assert "torch" in loaded_by(EVERY_NAME)
+    assert not loaded_by(EVERY_NAME) & set(OPTIONAL) - loaded_by("import torch, numpy")
 
 
 def test_importing_rankseg_loads_no_compiler():
     # torch's own takes a second or two.
-    assert "torch._dynamo" not in loaded_by("import rankseg")
+    assert "torch._dynamo" not in loaded_by(EVERY_NAME)
+
+
+def test_nothing_slow_is_imported_before_the_command_line_answers_an_interrupt():
+    assert loaded_by("import rankseg.cli").isdisjoint({"torch", "numpy", "typer", "rich"})
+
+
+def test_names_are_imported_at_first_use():
+    code = "import sys, rankseg; print('torch' in sys.modules); rankseg.RankSEG"
+    before, names = output_of(f"{code}; print(dir(rankseg))").splitlines()
+    assert before == "False"
+    assert set(rankseg.__all__) <= set(ast.literal_eval(names))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = rankseg.nothing
 
 
 def test_the_check_above_can_fail():

@@ -146,7 +146,7 @@ class TestComparisonFigure:
         colours = plots._class_colours(["background", *map(str, range(1, classes))])
         assert len(np.unique(np.round(colours, 3), axis=0)) == classes
 
-    @pytest.mark.parametrize("odd", ["$x_{$", "$", "a_b", "{"])
+    @pytest.mark.parametrize("odd", ["$x_{$", "$", "a_b", "{", "_a", "结\udcff\x1b"])
     def test_names_are_no_mathematics(self, tmp_path, odd):
         example = Example(odd, TRUTH, {f"1{odd}": ARGMAX, f"2{odd}": RANKSEG})
         draw(tmp_path / "x.png", example, classes=(f"1{odd}", f"2{odd}", f"3{odd}"))

@@ -50,6 +50,33 @@ def test_a_slice_of_a_volume_and_one_channel():
     assert (first.ours != last.ours).any()
 
 
+def test_large_maps_are_decided_as_they_are_and_shown_smaller():
+    probs = np.full((1, 1030, 2100), 0.1)
+    probs[0, 500:530, :9] = 0.45  # argmax does not take it, and RankSEG does
+    shown = show(probs, pruning_prob=0.4)
+    assert shown.labels.shape == (1030, 2100)
+    assert shown.labels[510, 5] == 1
+    assert "The pictures show one pixel of 3 x 3." in shown.summary
+    for picture in (shown.argmax, shown.ours, shown.difference):
+        assert picture.shape == (344, 700, 3)
+    np.testing.assert_array_equal(shown.ours[170, 1], shown.ours[171, 2])
+    assert (shown.ours[170, 1] != shown.argmax[170, 1]).any()
+
+
+def test_a_difference_of_one_pixel_is_seen_in_a_smaller_picture():
+    probs = np.zeros((1, 2050, 40))
+    probs[0, 1001, 20] = 0.45
+    shown = show(probs, pruning_prob=0.4)
+    assert shown.labels.sum() == 1
+    assert (shown.difference == app.DIFFERENT).all(-1).sum() == 1
+
+
+def test_without_any_class_nothing_is_expected():
+    summary = show(np.full((3, 4, 4), 1 / 3)).summary
+    assert "nan" not in summary
+    assert "No class is present: none has a probability above pruning_prob." in summary
+
+
 def page_of(scratch, upload, model="", example=0):
     return app._page_of(str(scratch), upload, example, model, "iou", "joint", 0.5, 0, 0, 0.5)
 
@@ -66,6 +93,18 @@ def test_an_image_without_a_model_goes_through_the_embedded_network(tmp_path):
     np.testing.assert_array_equal(image[::3, ::3], sample.images[3])
     np.testing.assert_array_equal(ours, expected.ours)
     np.testing.assert_array_equal(np.load(files[0]), expected.labels)
+
+
+def test_a_large_image_is_reduced_and_that_is_said(tmp_path):
+    photo = Image.fromarray(load_sample().images[3]).resize((3000, 1500))
+    photo.save(tmp_path / "photo.png")
+    summary, image, *pictures, _, files = page_of(tmp_path, str(tmp_path / "photo.png"))
+    assert "The image of 1500 x 3000 pixels was reduced to 512 x 1024 first" in summary
+    assert "knows no other pictures" in summary
+    assert {one.shape for one in (image, *pictures)} == {(512, 1024, 3)}
+    assert np.load(files[0]).shape == (512, 1024)
+    expected = np.asarray(photo.resize((1024, 512), Image.Resampling.BILINEAR))
+    assert np.abs(image.astype(int) - expected).max() <= 2
 
 
 def test_an_example_is_shown_with_its_image_and_maps_have_none(tmp_path):

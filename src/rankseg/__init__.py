@@ -3,14 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from rankseg import distribution, functional, metrics
-from rankseg._api import RankSEG
-from rankseg._class_profile import ClassProfile
-from rankseg._decision import Decision
-from rankseg._score import expected_score
 from rankseg._version import __version__
-from rankseg.distribution import RefinedNormalPB
-from rankseg.functional import rankdice_ba, rankseg_rma
 
 __all__ = [
     "ClassProfile",
@@ -27,16 +20,43 @@ __all__ = [
     "rankseg_rma",
 ]
 
+_MODULES = {
+    "ClassProfile": "rankseg._class_profile",
+    "Decision": "rankseg._decision",
+    "RankSEG": "rankseg._api",
+    "RefinedNormal": "rankseg.distribution",  # not in __all__: a star import would need scipy
+    "RefinedNormalPB": "rankseg.distribution",
+    "calibration": "rankseg",
+    "distribution": "rankseg",
+    "expected_score": "rankseg._score",
+    "functional": "rankseg",
+    "metrics": "rankseg",
+    "rankdice_ba": "rankseg.functional",
+    "rankseg_rma": "rankseg.functional",
+}
+"""The module or package that each name is in."""
 
 if TYPE_CHECKING:
     from rankseg import calibration as calibration
+    from rankseg import distribution, functional, metrics
+    from rankseg._api import RankSEG
+    from rankseg._class_profile import ClassProfile
+    from rankseg._decision import Decision
+    from rankseg._score import expected_score
     from rankseg.distribution import RefinedNormal as RefinedNormal
+    from rankseg.distribution import RefinedNormalPB
+    from rankseg.functional import rankdice_ba, rankseg_rma
 else:
 
     def __getattr__(name: str) -> object:
-        # Not in __all__: a star import would load scipy, and fail without it.
-        if name == "RefinedNormal":
-            return distribution.RefinedNormal
-        if name == "calibration":  # who only decides need not wait for it
-            return importlib.import_module("rankseg.calibration")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Imported at first use: the command line must answer Ctrl-C before torch is imported.
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if _MODULES[name] == __name__:
+            return importlib.import_module(f"{__name__}.{name}")
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -18,6 +20,7 @@ from rankseg.metrics import METRICS, Metric
 from rankseg.tuning import Tuning
 
 __all__ = [
+    "PlainConsole",
     "aggregate_table",
     "calibrated_decisions_table",
     "calibration_table",
@@ -284,9 +287,35 @@ def interval(difference: Difference) -> str:
     return f"{signed(difference.low).plain} to {signed(difference.high).plain}"
 
 
+class PlainConsole(Console):
+    """Where a command prints: brackets and colons in a text mean nothing.
+
+    What the stream cannot encode, or a terminal would obey, is shown as an escape of Python's: two
+    names never look the same. If the reader of a pipe leaves, as ``head -1`` does, the rest of the
+    output is dropped and the work goes on.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make the text printable before its width is measured."""
+        printable = "".join(
+            one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text
+        )
+        encoded = printable.encode(self.encoding, errors="backslashreplace")
+        return super().render_str(encoded.decode(self.encoding), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Let whatever is still written to the stream go nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 def print_table(table: Table) -> None:
     """Print a table and an empty line; no number is cut off where the terminal is narrower."""
-    console = Console(highlight=False, width=UNLIMITED)
+    console = PlainConsole(width=UNLIMITED)
     console.print(table)
     console.print()
 

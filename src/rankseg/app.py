@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import html
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,13 +36,17 @@ METRICS: Final = ("dice", "iou")
 SOLVERS: Final = ("RMA", "joint", "exact")
 HEAD: Final = ("class", "volume argmax", "volume", "cut", "expected argmax", "expected")
 SAME, DIFFERENT = (237, 237, 237), (213, 94, 0)
-SIDE: Final = 420
+SMALLEST_SIDE: Final = 420
 """Pixels a picture has at least: small maps are shown with larger pixels."""
+LARGEST_SIDE: Final = 1024
+"""Pixels a picture has at most: larger ones take minutes to decide and to send."""
 
 EMBEDDED: Final = (
     "*The probabilities are those of the small network behind the examples, which knows no other "
     "pictures than such drawn ones; name a model for yours.*"
 )
+DAY: Final = 24 * 60 * 60
+"""Seconds after which uploads are removed; the rest when the page is closed."""
 INTRODUCTION: Final = """# RankSEG beside argmax
 The same probabilities, decided by argmax and so that the expected Dice or IoU is largest.
 Expected scores are what the probabilities promise, without any label."""
@@ -58,7 +65,7 @@ class Shown:
     labels : ndarray
         int64 (*spatial): the decision.
     summary : str
-        One sentence.
+        What differs, what is expected of it, and whether the pictures leave pixels out.
     """
 
     argmax: NDArray[np.uint8]
@@ -128,16 +135,28 @@ def show(
     ]
     shown = ["background", *names] if binary else list(names)
     before, after = (_plane(one.numpy(), depth) for one in (plain, labels))
-    changed = np.where((before == after)[..., None], SAME, DIFFERENT).astype(np.uint8)
-    gain, pixels = told.expected_gain.item(), int((plain != labels).sum())
+    step = -(-max(before.shape) // LARGEST_SIDE)
+    changed = np.where(_any_of(before != after, step)[..., None], DIFFERENT, SAME)
+    sentences = [
+        f"{int((plain != labels).sum())} of {labels.numel()} pixels differ.",
+        _expectation(told.expected_gain.item(), told_metric(rankseg_kwargs)),
+        f"The pictures show one pixel of {step} x {step}." if step > 1 else "",
+    ]
     return Shown(
-        argmax=_enlarged(paint_labels(before, shown)),
-        ours=_enlarged(paint_labels(after, shown)),
-        difference=_enlarged(changed),
+        argmax=_enlarged(paint_labels(before[::step, ::step], shown)),
+        ours=_enlarged(paint_labels(after[::step, ::step], shown)),
+        difference=_enlarged(changed.astype(np.uint8)),
         rows=rows,
         labels=labels.numpy(),
-        summary=f"{pixels} of {labels.numel()} pixels differ. Expected change of the mean "
-        f"{told_metric(rankseg_kwargs)} over the classes present: {100 * gain:+.2f} points.",
+        summary=" ".join(filter(None, sentences)),
+    )
+
+
+def _expectation(gain: float, metric: str) -> str:
+    if math.isnan(gain):
+        return "No class is present: none has a probability above pruning_prob."
+    return (
+        f"Expected change of the mean {metric} over the classes present: {100 * gain:+.2f} points."
     )
 
 
@@ -154,8 +173,14 @@ def _plane(labels: NDArray[Any], depth: float) -> NDArray[Any]:
     return labels
 
 
+def _any_of(values: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+    """Return for every block of ``step x step`` whether any value in it is true."""
+    rows = np.logical_or.reduceat(values, range(0, len(values), step), axis=0)
+    return np.logical_or.reduceat(rows, range(0, rows.shape[1], step), axis=1)
+
+
 def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    times = max(1, SIDE // max(pixels.shape[:2]))
+    times = max(1, SMALLEST_SIDE // max(pixels.shape[:2]))
     return pixels.repeat(times, 0).repeat(times, 1)
 
 
@@ -179,9 +204,11 @@ def build() -> Any:
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
     gradio = require("gradio", "app", "the app")
-    scratch = tempfile.TemporaryDirectory(prefix="rankseg-")  # gone with the page
+    scratch = tempfile.TemporaryDirectory(prefix="rankseg-", ignore_cleanup_errors=True)
     examples = [(f"example {number}", number) for number in range(len(_sample().probs))]
-    with gradio.Blocks(title="RankSEG beside argmax", analytics_enabled=False) as page:
+    with gradio.Blocks(
+        title="RankSEG beside argmax", analytics_enabled=False, delete_cache=(DAY, DAY)
+    ) as page:
         gradio.Markdown(INTRODUCTION)
         with gradio.Row():
             with gradio.Column(scale=1):
@@ -213,8 +240,9 @@ def build() -> Any:
         def decide(*values: Any) -> list[Any]:
             try:
                 return _page_of(scratch.name, *values)
-            except (TypeError, ValueError, ImportError, OSError, KeyError) as error:
-                raise gradio.Error(str(error)) from error
+            except (TypeError, ValueError, ImportError, OSError, KeyError, MemoryError) as error:
+                # The page takes messages for HTML, and names of files and classes are in them.
+                raise gradio.Error(html.escape(str(error)), print_exception=False) from error
 
         button.click(
             decide,
@@ -290,13 +318,26 @@ def _uploaded(path: Path, model: str) -> _Case:
     suffix = ending(path)
     if suffix in MAPS and not (model and suffix in PICTURES):  # a TIFF may be either
         return _Case(read_maps(path).maps)
-    image = read_image(path).maps
+    image, note = _reduced(read_image(path).maps)
     if model:
         maps, classes = _maps_of_transformers(model, image)
-        note = ""
     else:
-        maps, classes, note = maps_of_image(image), _sample().classes, EMBEDDED
+        maps, classes, note = maps_of_image(image), _sample().classes, f"{note} {EMBEDDED}".strip()
     return _Case(maps, classes, to_pixels(image), note)
+
+
+def _reduced(image: Tensor) -> tuple[Tensor, str]:
+    """Return a large image ``(3, height, width)`` in the size of the pictures, and say so."""
+    given = image.shape[1:]
+    scale = LARGEST_SIDE / max(given)
+    if scale >= 1:
+        return image, ""
+    size = [max(1, round(scale * side)) for side in given]
+    reduced = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    return reduced, (
+        f"The image of {given[0]} x {given[1]} pixels was reduced to {size[0]} x {size[1]} first; "
+        "`rankseg predict --model` decides it as it is."
+    )
 
 
 def _maps_of_transformers(name: str, image: Tensor) -> tuple[Tensor, Sequence[str]]:

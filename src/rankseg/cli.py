@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import sys
+
+from rankseg._interrupts import INTERRUPTED, ignore_interrupts, leave, leave_at_interrupt
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line, or say how to install what it needs and exit with 1."""
+    leave_at_interrupt("Interrupted before the work began. Run the same command again.\n")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the encoding of the terminal lacks is written as \u80cc or \udcff: no
+            # name ends a command, and two names never look the same.
+            stream.reconfigure(errors="backslashreplace")
     try:
         import matplotlib  # noqa: F401
         import rich  # noqa: F401
@@ -22,4 +31,11 @@ def main() -> None:
         raise SystemExit(1) from None
     from rankseg._commands import app
 
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            leave()  # threads that a second Ctrl-C left at work can abort an orderly end
+        raise
+    finally:
+        ignore_interrupts()

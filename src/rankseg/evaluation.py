@@ -17,8 +17,6 @@ prediction does, so that a false class scores 0.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
@@ -66,6 +64,7 @@ from rankseg._methods import (
 )
 from rankseg._predictions import predicted_gains
 from rankseg._seen_labels import SeenLabels
+from rankseg._spreadsheets import write_csv
 from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
@@ -358,8 +357,9 @@ class Comparison:
         and IoU, each averaged over the classes that count by either rule, then the predicted gains
         in both, if they were asked for; empty where there is none. Before them, its cluster, if
         there are clusters.
-        ``classes.csv`` has the counts of every case, method and class. The folder is made if it
-        is missing; files of these names are replaced.
+        ``classes.csv`` has the counts of every case, method and class. An apostrophe comes before a
+        name that a spreadsheet would take for a formula. The folder is made if it is missing; files
+        of these names are replaced.
 
         Returns
         -------
@@ -374,12 +374,12 @@ class Comparison:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         contents = {
-            "cases.csv": _csv(self._case_rows()),
-            "classes.csv": _csv(self._class_rows()),
-            "summary.json": json.dumps(self.summary(), indent=1, allow_nan=False) + "\n",
+            "cases.csv": write_csv(self._case_rows()),
+            "classes.csv": write_csv(self._class_rows()),
+            "summary.json": (json.dumps(self.summary(), indent=1, allow_nan=False) + "\n").encode(),
         }
         for name, content in contents.items():
-            write_whole(folder / name, content.encode())
+            write_whole(folder / name, content)
         return [folder / name for name in contents]
 
     def _case_rows(self) -> Iterator[Sequence[object]]:
@@ -408,12 +408,6 @@ class Comparison:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def compare(

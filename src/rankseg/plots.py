@@ -26,6 +26,7 @@ from rankseg.metrics import Metric
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 __all__ = [
     "Example",
@@ -286,21 +287,23 @@ def volume_changes(comparison: Comparison, methods: Sequence[str] | None = None)
     classes = [name for name, there in zip(comparison.classes, held, strict=True) if there]
     figure, (axes,) = _figure(6.4, 1.4 + 0.28 * len(classes))
     places = np.arange(len(classes))
+    lines = []
     for number, name in enumerate(names):
         counts = comparison.counts[name].total()
         predicted, true = (counts.tp + counts.fp)[0].numpy(), (counts.tp + counts.fn)[0].numpy()
         ratio = predicted[held] / true[held]
         shift = 0.6 * ((number + 0.5) / len(names) - 0.5)
         marker = MARKERS[number % len(MARKERS)]
-        axes.plot(
-            ratio, places + shift, marker, color=_line_colour(number), label=name, markersize=5
-        )
+        colour = _line_colour(number)
+        lines += axes.plot(ratio, places + shift, marker, color=colour, label=name, markersize=5)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(places, classes)
+    axes.set_yticks(places, [_drawable(name) for name in classes])
+    for tick in axes.get_yticklabels():
+        tick.set_parse_math(False)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xlabel("predicted volume / true volume")
     _title(axes, f"Volumes over {len(comparison.cases)} cases")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _name_lines(axes, lines, 8)
     return figure
 
 
@@ -346,8 +349,9 @@ def _draw_likeliest(axes: Axes, told: Reliability, name: str) -> None:
 
 def _draw_classes(axes: Axes, told: Reliability, name: str) -> None:
     _draw_diagonal(axes)
+    lines = []
     for number, label in enumerate(told.classes):
-        axes.plot(
+        lines += axes.plot(
             told.confidence[number],
             told.frequency[number],
             MARKERS[number % len(MARKERS)] + "-",
@@ -357,7 +361,7 @@ def _draw_classes(axes: Axes, told: Reliability, name: str) -> None:
             linewidth=1,
         )
     _title(axes, f"{name}by class, mean ECE {POINTS * told.mean_classwise_ece:.2f} points")
-    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _name_lines(axes, lines, 7)
 
 
 def _draw_diagonal(axes: Axes) -> None:
@@ -479,7 +483,32 @@ def _figure(
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, fontsize=9.5, parse_math=False)
+    axes.set_title(_drawable(text), fontsize=9.5, parse_math=False)
+
+
+def _name_lines(axes: Axes, lines: Sequence[Line2D], size: float) -> None:
+    """Write a legend beside an axes. Matplotlib's own leaves out names that begin with ``_``."""
+    numbers = [str(number) for number in range(len(lines))]
+    legend = axes.legend(
+        lines, numbers, fontsize=size, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
+    for text, line in zip(legend.get_texts(), lines, strict=True):
+        text.set_parse_math(False)
+        text.set_text(_drawable(str(line.get_label())))
+
+
+def _drawable(text: str) -> str:
+    """Write what the font lacks as escapes of Python's: boxes would all look the same."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    fonts = [get_font(findfont(FontProperties(family=[name]))) for name in rcParams["font.family"]]
+    return "".join(
+        character
+        if any(font.get_char_index(ord(character)) for font in fonts)
+        else ascii(character)[1:-1]
+        for character in text
+    )
 
 
 def _line_colour(number: int) -> str:
@@ -706,7 +735,7 @@ def _draw_panel(axes: Axes, title: str, pixels: NDArray[Any]) -> None:
     # The colour map and its limits only serve grey images.
     limit = 255 if pixels.dtype == np.uint8 else 1
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=limit, interpolation="nearest", aspect="auto")
-    axes.set_title(title, fontsize=9.5, pad=3.5, parse_math=False)
+    axes.set_title(_drawable(title), fontsize=9.5, pad=3.5, parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -779,12 +808,12 @@ def _draw_swatch(figure: Figure, left: float, middle: float, colour: NDArray[np.
 def _write(
     figure: Figure, left: float, middle: float, text: str, size: float, weight: str = "normal"
 ) -> None:
-    """Write text whose left end and middle are given in inches; ``$`` is a plain character."""
+    """Write text, its left end and middle in inches; ``$`` is a plain character."""
     width, height = figure.get_size_inches()
     figure.text(
         left / width,
         middle / height,
-        text,
+        _drawable(text),
         fontsize=size,
         fontweight=weight,
         verticalalignment="center_baseline",

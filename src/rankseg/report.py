@@ -139,7 +139,7 @@ def write_report(
         made=f"{made} {_versions()}".strip(),
         failures=comparison.failures,
     )
-    write_whole(Path(path), content.encode())
+    write_whole(Path(path), content.encode(errors="backslashreplace"))
 
 
 def _versions() -> str:

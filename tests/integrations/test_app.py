@@ -1,8 +1,12 @@
-"""The page in a browser: a click, and the numbers on it are the library's."""
+"""The page in a browser, and as a command: a click, and the numbers on it are the library's."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,3 +104,36 @@ def test_an_image_goes_through_the_embedded_network(page, tmp_path):
     wait_for(page, expected.summary)
     page.locator("#summary").get_by_text("knows no other pictures").wait_for()
     assert numbers(page, len(expected.rows)) == expected.rows
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_tells_errors_and_leaves_nothing_behind(tmp_path):
+    framework("gradio")
+    client = framework("gradio_client")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    np.save(tmp_path / "maps.npy", load_sample().probs[0].numpy())
+    np.save(tmp_path / "<b>logits.npy", 9 * load_sample().probs[0].numpy())
+    command = [sys.executable, "-m", "rankseg", "app"]
+    with subprocess.Popen(
+        command, env={**os.environ, "TMPDIR": str(scratch)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as served:  # fmt: skip
+        address = served.stdout.readline().split()[2]
+        caller = client.Client(address, verbose=False)
+
+        def decide(name):
+            upload = client.handle_file(str(tmp_path / name))
+            options = (0, "", "dice", "RMA", 0.5, 0, 0, 0.5)
+            return caller.predict(upload, *options, api_name="/decide")
+
+        sample = load_sample()
+        assert decide("maps.npy")[0] == show(sample.probs[0], sample.classes).summary
+        assert list(scratch.iterdir())
+        with pytest.raises(Exception, match="divide by the largest value"):
+            decide("<b>logits.npy")
+        served.send_signal(signal.SIGINT)
+        output, errors = served.communicate(timeout=60)
+    assert served.returncode == 130
+    assert (output, errors) == ("", "Stopped; uploads are removed.\n")
+    assert not list(scratch.iterdir())

@@ -19,11 +19,13 @@ from rankseg._commands import (
     predict,
     tune,
 )
+from rankseg._commands._terminal import Commands
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="rankseg",
+    cls=Commands,
     help="Segmentation masks that maximise expected Dice or IoU, against argmax.",
     no_args_is_help=True,
     add_completion=False,

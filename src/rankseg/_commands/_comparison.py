@@ -57,7 +57,7 @@ def print_comparison(console: Console, comparison: Comparison, pruning_prob: flo
     try:
         _tables.print_table(_tables.tests_table(comparison))
     except ImportError as error:
-        console.print(f"No tests: {error}\n", style="dim", markup=False)
+        console.print(f"No tests: {error}\n", style="dim")
 
 
 def print_aggregates(console: Console, comparison: Comparison) -> None:

@@ -1,32 +1,59 @@
-"""What all commands share: where they print, how they fail, progress."""
+"""What all commands share: where they print, how they fail and stop, progress."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
+from typer.core import TyperGroup
 
 from rankseg._batch import Outcome
+from rankseg._interrupts import INTERRUPTED, raise_at_interrupt
+from rankseg._tables import PlainConsole
 
-__all__ = ["fail", "make_folder", "open_console", "print_failures", "print_outcome", "tracker"]
+__all__ = [
+    "Commands",
+    "fail",
+    "make_folder",
+    "open_console",
+    "print_failures",
+    "print_outcome",
+    "tracker",
+]
 
 PIPED_WIDTH = 100  # columns
 
-
-def open_console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+EXPECTED = (ImportError, MemoryError, OSError, TypeError, ValueError)
+"""What wrong options, files and folders raise; the message is for whoever gave them."""
 
 
-def fail(reason: str) -> NoReturn:
+class Commands(TyperGroup):
+    """The commands: an expected error or Ctrl-C ends each of them with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        raise_at_interrupt()
+        try:
+            return super().invoke(ctx)
+        except EXPECTED as error:
+            fail(error)
+        except KeyboardInterrupt as interrupt:
+            _print_errors([_explain_interrupt(interrupt)])
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def open_console() -> PlainConsole:
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=PIPED_WIDTH)
+
+
+def fail(reason: str | Exception) -> NoReturn:
     """Say on the error stream what is wrong, and exit with 1."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"Error: {escape(reason)}")
+    _print_errors([f"Error: {str(reason) or type(reason).__name__}"])
     raise typer.Exit(1)
 
 
@@ -34,12 +61,12 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        fail(str(error))
+        fail(error)
 
 
-def tracker(description: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+def tracker(description: str) -> Callable[[Any], Iterable[Any]]:
     """Return what shows a progress bar where somebody looks."""
-    errors = Console(stderr=True)
+    errors = PlainConsole(stderr=True)
     if not errors.is_terminal:
         return iter
     return partial(track, description=description, console=errors, transient=True)
@@ -48,14 +75,32 @@ def tracker(description: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
 def print_outcome(outcome: Outcome, output: Path) -> None:
     """Say what was written; name what could not be decided, and exit with 1 if anything is."""
     skipped = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
-    open_console().print(f"{len(outcome.written)} written to {escape(str(output))}{skipped}")
+    open_console().print(f"{len(outcome.written)} written to {output}{skipped}")
     print_failures("Not decided", outcome.failures)
 
 
 def print_failures(what: str, failures: Mapping[str, str]) -> None:
     """Name on the error stream what failed and why, and exit with 1 if anything did."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    for case, reason in failures.items():
-        errors.print(f"{what}: {escape(case)}: {escape(reason)}")
+    _print_errors(f"{what}: {case}: {reason}" for case, reason in failures.items())
     if failures:
         raise typer.Exit(1)
+
+
+def _print_errors(messages: Iterable[str]) -> None:
+    """Write every message on one line, however many lines it has."""
+    errors = PlainConsole(stderr=True, soft_wrap=True)
+    for message in messages:
+        errors.print(" ".join(line.strip() for line in message.splitlines()))
+
+
+def _explain_interrupt(interrupt: KeyboardInterrupt) -> str:
+    """Say what is done, as far as the command knows, and how to go on."""
+    outcome: Outcome | None = getattr(interrupt, "outcome", None)
+    if outcome is None:
+        return str(interrupt) or "Interrupted before the end. Run the same command again."
+    done = f"{len(outcome.written)} written"
+    if outcome.skipped:
+        done += f", {len(outcome.skipped)} were there"
+    if outcome.failures:
+        done += f", {len(outcome.failures)} could not be decided"
+    return f"Interrupted: {done}. Run the same command again to go on."

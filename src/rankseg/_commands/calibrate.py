@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from rankseg import _tables
 from rankseg._cases import clusters_of
@@ -92,7 +91,7 @@ def calibrate(
                 fitted = fit(told.folder, kind.value, ignore_index=maps.ignore_index, seed=seed)
             fitted.save(output)
             for message in dict.fromkeys(str(one.message) for one in caught):
-                console.print(f"Note: {escape(message)}")
+                console.print(f"Note: {message}")
             _tables.print_table(_tables.calibration_table(told))
             _tables.print_table(_tables.calibrated_decisions_table(told))
             if diagram is not None:
@@ -103,6 +102,6 @@ def calibrate(
             console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     except (ImportError, TypeError, ValueError, OSError) as error:
         fail(str(error))
-    console.print(f"Written to {escape(str(output))}")
+    console.print(f"Written to {output}")
     if told is not None:
         print_not_compared(told.decisions, "Left out")

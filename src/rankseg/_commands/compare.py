@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from rankseg import _tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
@@ -157,11 +156,11 @@ def compare_folder(
     _tables.print_table(_tables.decision_table(comparison))
     if output is not None:
         _write_report(output, comparison, methods, maps, metrics[0])
-        console.print(f"Written to {escape(str(output))}")
+        console.print(f"Written to {output}")
     if report is not None:
         settings = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
         _write_html(report, comparison, methods, maps, metrics[0], pruning_prob, settings)
-        console.print(f"Report: {escape(str(report))}")
+        console.print(f"Report: {report}")
     print_not_compared(comparison)
 
 
@@ -171,7 +170,7 @@ def _compare_maps(
     """Compare with a progress bar, or exit with the reason why nothing can be compared."""
     try:
         return compare(
-            tracker("Comparing")(maps),  # type: ignore[arg-type]
+            tracker("Comparing")(maps),
             methods,
             classes=maps.name_classes() or None,
             ignore_index=maps.ignore_index,

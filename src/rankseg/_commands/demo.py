@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from rankseg import _tables
 from rankseg._commands._comparison import print_comparison
@@ -50,11 +49,8 @@ def demo(
         dict(zip(names, cases, strict=True)).__getitem__,
         images=dict(zip(names, sample.images, strict=True)),
     )
-    try:
-        comparison_figure(output, examples, sample.classes)
-    except OSError as error:
-        fail(str(error))
-    console.print(f"Picture: {escape(str(output))}")
+    comparison_figure(output, examples, sample.classes)
+    console.print(f"Picture: {output}")
 
 
 def _size(case: Case) -> str:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from rankseg import RankSEG
-from rankseg._commands._terminal import fail, open_console
+from rankseg._commands._terminal import open_console
 from rankseg.integration.onnx import export as export_decision
 
 __all__ = ["export"]
@@ -44,6 +43,4 @@ def export(
         export_decision(path, decide, classes, spatial_axes=spatial_axes, dtype=dtype, opset=opset)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    except (ImportError, OSError) as error:
-        fail(str(error))
-    open_console().print(f"Written to {escape(str(path))}")
+    open_console().print(f"Written to {path}")

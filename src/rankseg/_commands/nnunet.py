@@ -15,7 +15,7 @@ from rankseg._commands._options import (
     SMOOTH,
     given,
 )
-from rankseg._commands._terminal import fail, print_outcome, tracker
+from rankseg._commands._terminal import print_outcome, tracker
 from rankseg.integration.nnunet import decide_folders
 
 __all__ = ["nnunet"]
@@ -49,21 +49,18 @@ def nnunet(
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
-    try:
-        outcome = decide_folders(
-            folders,
-            output,
-            overwrite=overwrite,
-            track=tracker("Deciding"),
-            **given(
-                metric=metric,
-                smooth=smooth,
-                solver=solver,
-                pruning_prob=pruning_prob,
-                correlation=correlation,
-                calibration=calibration,
-            ),
-        )
-    except (TypeError, ValueError, ImportError, OSError) as error:
-        fail(str(error))
+    outcome = decide_folders(
+        folders,
+        output,
+        overwrite=overwrite,
+        track=tracker("Deciding"),
+        **given(
+            metric=metric,
+            smooth=smooth,
+            solver=solver,
+            pruning_prob=pruning_prob,
+            correlation=correlation,
+            calibration=calibration,
+        ),
+    )
     print_outcome(outcome, output)

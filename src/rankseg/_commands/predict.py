@@ -15,7 +15,7 @@ from rankseg._commands._options import (
     SMOOTH,
     given,
 )
-from rankseg._commands._terminal import fail, print_outcome, tracker
+from rankseg._commands._terminal import print_outcome, tracker
 from rankseg.prediction import predict_files
 
 __all__ = ["predict"]
@@ -82,29 +82,26 @@ def predict(
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
-    try:
-        outcome = predict_files(
-            inputs,
-            output,
-            suffix=f".{suffix.removeprefix('.')}",
-            key=key,
-            model=model,
-            mean=mean,
-            std=std,
-            overwrite=overwrite,
-            workers=workers,
-            track=tracker("Deciding"),
-            **given(
-                metric=metric,
-                smooth=smooth,
-                output_mode=output_mode,
-                solver=solver,
-                pruning_prob=pruning_prob,
-                correlation=correlation,
-                calibration=calibration,
-                from_logits=from_logits,
-            ),
-        )
-    except (TypeError, ValueError, ImportError, OSError) as error:
-        fail(str(error))
+    outcome = predict_files(
+        inputs,
+        output,
+        suffix=f".{suffix.removeprefix('.')}",
+        key=key,
+        model=model,
+        mean=mean,
+        std=std,
+        overwrite=overwrite,
+        workers=workers,
+        track=tracker("Deciding"),
+        **given(
+            metric=metric,
+            smooth=smooth,
+            output_mode=output_mode,
+            solver=solver,
+            pruning_prob=pruning_prob,
+            correlation=correlation,
+            calibration=calibration,
+            from_logits=from_logits,
+        ),
+    )
     print_outcome(outcome, output)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from rankseg import _tables
 from rankseg._commands._comparison import print_not_compared
@@ -93,6 +92,6 @@ def tune_folder(
     _tables.print_table(_tables.tuning_table(tuned, metric, counted))  # type: ignore[arg-type]
     console.print(LEGEND + "\n", style="dim")
     for warning in tuned.warnings:
-        console.print(f"Note: {escape(warning)}.")
-    console.print(f"Chosen: {escape(tuned.chosen.name)}. Written to {escape(str(output))}")
+        console.print(f"Note: {warning}.")
+    console.print(f"Chosen: {tuned.chosen.name}. Written to {output}")
     print_not_compared(tuned.comparison, "Left out")
