@@ -42,6 +42,17 @@ def test_full_graph_by_the_default_compiler():
     assert torch.equal(compiled(probs), decide(probs))
 
 
+def test_options_changed_later_make_another_graph():
+    decide = RankSEG()
+    compiled = torch.compile(decide, fullgraph=True, backend="aot_eager")
+    probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
+    assert torch.equal(compiled(probs), decide(probs))
+    decide.metric, decide.pruning_prob = "iou", 0.25
+    decide.solver_params["unassigned_policy"] = "void"
+    expected = RankSEG("iou", pruning_prob=0.25, unassigned_policy="void")(probs)
+    assert torch.equal(compiled(probs), expected)
+
+
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("options", [{}, {"metric": "iou", "output_mode": "multilabel"}], ids=str)
 def test_full_graph_of_logits(options, link):
@@ -64,10 +75,11 @@ def test_full_graph_of_logits(options, link):
 def test_export(options):
     decide = RankSEG(**options)
     axes = {axis: torch.export.Dim(name) for axis, name in ((0, "b"), (2, "h"), (3, "w"))}
-    probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
+    scale = 1 if decide.from_logits is None else 9
+    probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31)) * scale
     exported = torch.export.export(decide, (probs,), dynamic_shapes=(axes,)).module()
     for shape in ((2, 5, 24, 31), (1, 5, 17, 40)):
-        other = torch.from_numpy(maps.dyadic(*shape, seed=1))
+        other = torch.from_numpy(maps.dyadic(*shape, seed=1)) * scale
         assert torch.equal(exported(other), decide(other))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -229,6 +230,81 @@ def test_options_can_be_read_and_set():
     with pytest.raises(ValueError, match="pruning_prob must be in"):
         decide.pruning_prob = 2
     assert decide.pruning_prob == 0.25
+
+
+def test_options_changed_one_by_one_in_either_order():
+    probs = maps.softmax(1, 3, 200)
+    masks = RankSEG("acc", output_mode="multilabel", solver="TR")(probs)
+    for order in itertools.permutations(("metric", "output_mode", "solver")):
+        decide = RankSEG("dice", solver="joint")
+        for name in order:
+            setattr(
+                decide, name, {"metric": "acc", "output_mode": "multilabel", "solver": "TR"}[name]
+            )
+            assert f"metric='{decide.metric}'" in repr(decide)
+        np.testing.assert_array_equal(decide(probs), masks)
+        np.testing.assert_array_equal(copy.deepcopy(decide)(probs), masks)
+
+
+def test_options_that_do_not_combine_are_told_when_called():
+    decide = RankSEG()
+    decide.solver = "TR"
+    with pytest.raises(ValueError, match="solver='TR' does not decide metric='dice'"):
+        decide(maps.softmax(1, 3, 9))
+    decide.solver = "auto"
+    assert decide.solver == "RMA"
+    decide.metric = "acc"
+    assert decide.solver == "argmax"
+
+
+def test_items_of_solver_params_changed_later_count():
+    probs = maps.softmax(1, 3, 200)
+    decide = RankSEG(unassigned_policy="void")
+    assert (decide(probs) == 255).any()
+    decide.solver_params["void_index"] = 9
+    np.testing.assert_array_equal(
+        decide(probs), RankSEG(unassigned_policy="void", void_index=9)(probs)
+    )
+    assert (pickle.loads(pickle.dumps(decide))(probs) == 9).any()
+    del decide.solver_params["unassigned_policy"]
+    np.testing.assert_array_equal(decide(probs), RankSEG()(probs))
+    decide.solver_params = {"correlation": 0.5}
+    np.testing.assert_array_equal(decide(probs), RankSEG(correlation=0.5)(probs))
+    for wrong, error in (({"eps": 0.1}, TypeError), ({"correlation": 2}, ValueError)):
+        decide.solver_params.update(wrong)
+        for _ in range(2):
+            with pytest.raises(error, match=next(iter(wrong))):
+                decide(probs)
+        decide.solver_params.clear()
+    np.testing.assert_array_equal(decide(probs), RankSEG()(probs))
+
+
+def test_argmax_of_masks_warns_that_they_do_not_overlap():
+    decide = RankSEG("acc", output_mode="multilabel", solver="argmax")
+    with pytest.warns(
+        UserWarning, match="puts every pixel into one mask; .* pass solver='TR'"
+    ) as told:
+        masks = decide(maps.softmax(1, 3, 20))
+    assert [warning.filename for warning in told] == [__file__]
+    assert (masks.sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+@pytest.mark.parametrize("smooth", [1e12, 1e17, 1e155, 1e308, 1.7e308])
+@pytest.mark.parametrize("options", [{}, {"solver": "exact"}, {"correlation": 0.5}], ids=str)
+def test_smoothing_without_bounds_is_the_threshold_of_one_half(metric, smooth, options):
+    probs = maps.softmax(2, 3, 8, 9, dtype="float64")
+    masks = RankSEG(metric, smooth, "multilabel", pruning_prob=0.0, **options)(probs)
+    np.testing.assert_array_equal(masks, probs > 0.5)
+    labels = RankSEG(metric, smooth, pruning_prob=0.0, **options)(probs)
+    np.testing.assert_array_equal(labels, probs.argmax(1))
+    assert RankSEG(metric, smooth).smooth == smooth
+    cut = rankseg.ClassProfile.from_probs(probs).cut(
+        metric, smooth, options.get("correlation", 0.0), 0.0
+    )
+    apart = np.abs(probs - 0.5) > 0.01
+    np.testing.assert_array_equal((probs > cut.numpy()[..., None, None])[apart], masks[apart])
+    assert rankseg.expected_score(probs, masks, metric, smooth).min() > 0.999
 
 
 def test_function_is_the_module(decide):

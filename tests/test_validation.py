@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
+from decimal import Decimal
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import maps
-from rankseg import RankSEG, rankdice_ba, rankseg_rma
+from rankseg import (
+    ClassProfile,
+    RankSEG,
+    _backends,
+    expected_score,
+    rankdice_ba,
+    rankseg_rma,
+)
 from rankseg.functional import rankseg
 
 GOOD = torch.from_numpy(maps.softmax(2, 3, 8, 9))
 
 BA = {"solver": "BA", "output_mode": "multilabel"}
+
+
+def foreign(module, name):
+    """Return an object of a class that another library seems to define."""
+    return type(name, (), {"__module__": module})()
+
+
+def fake():
+    with FakeTensorMode():
+        return torch.rand(2, 3, 8, 9)
+
 
 WRONG_OPTIONS = [
     ({"metric": "dicee"}, ValueError, r"metric must be one of \['dice', 'iou', .*got 'dicee'"),
@@ -30,6 +53,16 @@ WRONG_OPTIONS = [
     ({"correlation": float("nan")}, ValueError, "correlation must be in \\[0, 1\\), got nan"),
     ({"correlation": "0.5"}, TypeError, "correlation must be a real number, got '0.5'"),
     ({"smooth": 1j}, TypeError, "smooth must be a real number"),
+    ({"smooth": Decimal("0.5")}, TypeError, "smooth must be a real number, got Decimal"),
+    ({"smooth": np.array([1.0, 2.0])}, TypeError, "real number, got ndarray of float64$"),
+    ({"correlation": torch.tensor(0.5)}, TypeError, r"number, got .*; pass float\(correlation\)"),
+    *(
+        ({name: value}, ValueError, f"{name} must be ")
+        for name in ("smooth", "correlation", "pruning_prob")
+        for value in (10**400, -(10**5000), Fraction(10**400, 3), np.longdouble("1e4000"))
+    ),
+    ({"void_index": -(10**5000)}, ValueError, "void_index must fit into int64, got a value of typ"),
+    ({"correlation": Fraction(10**400 - 1, 10**400)}, ValueError, "correlation must be in"),
     ({"output_mode": "multi"}, ValueError, "output_mode must be one of .*got 'multi'"),
     ({"output_mode": 0}, TypeError, "output_mode must be a string"),
     ({"solver": "simplex"}, ValueError, "solver must be one of .*'joint'.*got 'simplex'"),
@@ -48,7 +81,39 @@ WRONG_OPTIONS = [
     ({**BA, "eps": float("nan")}, ValueError, "eps must be in \\(0, 1\\), got nan"),
     ({**BA, "eps": "1e-4"}, TypeError, "eps must be a real number, got '1e-4'"),
     ({**BA, "eps": True}, TypeError, "eps must be a real number, got True"),
+    ({**BA, "eps": 10**400}, ValueError, "eps must be in \\(0, 1\\), got 1000.*[.][.][.]000"),
+    ({**BA, "eps": Fraction(1, 10**400)}, ValueError, "eps must be in \\(0, 1\\), got Fraction"),
+    ({"safe_screening": np.ones(2)}, TypeError, "safe_screening must be .*got ndarray of float64"),
     ({"safe_screening": "yes"}, TypeError, "safe_screening must be a bool or 'auto', got 'yes'"),
+]
+
+MISTAKEN_OPTIONS = [
+    ({"prunning_prob": 0.5}, TypeError, "got .*'prunning_prob'.*; .*did you mean pruning_prob\\?"),
+    ({"Smoothing": 1}, TypeError, "did you mean smooth\\?"),
+    ({"ignore_index": 1}, TypeError, "did you mean void_index\\?"),
+    ({"speed": 9, "corelation": 0.5}, TypeError, "for corelation, did you mean correlation\\?$"),
+    ({"eps": 0.1}, TypeError, r"eps goes with a solver in \['BA', 'TRNA', 'BA\+TRNA'\]$"),
+    (
+        {"output_mode": "multilabel", "unassigned_policy": "void"},
+        TypeError,
+        r"policy goes with a solver in \['RMA', 'joint', 'exact'\] and output_mode='multiclass'$",
+    ),
+    ({"metric": "iou_score"}, ValueError, "got 'iou_score'; did you mean 'iou'\\?"),
+    ({"metric": "f1_score"}, ValueError, "did you mean 'dice'\\?"),
+    ({"metric": "Jaccard index"}, ValueError, "did you mean 'iou'\\?"),
+    ({"metric": "pixel_accuracy"}, ValueError, "did you mean 'acc'\\?"),
+    ({"solver": "rankseg-rma"}, ValueError, "did you mean 'RMA'\\?"),
+    ({"output_mode": "multi-class"}, ValueError, "did you mean 'multiclass'\\?"),
+    ({"metric": "tversky"}, ValueError, "got 'tversky'$"),
+    ({"from_logits": "multilabel"}, ValueError, "; pass output_mode='multilabel'$"),
+]
+
+MISPLACED = [
+    (("dice", "RMA"), TypeError, "smooth is the second positional argument .*solver='RMA'"),
+    (("dice", "multilabel"), TypeError, "second positional .*output_mode='multilabel'"),
+    (("dice", 0.0, "exact"), ValueError, "output_mode is the third .*solver='exact'"),
+    (("RMA",), ValueError, "metric is the first positional argument .*solver='RMA'"),
+    ((GOOD,), TypeError, r"got Tensor of torch.float32; .*RankSEG\(\)\(probs\)$"),
 ]
 
 WRONG_COMBINATIONS = [
@@ -84,6 +149,30 @@ WRONG_PROBS = [
     ([[[0.1]]], TypeError, "probs must be a dense torch.Tensor or a numpy.ndarray .*got list"),
     (np.ma.masked_array(GOOD.numpy()), TypeError, "must not be a masked array; .* with valid="),
     (None, TypeError, "got NoneType"),
+    ([GOOD[0], GOOD[1]], TypeError, r"got list; pass torch.stack\(probs\)$"),
+    ([GOOD[0].numpy()], TypeError, r"got list; pass numpy.stack\(probs\)$"),
+    ((GOOD,), TypeError, r"got tuple; pass torch.stack\(probs\), or probs\[0\] if a model"),
+    ({"aux": GOOD, "out": GOOD}, TypeError, r"got dict; pass probs\['out'\]$"),
+    (OrderedDict(logits=GOOD), TypeError, r"OrderedDict; pass probs\['logits'\]$"),
+    (OrderedDict(class_queries_logits=GOOD), TypeError, "integration.transformers.postprocess"),
+    ({"a": GOOD}, TypeError, r"got dict; it has the keys \['a'\]"),
+    (SimpleNamespace(logits=GOOD), TypeError, "SimpleNamespace; pass probs.logits$"),
+    ("probs.npy", TypeError, "got str; read the file first"),
+    (torch.nn.Identity(), TypeError, "got Identity; call the model"),
+    (foreign("PIL.Image", "Image"), TypeError, "got PIL.Image; an image holds no probabilities"),
+    (foreign("jaxlib._jax", "ArrayImpl"), TypeError, "jaxlib.ArrayImpl; pass numpy.asarray"),
+    (foreign("paddle", "Tensor"), TypeError, "got paddle.Tensor; pass numpy.asarray"),
+    (foreign("tensorflow.ops", "EagerTensor"), TypeError, "tensorflow.EagerTensor; pass numpy.as"),
+    (np.array([None, 1], dtype=object), TypeError, r"of object; .*numpy.stack\(probs\)"),
+    (GOOD.numpy().astype(np.longdouble), TypeError, r"pass probs.astype\('float64'\)$"),
+    (GOOD.to_sparse(), TypeError, r"got a sparse_coo tensor; pass probs.to_dense\(\)$"),
+    (GOOD.to_mkldnn(), TypeError, r"got a _mkldnn tensor; pass probs.to_dense\(\)$"),
+    (GOOD.to("meta"), TypeError, "got a meta tensor; it has a shape and no values"),
+    (fake(), TypeError, "got a FakeTensor tensor; it holds no values of its own"),
+    (GOOD.byte(), TypeError, r"got torch.uint8; if they store 0 to 1 as 0 to 255, .*probs / 255$"),
+    (GOOD.numpy().astype("u2"), TypeError, "got torch.uint16; .*pass probs / 65535$"),
+    (GOOD.argmax(1), TypeError, "got torch.int64; labels and masks hold no probabilities"),
+    (GOOD.to(torch.float8_e4m3fn), TypeError, r"got torch.float8_e4m3fn; pass probs.float\(\)$"),
     (GOOD.long(), TypeError, r"probs must be of a dtype in \['float16', .*got torch.int64"),
     (GOOD.bool(), TypeError, "got torch.bool"),
     (GOOD.cfloat(), TypeError, "got torch.complex64"),
@@ -91,6 +180,7 @@ WRONG_PROBS = [
     (GOOD.numpy().astype(np.longdouble), TypeError, "got ndarray of float128"),
     (GOOD.numpy() > 0.5, TypeError, "got torch.bool"),
     (GOOD.to_sparse(), TypeError, "dense torch.Tensor"),
+    (GOOD[0, 0], ValueError, r"and a class axis too if there is none, with probs\[None, None\]"),
     (GOOD[0, 0], ValueError, r"axes \(batch, classes, \*spatial\).*got shape \(8, 9\)"),
     (torch.tensor(0.5), ValueError, r"got shape \(\)"),
     (GOOD[:, :0], ValueError, r"must not be empty, got shape \(2, 0, 8, 9\)"),
@@ -109,19 +199,56 @@ WRONG_VALUES = [
 
 VALID = torch.ones(2, 8, 9, dtype=torch.bool)
 WRONG_VALID = [
-    (VALID.int(), TypeError, "valid must be boolean, got torch.int32"),
+    (VALID.int(), TypeError, "valid must be boolean, got torch.int32; pass valid != 0"),
     (VALID[:1], ValueError, r"\(batch, \*spatial\) = \(2, 8, 9\), got \(1, 8, 9\)"),
-    (VALID.unsqueeze(1), ValueError, r"= \(2, 8, 9\), got \(2, 1, 8, 9\)"),
+    (VALID.unsqueeze(1), ValueError, r"= \(2, 8, 9\), got \(2, 1, 8, 9\); pass valid.squeeze\(1\)"),
     ([True], TypeError, "valid must be a dense torch.Tensor or a numpy.ndarray .*got list"),
 ]
 
 
-@pytest.mark.parametrize(("options", "error", "message"), WRONG_OPTIONS + WRONG_COMBINATIONS)
+@pytest.mark.parametrize(
+    ("options", "error", "message"), WRONG_OPTIONS + WRONG_COMBINATIONS + MISTAKEN_OPTIONS
+)
 def test_wrong_option_fails_at_construction(options, error, message):
     with pytest.raises(error, match=message):
         RankSEG(**options)
     with pytest.raises(error, match=message):
         rankseg(GOOD, **options)
+
+
+@pytest.mark.parametrize(("given", "error", "message"), MISPLACED)
+def test_option_in_the_place_of_another(given, error, message):
+    with pytest.raises(error, match=message):
+        RankSEG(*given)
+
+
+def test_what_belongs_into_the_call():
+    with pytest.raises(TypeError, match=r"valid goes into the call: RankSEG\(\)\(probs, valid\)"):
+        RankSEG(valid=VALID)
+
+
+@pytest.mark.parametrize(
+    ("named", "metric"), [("mIoU", "iou"), (" Jaccard", "iou"), ("F1", "dice"), ("DSC", "dice")]
+)
+def test_other_names_of_metrics(named, metric):
+    assert RankSEG(named).metric == metric
+    score = expected_score(GOOD, GOOD > 0.5, named)
+    assert torch.equal(score, expected_score(GOOD, GOOD > 0.5, metric))
+    cut = ClassProfile.from_probs(GOOD).cut
+    assert torch.equal(cut(named), cut(metric))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unassigned_policy": "void"}, "got 'void' and 255 with output_mode='multilabel'"),
+        ({"void_index": 7}, "got 'max_score' and 7 with output_mode='multilabel'"),
+    ],
+)
+def test_masks_of_rankseg_rma_are_never_void(options, message):
+    with pytest.raises(ValueError, match=message):
+        rankseg_rma(GOOD, output_mode="multilabel", **options)
+    rankseg_rma(GOOD, output_mode="multilabel", unassigned_policy="max_score", void_index=255)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +330,30 @@ def test_wrong_value_joint(backend):
         RankSEG(solver="joint", smooth=1.0)(torch.randn(2, 3, 50, 50))
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, of quantized, nested and masked tensors
+def test_unusual_tensors():
+    quantized = torch.quantize_per_tensor(GOOD, 0.01, 0, torch.quint8)
+    nested = torch.nested.nested_tensor([GOOD[0], GOOD[1]])
+    jagged = torch.nested.nested_tensor([GOOD[0], GOOD[1]], layout=torch.jagged)
+    masked = torch.masked.masked_tensor(GOOD, GOOD > 0.1)
+    for probs, message in (
+        (quantized, r"got a quantized tensor; pass probs.dequantize\(\)$"),
+        (nested, "got a nested tensor; pass torch.nested.to_padded_tensor"),
+        (jagged, "got a nested tensor; pass torch.nested.to_padded_tensor"),
+        (masked, "must not be a masked array"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            RankSEG()(probs)
+    for transform in (torch.func.vmap, torch.func.grad):
+        with pytest.raises(TypeError, match=r"got a functorch tensor; .* outside of the"):
+            transform(RankSEG())(GOOD[None])
+
+
+def test_valid_of_maps_whose_classes_are_last():
+    with pytest.raises(ValueError, match=r"got \(2, 8, 9\); .*pass probs.movedim\(-1, 1\)"):
+        RankSEG()(GOOD.movedim(1, -1), VALID)
+
+
 @pytest.mark.parametrize(("valid", "error", "message"), WRONG_VALID)
 def test_wrong_valid(valid, error, message):
     with pytest.raises(error, match=message):
@@ -234,4 +385,4 @@ def test_named_backend(monkeypatch):
         RankSEG()(GOOD)
     monkeypatch.setenv("RANKSEG_BACKEND", "numba")
     with pytest.raises(RuntimeError, match="cannot run here: its kernels run on the CPU"):
-        RankSEG()(GOOD.to("meta"))
+        _backends.choose(torch.device("meta"))

@@ -12,22 +12,20 @@ from typing_extensions import Unpack
 from rankseg._calibration import Calibration
 from rankseg._decision import Decision, decide
 from rankseg._problem import Maps, Problem
-from rankseg._settings import Settings, SolverOptions
+from rankseg._settings import Settings, SolverOptions, checked, combined
 from rankseg._solvers import solve
+from rankseg._warn import warn
 
 __all__ = ["RankSEG"]
 
-OPTIONS = (
-    "metric", "smooth", "output_mode", "solver", "pruning_prob", "from_logits", "calibration",
-)  # fmt: skip
-
 
 def _option(name: str) -> property:
-    """Let an option be read as it was checked, and be set to what passes the same checks."""
-    return property(
-        lambda module: getattr(module.settings, name),
-        lambda module, value: module._configure(**{name: value}),
-    )
+    """Let an option be read as it was checked, and be set to what some other options allow."""
+
+    def set_checked(module: RankSEG, value: Any) -> None:
+        module._options[name] = checked(name, value)
+
+    return property(lambda module: module._options[name], set_checked)
 
 
 class RankSEG(nn.Module):
@@ -38,8 +36,9 @@ class RankSEG(nn.Module):
     Parameters
     ----------
     metric : {'dice', 'iou', 'acc'}
-        What is maximised; ``'accuracy'`` is another name of ``'acc'``. Case and surrounding
-        blanks are ignored here and in every option that is a string.
+        What is maximised. ``'f1'`` and ``'dsc'`` are other names of ``'dice'``, ``'jaccard'`` and
+        ``'miou'`` of ``'iou'``, ``'accuracy'`` of ``'acc'``. Case and surrounding blanks are
+        ignored here and in every option that is a string.
     smooth : float
         Added to numerator and denominator of the metric, at least 0. With 0 the empty
         prediction scores 0.
@@ -101,6 +100,9 @@ class RankSEG(nn.Module):
 
     Notes
     -----
+    Options are attributes that can be set; those of one solver are the items of the dictionary
+    ``solver_params``. How they combine is checked at construction and at the next call.
+
     Given the image, labels are modelled as independent with the probabilities given. For a mask
     :math:`T` of :math:`n` pixels, with :math:`S = \sum_{i \in T} p_i`, :math:`\mu = \sum_i p_i`
     and :math:`g` = ``smooth``, RMA maximises
@@ -169,21 +171,52 @@ class RankSEG(nn.Module):
     ) -> None:
         super().__init__()
         self.solver_params = dict(options)
-        self.settings = Settings.parse(
-            metric, smooth, output_mode, solver, pruning_prob, options, from_logits, calibration
-        )
+        given = {
+            "metric": metric,
+            "smooth": smooth,
+            "output_mode": output_mode,
+            "solver": solver,
+            "pruning_prob": pruning_prob,
+            "from_logits": from_logits,
+            "calibration": calibration,
+        }
+        self._options = {name: checked(name, value) for name, value in given.items()}
+        self._parsed = self._parse()
 
     metric = _option("metric")
     smooth = _option("smooth")
     output_mode = _option("output_mode")
-    solver = _option("solver")
     pruning_prob = _option("pruning_prob")
     from_logits = _option("from_logits")
     calibration = _option("calibration")
 
-    def _configure(self, **changes: Any) -> None:
-        options = {name: getattr(self.settings, name) for name in OPTIONS} | changes
-        self.settings = Settings.parse(**options, options=self.solver_params)
+    @property
+    def solver(self) -> str:
+        """The solver, ``'auto'`` replaced by the one it stands for."""
+        named = self._options["solver"]
+        return combined(named, self.metric, self.output_mode) if named == "auto" else named
+
+    @solver.setter
+    def solver(self, value: str) -> None:
+        self._options["solver"] = checked("solver", value)
+
+    @property
+    def settings(self) -> Settings:
+        """All options as they are now, checked together.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As at construction, if options that were changed since do not combine.
+        """
+        if self._parsed[:2] != (self._options, self.solver_params):
+            self._parsed = self._parse()
+        return self._parsed[2]
+
+    def _parse(self) -> tuple[dict[str, Any], dict[str, Any], Settings]:
+        """Check the options together; return copies of them, to tell when they change."""
+        settings = Settings.parse(**self._options, options=self.solver_params)
+        return dict(self._options), dict(self.solver_params), settings
 
     @torch.no_grad()
     def forward(self, probs: Maps, valid: Maps | None = None) -> Maps:
@@ -211,14 +244,30 @@ class RankSEG(nn.Module):
         TypeError
             If ``probs`` is not a dense floating tensor or array, or ``valid`` not boolean.
         ValueError
-            If a shape does not fit, if the solver decides one channel only and there are more, if
-            ``void_index`` is a class, if a probability is NaN, infinite or outside [0, 1], or if
-            a logit is not finite or is to be softmax over one channel. A traced graph
-            (``torch.compile``, ``torch.export``) cannot look at values, and does not.
+            If options set since do not combine, if a shape does not fit, if the solver decides one
+            channel only and there are more, if ``void_index`` is a class, if a probability is NaN,
+            infinite or outside [0, 1], if a logit is not finite or is to be softmax over one
+            channel, or if labels are decided and probabilities sum to 1 over another axis than the
+            classes. A traced graph (``torch.compile``, ``torch.export``) cannot look at values, and
+            does not.
         RuntimeError
             If a graph is to hold BA, TRNA or BA+TRNA, which cannot be traced.
+
+        Warns
+        -----
+        UserWarning
+            If some 64 sampled pixels tell that the classes are on another axis, that labels are
+            decided from probabilities that do not sum to 1 over the classes, or that the maps are
+            probabilities though ``from_logits`` is given. If ``'argmax'`` decides masks.
         """
-        decision: Maps = solve(Problem.parse(probs, valid, self.settings))
+        settings = self.settings
+        masks_of_labels = settings.solver == "argmax" and settings.output_mode == "multilabel"
+        if masks_of_labels and not torch.compiler.is_compiling():
+            warn(
+                "solver='argmax' with output_mode='multilabel' puts every pixel into one mask; to "
+                "threshold every class at 1/2, pass solver='TR'"
+            )
+        decision: Maps = solve(Problem.parse(probs, valid, settings))
         return decision
 
     def predict(self, probs: Maps, valid: Maps | None = None) -> Maps:
@@ -248,4 +297,5 @@ class RankSEG(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options in ``repr``, ``'auto'`` replaced by the solver it stands for."""
-        return ", ".join(f"{name}={value!r}" for name, value in vars(self.settings).items())
+        options = self._options | {"solver": self.solver} | self.solver_params
+        return ", ".join(f"{name}={value!r}" for name, value in options.items())

@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-__all__ = ["choice", "describe", "integer", "number", "viewable"]
+__all__ = ["choice", "describe", "integer", "metric_name", "nearest", "number", "shown", "viewable"]
 
 
-def choice(name: str, value: object, allowed: Collection[str]) -> str:
-    """Return the allowed string that ``value`` is but for case and surrounding blanks."""
+METRIC_NAMES = {"accuracy": "acc", "f1": "dice", "dsc": "dice", "jaccard": "iou", "miou": "iou"}
+"""Names of metrics that can mean nothing else, each with the name used here."""
+
+SHOWN = 60
+"""Characters that a message shows of a wrong value."""
+
+
+def choice(
+    name: str, value: object, allowed: Collection[str], synonyms: Mapping[str, str] | None = None
+) -> str:
+    """Return the allowed string that ``value`` is but for case and surrounding blanks.
+
+    ``synonyms`` are other names, in lower case, of strings that may be allowed.
+    """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, one of {list(allowed)}, got {value!r}")
+        raise TypeError(f"{name} must be a string, one of {list(allowed)}, got {shown(value)}")
+    key = value.strip().lower()
     for option in allowed:
-        if value.strip().lower() == option.lower():
+        if key == option.lower():
             return option
-    raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+    known = {other: option for other, option in (synonyms or {}).items() if option in allowed}
+    if key in known:
+        return known[key]
+    known |= {option.lower(): option for option in allowed}
+    near = nearest(key, known)
+    hint = "" if near is None else f"; did you mean {known[near]!r}?"
+    raise ValueError(f"{name} must be one of {list(allowed)}, got {shown(value)}{hint}")
+
+
+def metric_name(value: object, allowed: Collection[str]) -> str:
+    """Return the allowed metric that ``value`` names."""
+    return choice("metric", value, allowed, METRIC_NAMES)
+
+
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """Return the known word that is a part of this one, or is spelt most like it."""
+    part = max((part for part in known if part in word), key=len, default="")
+    alike = [part] if len(part) > 2 else difflib.get_close_matches(word, known, 1)
+    return alike[0] if alike else part or None
 
 
 def number(
@@ -31,26 +63,38 @@ def number(
     Infinity is never in it.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
+        hint = f"; pass float({name})" if getattr(value, "ndim", None) == 0 else ""
+        raise TypeError(f"{name} must be a real number, got {shown(value)}{hint}")
     try:
         real = float(value)
-    except OverflowError:  # an integer or fraction beyond float64
+    except OverflowError:  # an integer or a fraction that no float can hold
         real = math.inf
-    if not math.isfinite(real) or not least <= real <= most or real in excluded:
+    if real == math.inf or not least <= real <= most or real in excluded:
         unbounded = f"finite and at least {least:g}"
         first, last = "(" if least in excluded else "[", ")" if most in excluded else "]"
         allowed = unbounded if most == math.inf else f"in {first}{least:g}, {most:g}{last}"
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
     return real
 
 
 def integer(name: str, value: object) -> int:
     """Return an integer that fits into int64 as an int; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if not -(2**63) <= int(value) < 2**63:
-        raise ValueError(f"{name} must fit into int64, got {value!r}")
+        raise ValueError(f"{name} must fit into int64, got {shown(value)}")
     return int(value)
+
+
+def shown(value: object) -> str:
+    """Return a wrong value as a message shows it: arrays by their type, long ones cut short."""
+    if isinstance(value, np.ndarray | Tensor) and value.ndim:
+        return describe(value)
+    try:
+        text = repr(value)
+    except Exception:  # Python refuses to print integers of 4300 digits, say
+        return f"a value of type {describe(value)}"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 10]}...{text[-7:]}"
 
 
 def describe(value: object) -> str:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from rankseg import _backends
-from rankseg._arguments import choice, number
+from rankseg._arguments import metric_name
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES, bin_edges
 from rankseg._files import write_whole
 from rankseg._objectives import OBJECTIVES
 from rankseg._problem import Problem
-from rankseg._settings import Settings
+from rankseg._settings import SMOOTH_PER_PIXEL, Settings, checked, smoothing
 from rankseg._solvers._average import Average, Factor
 from rankseg._solvers._profile_cuts import above_cells, best_edge
 
@@ -160,10 +160,13 @@ class ClassProfile:
             ``(batch, classes)`` float64, infinite for classes whose peak does not exceed
             ``pruning_prob``.
         """
-        metric = choice("metric", metric, OBJECTIVES)
-        objective = OBJECTIVES[metric](number("smooth", smooth, 0.0, float("inf")))
-        correlation = number("correlation", correlation, 0.0, 1.0, excluded=(1.0,))
-        present = self.peak > number("pruning_prob", pruning_prob, 0.0, 1.0)
+        metric = metric_name(metric, OBJECTIVES)
+        smooth = smoothing(smooth)
+        if smooth > SMOOTH_PER_PIXEL:
+            smooth = min(smooth, SMOOTH_PER_PIXEL * max([1.0, *self.pixels.flatten().tolist()]))
+        objective = OBJECTIVES[metric](smooth)
+        correlation = checked("correlation", correlation)
+        present = self.peak > checked("pruning_prob", pruning_prob)
         factor = Factor.of(correlation, self.count.device)
         profile = torch.stack((self.count, self.mass), -1).flatten(0, 1)
         above = above_cells(profile, factor.curves)

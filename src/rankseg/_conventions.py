@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._arguments import choice
+from rankseg._arguments import choice, metric_name
 from rankseg.metrics import (
     Counted,
     Counts,
@@ -98,7 +98,7 @@ def aggregate(
     mmseg 0.855
     """
     convention = choice("convention", convention, CONVENTIONS)  # type: ignore[assignment]
-    metric = choice("metric", metric, get_args(Metric))  # type: ignore[assignment]
+    metric = metric_name(metric, get_args(Metric))  # type: ignore[assignment]
     return _AVERAGES[convention](counts, metric)
 
 

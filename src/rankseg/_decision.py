@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._inputs import as_tensor
 from rankseg._problem import Problem
-from rankseg._score import expected_score
+from rankseg._score import score
 from rankseg._settings import Settings
 from rankseg._solvers import solve
 
@@ -78,17 +79,15 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
         raise ValueError("decide() tells an expected score: metric must be 'dice' or 'iou'")
     problem = Problem.parse(probs, valid, settings).calibrated()
     prediction = solve(problem)
-    problem = problem.of_probabilities()
-    probs = problem.probs.numpy() if problem.numpy else problem.probs
+    problem = replace(problem.of_probabilities(), derived=True)
     settings = problem.settings
     masks = _own_masks(problem, prediction)
     baseline = Settings.parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
-    terms = {"valid": valid, "correlation": settings.correlation}
+    inside = as_tensor("masks", masks)
     scores = [
-        expected_score(probs, decided, settings.metric, settings.smooth, **terms)
-        for decided in (prediction, solve(replace(problem, settings=baseline)), masks)
+        score(problem, as_tensor("prediction", decided), settings.correlation)
+        for decided in (prediction, solve(replace(problem, settings=baseline)), inside)
     ]
-    inside = masks if isinstance(masks, Tensor) else torch.from_numpy(masks)
     shown = problem.probs
     if problem.valid is not None:
         shown = shown.masked_fill(~problem.valid.unsqueeze(1), 0)

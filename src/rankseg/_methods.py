@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rankseg._api import RankSEG
-from rankseg._arguments import number
+from rankseg._settings import checked
 from rankseg.metrics import Metric
 
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
@@ -43,7 +43,7 @@ class Method:
     correlation: float = 0.0
 
     def __post_init__(self) -> None:
-        number("correlation", self.correlation, 0.0, 1.0, excluded=(1.0,))
+        checked("correlation", self.correlation)
 
 
 def argmax(probs: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._arguments import describe, viewable
 from rankseg._backends._logits import to_probabilities
 from rankseg._backends._records import ULPS_ABOVE_ONE
-from rankseg._settings import SUPPORT, VOID_INDEX, Settings
+from rankseg._inputs import as_tensor, dtype_cure
+from rankseg._sampled_sums import check_sums
+from rankseg._settings import SMOOTH_PER_PIXEL, SUPPORT, VOID_INDEX, Settings
 
 __all__ = ["Maps", "Problem", "as_tensor"]
 
@@ -44,12 +45,15 @@ class Problem:
         What to decide.
     numpy
         Whether the caller gave, and so gets, NumPy arrays.
+    derived
+        Whether the maps were made of others, whose sums were looked at.
     """
 
     probs: Tensor
     valid: Tensor | None
     settings: Settings
     numpy: bool
+    derived: bool = False
 
     @classmethod
     def parse(cls, probs: object, valid: object, settings: Settings) -> Problem:
@@ -66,11 +70,17 @@ class Problem:
         tensor = as_tensor("probs", probs)
         if tensor.dtype not in DTYPES:
             names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
-            raise TypeError(f"probs must be of a dtype in {names}, got {tensor.dtype}")
+            raise TypeError(
+                f"probs must be of a dtype in {names}, got {tensor.dtype}; "
+                f"{dtype_cure('probs', tensor.dtype)}"
+            )
         _check_shape(tensor)
         _check_classes(settings, tensor.shape[1])
         mask = None if valid is None else _mask(valid, tensor)
         _check_void_index(settings, tensor.shape[1], mask is not None)
+        if settings.correlation > 0 and settings.smooth > SMOOTH_PER_PIXEL:
+            largest = SMOOTH_PER_PIXEL * tensor.shape[2:].numel()
+            settings = replace(settings, smooth=min(settings.smooth, largest))
         return cls(tensor, mask, settings, isinstance(probs, np.ndarray))
 
     @property
@@ -79,12 +89,19 @@ class Problem:
         return self.probs.shape[1] == 1
 
     def check_values(self, fault: Tensor | bool) -> None:
-        """Raise if the scan found a value that is no probability.
+        """Raise if the scan found a value that is no probability; look at the sums of a few pixels.
 
         A traced graph cannot raise on values, and is not asked to.
         """
-        if torch.compiler.is_compiling() or not bool(fault):
+        if torch.compiler.is_compiling():
             return
+        if bool(fault):
+            self._raise_for_values()
+        if not self.derived:
+            check_sums(self.probs, self.valid, self.settings)
+
+    def _raise_for_values(self) -> None:
+        """Say which values are no probabilities."""
         probs = self.probs if self.valid is None else self.probs.movedim(1, -1)[self.valid]
         broken = int((~torch.isfinite(probs)).sum())
         name = "probs" if self.settings.from_logits is None else "logits"
@@ -105,7 +122,9 @@ class Problem:
         probs = to_probabilities(self.probs, self.settings.from_logits)
         if self.valid is not None:
             probs = probs.masked_fill(~self.valid.unsqueeze(1), 0)
-        return replace(self, probs=probs, settings=replace(self.settings, from_logits=None))
+        return replace(
+            self, probs=probs, settings=replace(self.settings, from_logits=None), derived=True
+        )
 
     def calibrated(self) -> Problem:
         """Return the same problem with calibrated probabilities, all in memory.
@@ -119,9 +138,8 @@ class Problem:
         if calibration is None:
             return self
         settings = replace(self.settings, calibration=None, from_logits=None)
-        return replace(
-            self, probs=self.transformed(lambda maps: calibration.of(maps, link)), settings=settings
-        )
+        made = self.transformed(lambda maps: calibration.of(maps, link))
+        return replace(self, probs=made, settings=settings, derived=True)
 
     def transformed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return other probabilities, made of those of some pixels at a time in float64.
@@ -172,24 +190,6 @@ def _labels_of(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(mask.shape, np.int64)).copy_(mask)
 
 
-def as_tensor(name: str, value: object) -> Tensor:
-    """View an array or tensor as a plain tensor without gradient."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array; say which pixels count with valid=")
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
-        return torch.from_numpy(viewable(value))
-    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
-        value = value.detach().resolve_neg()
-        if type(value) is Tensor or torch.compiler.is_compiling():
-            return value
-        # A subclass (MONAI's MetaTensor, say) would wrap every step of the work.
-        return value.as_subclass(Tensor)
-    raise TypeError(
-        f"{name} must be a dense torch.Tensor or a numpy.ndarray of real numbers, "
-        f"got {describe(value)}"
-    )
-
-
 def _parts(maps: Tensor) -> Iterator[tuple[slice, ...]]:
     """Yield indices of one image each, cut along its longest axis to about ``CHUNK`` values."""
     if torch.compiler.is_compiling():  # a graph is of any size
@@ -209,7 +209,8 @@ def _check_shape(probs: Tensor) -> None:
     if probs.dim() < 3:
         raise ValueError(
             "probs must have the axes (batch, classes, *spatial), with at least one spatial axis, "
-            f"got shape {tuple(probs.shape)}; add a batch axis with probs[None]"
+            f"got shape {tuple(probs.shape)}; add a batch axis with probs[None], and a class axis "
+            "too if there is none, with probs[None, None]"
         )
     if 0 in probs.shape[1:]:
         raise ValueError(
@@ -251,14 +252,24 @@ def _mask(valid: object, probs: Tensor) -> Tensor:
     mask = as_tensor("valid", valid)
     expected = (probs.shape[0], *probs.shape[2:])
     if mask.dtype != torch.bool:
-        raise TypeError(f"valid must be boolean, got {mask.dtype}")
+        raise TypeError(f"valid must be boolean, got {mask.dtype}; pass valid != 0")
     if mask.shape != expected:
         raise ValueError(
             f"valid must have the shape (batch, *spatial) = {expected}, got {tuple(mask.shape)}"
+            f"{_shape_cure(mask.shape, probs.shape)}"
         )
     if mask.device != probs.device:
         raise ValueError(f"valid must be on {probs.device}, as probs is, got {mask.device}")
     return mask
+
+
+def _shape_cure(valid: torch.Size, probs: torch.Size) -> str:
+    """Say what to do about a mask of another shape, if that is clear."""
+    if valid == probs[:-1]:
+        return "; if the classes are the last axis of probs, pass probs.movedim(-1, 1)"
+    if valid[:2] == (probs[0], 1) and valid[2:] == probs[2:]:
+        return "; pass valid.squeeze(1)"
+    return "; pass valid[None]" if valid == probs[2:] and probs[0] == 1 else ""
 
 
 def _check_void_index(settings: Settings, classes: int, masked: bool) -> None:

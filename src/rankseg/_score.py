@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg import _backends
-from rankseg._arguments import choice, number
+from rankseg._arguments import metric_name
 from rankseg._backends._records import DUST, POWERS
 from rankseg._correlation import given_factor
 from rankseg._expectation import (
@@ -26,11 +26,12 @@ from rankseg._expectation import (
     powers_needed,
     series,
 )
-from rankseg._problem import Maps, Problem, as_tensor
+from rankseg._inputs import as_tensor
+from rankseg._problem import Maps, Problem
 from rankseg._quiet import exp, log
-from rankseg._settings import Settings
+from rankseg._settings import Settings, checked, smoothing
 
-__all__ = ["expected_score"]
+__all__ = ["expected_score", "score"]
 
 AT_ONCE = (1 << 15) - 1
 """Numbers in a temporary array: so few that torch does not spread each step over threads."""
@@ -122,20 +123,25 @@ def expected_score(
     >>> [f"{expected_score(probs, each).item():.3f}" for each in (probs > 0.5, mask)]
     ['0.653', '0.690']
     """
-    metric = choice("metric", metric, RATIOS)
-    smooth = number("smooth", smooth, 0.0, math.inf)
-    correlation = number("correlation", correlation, 0.0, 1.0, excluded=(1.0,))
+    metric = metric_name(metric, RATIOS)
+    smooth = smoothing(smooth)
+    correlation = checked("correlation", correlation)
     problem = Problem.parse(probs, valid, Settings(metric, smooth, "multilabel"))
     masks = _prediction(prediction, problem.probs)
     backend, _ = _backends.choose(problem.probs.device)
     problem.check_values(backend.survey(backend.open_maps(problem.probs, problem.valid)).fault)
+    return score(problem, masks, correlation)  # type: ignore[no-any-return]
+
+
+def score(problem: Problem, masks: Tensor, correlation: float) -> Any:
+    """Return the expected score of masks or labels that fit a problem whose values are checked."""
     factors, weights = (nodes.to(problem.probs.device) for nodes in _factors(correlation))
     scoring = _Scoring(problem, masks, factors, weights, correlation)
     batch, classes = problem.probs.shape[:2]
     scores = torch.zeros(batch, classes, dtype=torch.float64, device=problem.probs.device)
     for image in range(batch):
         scores[image] = scoring.scores(image)
-    return scores.numpy() if problem.numpy else scores  # type: ignore[return-value]
+    return scores.numpy() if problem.numpy else scores
 
 
 def _prediction(prediction: object, probs: Tensor) -> Tensor:

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
-from rankseg._arguments import choice, describe, integer, number
+import numpy as np
+from torch import Tensor
+
+from rankseg._arguments import (
+    METRIC_NAMES,
+    choice,
+    describe,
+    integer,
+    metric_name,
+    nearest,
+    number,
+    shown,
+)
 from rankseg._calibration import LINKS, Calibration
 
-__all__ = ["Settings", "SolverOptions"]
+__all__ = ["Settings", "SolverOptions", "checked", "combined", "smoothing"]
 
-METRICS = {"dice": "dice", "iou": "iou", "acc": "acc", "accuracy": "acc"}
+METRICS = ("dice", "iou", "acc")
 OUTPUT_MODES = ("multiclass", "multilabel")
 POLICIES = ("max_score", "void")
 VOID_INDEX = 255
 EPS = 1e-4
+
+LARGEST_SMOOTH = 2.0**100
+"""Decisions are the same for every larger ``smooth``, whose sums and squares would overflow.
+
+``(a + g) / (b + 2 g)`` is 1/2 to the last bit of a float64 if ``a`` and ``b`` are below 2**46.
+"""
+
+SMOOTH_PER_PIXEL = 2.0**24
+"""The same where masks are found by their scores, which differ by ``1 / smooth`` of themselves.
+
+A mask's cut is nearer to 1/2 than 1e-7 by then, and its score known to 1e-9 of the pixels.
+"""
 
 
 class SolverOptions(TypedDict, total=False):
@@ -75,6 +99,28 @@ SUPPORT = {
 """In order of preference: ``'auto'`` takes the first that decides for metric and output."""
 
 
+NAMED_BY_STRINGS = {
+    "metric": (*METRICS, *METRIC_NAMES),
+    "output_mode": OUTPUT_MODES,
+    "solver": ("auto", *SUPPORT),
+    "unassigned_policy": POLICIES,
+    "from_logits": LINKS,
+}
+"""The options that are strings, and the strings they take."""
+
+POSITIONS = {
+    "metric": "first",
+    "smooth": "second",
+    "output_mode": "third",
+    "solver": "fourth",
+    "pruning_prob": "fifth",
+}
+"""Options that RankSEG takes by position."""
+
+OF_THE_CALL = ("probs", "valid")
+"""What is given with every call, and is no option."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Checked options of one decision; :class:`rankseg.RankSEG` describes them."""
@@ -112,51 +158,95 @@ class Settings:
         ValueError
             If an option is outside what is allowed, or solver, metric and output do not combine.
         """
-        metric = METRICS[choice("metric", metric, METRICS)]
-        output_mode = choice("output_mode", output_mode, OUTPUT_MODES)
-        solver = choice("solver", solver, ("auto", *SUPPORT))
-        solver = _combine(solver, metric, output_mode)
+        metric = checked("metric", metric)
+        output_mode = checked("output_mode", output_mode)
+        solver = combined(checked("solver", solver), metric, output_mode)
         _refuse_unknown(options, solver, output_mode)
         _check_screening(options.get("safe_screening", False))
-        link = None if from_logits is None else choice("from_logits", from_logits, LINKS)
+        link: str | None = checked("from_logits", from_logits)
+        applied: Calibration | None = checked("calibration", calibration)
+        if applied is not None and link not in (None, applied.link):
+            raise ValueError(
+                f"calibration must be for from_logits={link!r}, got one for {applied.link!r}"
+            )
         return cls(
             metric=metric,
-            smooth=number("smooth", smooth, 0.0, math.inf),
+            smooth=smoothing(smooth),
             output_mode=output_mode,
             solver=solver,
-            pruning_prob=number("pruning_prob", pruning_prob, 0.0, 1.0),
-            unassigned_policy=choice(
-                "unassigned_policy", options.get("unassigned_policy", "max_score"), POLICIES
+            pruning_prob=checked("pruning_prob", pruning_prob),
+            unassigned_policy=checked(
+                "unassigned_policy", options.get("unassigned_policy", "max_score")
             ),
-            void_index=integer("void_index", options.get("void_index", VOID_INDEX)),
-            correlation=number(
-                "correlation", options.get("correlation", 0.0), 0.0, 1.0, excluded=(1.0,)
-            ),
-            eps=number("eps", options.get("eps", EPS), 0.0, 1.0, excluded=(0.0, 1.0)),
+            void_index=checked("void_index", options.get("void_index", VOID_INDEX)),
+            correlation=checked("correlation", options.get("correlation", 0.0)),
+            eps=checked("eps", options.get("eps", EPS)),
             from_logits=link,
-            calibration=_open_calibration(calibration, link),
+            calibration=applied,
         )
 
 
-def _open_calibration(calibration: object, from_logits: str | None) -> Calibration | None:
+def smoothing(value: object) -> float:
+    """Return ``smooth``, or the number that decides the same if it is too large to compute with."""
+    given: float = checked("smooth", value)
+    return min(given, LARGEST_SMOOTH)
+
+
+def _open_calibration(calibration: object) -> Calibration | None:
     """Return a calibration that is given itself or as the path of its file."""
     if isinstance(calibration, str | PathLike):
-        calibration = Calibration.load(calibration)
-    if calibration is None:
-        return None
-    if not isinstance(calibration, Calibration):
-        raise TypeError(
-            "calibration must be a Calibration or the path of a file of one, got "
-            f"{describe(calibration)}"
-        )
-    if from_logits not in (None, calibration.link):
-        raise ValueError(
-            f"calibration must be for from_logits={from_logits!r}, got one for {calibration.link!r}"
-        )
-    return calibration
+        return Calibration.load(calibration)
+    if calibration is None or isinstance(calibration, Calibration):
+        return calibration
+    raise TypeError(
+        "calibration must be a Calibration or the path of a file of one, got "
+        f"{describe(calibration)}"
+    )
 
 
-def _combine(solver: str, metric: str, output_mode: str) -> str:
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "metric": lambda value: metric_name(value, METRICS),
+    "smooth": lambda value: number("smooth", value, 0.0, math.inf),
+    "output_mode": lambda value: choice("output_mode", value, OUTPUT_MODES),
+    "solver": lambda value: choice("solver", value, ("auto", *SUPPORT)),
+    "pruning_prob": lambda value: number("pruning_prob", value, 0.0, 1.0),
+    "from_logits": lambda value: None if value is None else choice("from_logits", value, LINKS),
+    "calibration": _open_calibration,
+    "unassigned_policy": lambda value: choice("unassigned_policy", value, POLICIES),
+    "void_index": lambda value: integer("void_index", value),
+    "correlation": lambda value: number("correlation", value, 0.0, 1.0, excluded=(1.0,)),
+    "eps": lambda value: number("eps", value, 0.0, 1.0, excluded=(0.0, 1.0)),
+}
+"""What an option must be, whatever the others are; those of the module in its order."""
+
+
+def checked(name: str, value: object) -> Any:
+    """Return an option as it is used, if it is allowed with some other options."""
+    try:
+        return CHECKS[name](value)
+    except (TypeError, ValueError) as error:
+        hint = _misplaced(name, value)
+        if not hint:
+            raise
+        raise type(error)(f"{error}; {hint}") from None
+
+
+def _misplaced(name: str, value: object) -> str:
+    """Say where a value belongs that was given as another option, most often by its position."""
+    if name == "metric" and isinstance(value, np.ndarray | Tensor):
+        return "RankSEG takes options, and the call takes the maps: RankSEG()(probs)"
+    key = value.strip().lower() if isinstance(value, str) else ""
+    meant = [
+        f"{other}={value!r}"
+        for other, names in NAMED_BY_STRINGS.items()
+        if key in [known.lower() for known in names]
+    ]
+    if not meant or name not in POSITIONS:
+        return "; ".join(f"pass {option}" for option in meant)
+    return f"{name} is the {POSITIONS[name]} positional argument of RankSEG: pass {meant[0]}"
+
+
+def combined(solver: str, metric: str, output_mode: str) -> str:
     """Return the solver named, or the preferred one for ``'auto'``, if it fits the rest."""
     fitting = [
         name
@@ -177,13 +267,32 @@ def _refuse_unknown(options: Mapping[str, Any], solver: str, output_mode: str) -
     allowed = SUPPORT[solver].options[output_mode]
     unknown = sorted(set(options) - set(allowed))
     if unknown:
-        raise TypeError(
+        message = (
             f"solver={solver!r} with output_mode={output_mode!r} takes the options "
             f"{sorted(allowed)}, got {unknown}"
         )
+        raise TypeError("; ".join([message, *filter(None, map(_meant, unknown))]))
+
+
+def _meant(option: str) -> str:
+    """Say what to do about an option that the solver does not take, if anything is likely."""
+    takers = [
+        (solver, mode)
+        for solver, support in SUPPORT.items()
+        for mode, allowed in support.options.items()
+        if option in allowed
+    ]
+    if takers:
+        solvers, modes = (list(dict.fromkeys(names)) for names in zip(*takers, strict=True))
+        output = f" and output_mode={modes[0]!r}" if len(modes) == 1 else ""
+        return f"{option} goes with a solver in {solvers}{output}"
+    if option in OF_THE_CALL:
+        return f"{option} goes into the call: RankSEG()(probs, valid)"
+    near = nearest(option.lower(), (*CHECKS, "safe_screening", *OF_THE_CALL))
+    return "" if near is None else f"for {option}, did you mean {near}?"
 
 
 def _check_screening(value: object) -> None:
     """Accept the published package's ``safe_screening``: nothing here needs screening."""
-    if not isinstance(value, bool) and value != "auto":
-        raise TypeError(f"safe_screening must be a bool or 'auto', got {value!r}")
+    if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
+        raise TypeError(f"safe_screening must be a bool or 'auto', got {shown(value)}")

@@ -11,7 +11,7 @@ from rankseg._api import RankSEG
 from rankseg._arguments import choice
 from rankseg._calibration import Calibration
 from rankseg._problem import Maps
-from rankseg._settings import SolverOptions
+from rankseg._settings import VOID_INDEX, SolverOptions
 
 __all__ = ["rankdice_ba", "rankseg", "rankseg_rma"]
 
@@ -64,7 +64,7 @@ def rankseg_rma(
     output_mode: str = "multiclass",
     pruning_prob: float = 0.5,
     unassigned_policy: Literal["max_score", "void"] = "max_score",
-    void_index: int = 255,
+    void_index: int = VOID_INDEX,
     safe_screening: bool | Literal["auto"] = False,
     *,
     correlation: float = 0.0,
@@ -72,8 +72,9 @@ def rankseg_rma(
 ) -> Maps:
     """Decide by RankSEG-RMA.
 
-    The same as :func:`rankseg` with ``solver='RMA'``, under the published package's name; with
-    multilabel output ``unassigned_policy`` and ``void_index`` have no effect.
+    The same as :func:`rankseg` with ``solver='RMA'``, under the published package's name. Masks
+    leave no pixel void: with multilabel output, ``unassigned_policy`` and ``void_index`` must have
+    their default values.
 
     Examples
     --------
@@ -88,10 +89,16 @@ def rankseg_rma(
         correlation=correlation,
         safe_screening=safe_screening,
     )
-    # Built even for masks, which take none of the options, so that a wrong one is refused.
+    # Built even for masks, which take none of the options, so that a wrong one is refused as such.
     labels = RankSEG(metric, smooth, "multiclass", "RMA", pruning_prob, **options)
     masks = RankSEG(metric, smooth, output_mode, "RMA", pruning_prob, correlation=correlation)
-    decide = labels if masks.settings.output_mode == "multiclass" else masks
+    written = labels.settings.unassigned_policy != "max_score" or void_index != VOID_INDEX
+    if written and masks.output_mode == "multilabel":
+        raise ValueError(
+            "unassigned_policy and void_index go with output_mode='multiclass', got "
+            f"{unassigned_policy!r} and {void_index!r} with output_mode='multilabel'"
+        )
+    decide = labels if masks.output_mode == "multiclass" else masks
     decision: Maps = decide(probs, valid)
     return decision
 

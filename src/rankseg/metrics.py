@@ -40,7 +40,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args
 import torch
 from torch import Tensor
 
-from rankseg._arguments import choice, describe
+from rankseg._arguments import choice, describe, metric_name
 from rankseg._counts import Counts, check_counts, count
 
 __all__ = ["Counts", "count", "dice", "iou", "mean_by_class", "mean_by_image", "summary"]
@@ -256,7 +256,7 @@ def summary(
     {'D': 0.5238095238095238, 'I': 0.625, 'C': 0.625, 'I@0.5': 0.25, 'C@0.5': 0.25}
     """
     check_counts("counts", counts)
-    score = {"dice": dice, "iou": iou}[choice("metric", metric, get_args(Metric))]
+    score = {"dice": dice, "iou": iou}[metric_name(metric, get_args(Metric))]
     if not isinstance(worst, Iterable):
         raise TypeError(f"worst must be an iterable of fractions such as (0.1,), got {worst!r}")
     fractions = [_check_fraction("every fraction in worst", fraction) for fraction in worst]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
-from rankseg._arguments import choice, number
+from rankseg._arguments import choice, metric_name, number
 from rankseg._calibration import MOST, Calibration
 from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Difference, Floats
@@ -238,7 +238,7 @@ def tune(
     >>> tuned = tune(CaseFolder.open("maps"), "dice")  # doctest: +SKIP
     >>> tuned.options, tuned.held_out.mean, tuned.optimism  # doctest: +SKIP
     """
-    metric = choice("metric", metric, ("dice", "iou"))  # type: ignore[assignment]
+    metric = metric_name(metric, ("dice", "iou"))  # type: ignore[assignment]
     counted = choice("counted", counted, ("label", "either"))  # type: ignore[assignment]
     names: Sequence[str] | None = None
     if isinstance(cases, CaseFolder):

@@ -1,0 +1,160 @@
+"""Maps with other axes or of another activation than the options say are told from their sums."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import maps
+from rankseg import ClassProfile, RankSEG, expected_score, rankseg_rma
+from rankseg.calibration import Calibration, calibrate
+from rankseg.functional import rankseg
+
+PROBS = torch.from_numpy(maps.softmax(4, 5, 32, 40))
+SIGMOIDS = torch.from_numpy(3 * np.random.default_rng(0).normal(size=(4, 5, 32, 40))).sigmoid()
+VOLUME = torch.from_numpy(maps.softmax(2, 5, 8, 9, 10))
+
+OTHER_AXES = {
+    "batch, height, width, class": (PROBS.movedim(1, -1), 3, r"probs.movedim\(-1, 1\)"),
+    "class, height, width": (PROBS[0], 0, r"probs\[None\] if there is no batch axis"),
+    "height, width, class": (PROBS[0].movedim(0, -1), 2, r"probs.movedim\(-1, 0\)\[None\]"),
+    "class, batch, height, width": (PROBS.movedim(1, 0), 0, r"probs.movedim\(0, 1\)"),
+    "class, depth, height, width": (VOLUME[0], 0, r"probs\[None\]"),
+    "batch, depth, class, height, width": (VOLUME.movedim(1, 2), 2, r"probs.movedim\(2, 1\)"),
+    "softmax over the rows": (torch.rand(2, 3, 8, 9).softmax(2), 2, r"softmax\(1\)"),
+    "one-hot": ((PROBS.amax(1, True) == PROBS).float().movedim(1, -1), 3, "movedim"),
+}
+
+SOUND = {
+    "float32": PROBS,
+    "float16": PROBS.half(),
+    "bfloat16": PROBS.bfloat16(),
+    "volume": VOLUME,
+    "one axis": PROBS.flatten(2),
+    "many classes": torch.from_numpy(maps.softmax(1, 150, 32, 32)).half(),
+    "stored in 8 bits": (torch.from_numpy(maps.softmax(1, 150, 32, 32)) * 255).round() / 255,
+    "resized": nn.functional.interpolate(PROBS, (77, 91), mode="bilinear"),
+    "padded": nn.functional.pad(PROBS, (20, 20, 20, 20)),
+    "a few pixels off": torch.where(torch.arange(40) < 4, 0.7 * PROBS, PROBS),
+    "zeros": torch.zeros(1, 3, 8, 8),
+    "constant": torch.full((2, 2, 2, 2), 0.5),
+    "one channel": SIGMOIDS[:, :1],
+    "nothing": torch.zeros(0, 3, 8, 8),
+}
+
+
+@pytest.fixture(autouse=True)
+def _every_warning_is_an_error():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.parametrize("solver", [{}, {"solver": "joint"}, {"metric": "acc"}], ids=str)
+@pytest.mark.parametrize("name", OTHER_AXES)
+def test_labels_of_classes_on_another_axis_are_refused(backend, name, solver):
+    probs, axis, cure = OTHER_AXES[name]
+    message = rf"probs of shape .* sum to 1 over axis {axis} and .* over axis 1, .*{cure}"
+    with pytest.raises(ValueError, match=message):
+        RankSEG(**solver)(probs)
+
+
+@pytest.mark.parametrize("name", OTHER_AXES)
+def test_masks_of_classes_on_another_axis_warn(backend, name):
+    probs, axis, cure = OTHER_AXES[name]
+    with pytest.warns(UserWarning, match=rf"probs .* sum to 1 over axis {axis} .*{cure}"):
+        RankSEG(output_mode="multilabel")(probs)
+
+
+@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("options", [{}, {"metric": "acc"}, {"output_mode": "multilabel"}], ids=str)
+def test_sound_maps_say_nothing(backend, name, options):
+    RankSEG(**options)(SOUND[name])
+
+
+@pytest.mark.parametrize(
+    ("probs", "cure"),
+    [
+        (SIGMOIDS, r"apply softmax\(1\) in place of sigmoid, or pass output_mode='multilabel'"),
+        ((SIGMOIDS.logit() * 4 - 12).sigmoid(), "in place of sigmoid"),  # sure nearly everywhere
+        (PROBS[:, 1:], r"add the class that is missing \(background\)"),
+        (PROBS * 0.95, "axis 1 at 64 sampled pixels"),
+        (SIGMOIDS[:, 0], r"probs\[None\] \(batch\) or probs\[:, None\] \(class\)"),
+        (SIGMOIDS[:, 0, ..., None], r"probs.movedim\(-1, 1\) if the last axis holds the class"),
+    ],
+)
+def test_labels_of_classes_that_do_not_sum_to_one_warn(backend, probs, cure):
+    with pytest.warns(UserWarning, match=f"probs of shape .* sum to .*{cure}"):
+        RankSEG()(probs)
+
+
+def test_masks_need_no_sums():
+    RankSEG(output_mode="multilabel")(SIGMOIDS)
+    RankSEG(unassigned_policy="void")(PROBS[:, 1:])  # the rest may be void
+    with pytest.warns(UserWarning, match="probs of shape .* sum to"):
+        RankSEG(unassigned_policy="void")(SIGMOIDS)
+
+
+@pytest.mark.parametrize(
+    ("maps", "link"),
+    [(PROBS, "softmax"), (SIGMOIDS, "softmax"), (SIGMOIDS, "sigmoid"), (PROBS[:, 1:2], "sigmoid")],
+)
+def test_logits_that_look_like_probabilities_warn(maps, link):
+    mode = "multiclass" if link == "softmax" else "multilabel"
+    with pytest.warns(UserWarning, match=f"probs lie in .*from_logits='{link}' takes the {link}"):
+        RankSEG(output_mode=mode, from_logits=link)(maps)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_logits_say_nothing(link):
+    for logits in (SIGMOIDS.logit(), torch.zeros(1, 3, 8, 8), PROBS - 0.001):
+        RankSEG(output_mode="multilabel", from_logits=link)(logits)
+
+
+def test_pixels_outside_valid_are_not_looked_at(backend):
+    valid = torch.zeros(4, 32, 40, dtype=torch.bool)
+    RankSEG()(SIGMOIDS, valid)
+    valid[:, :16] = True
+    RankSEG()(torch.where(valid[:, None], PROBS, torch.nan), valid)
+    with pytest.warns(UserWarning, match="at 32 sampled pixels"):
+        RankSEG()(torch.where(valid[:, None], SIGMOIDS, torch.nan), valid)
+
+
+CALLS = {
+    "module": lambda: RankSEG()(SIGMOIDS),
+    "array": lambda: RankSEG()(SIGMOIDS.numpy()),
+    "predict": lambda: RankSEG().predict(SIGMOIDS),
+    "network": lambda: nn.Sequential(nn.Identity(), RankSEG())(SIGMOIDS),
+    "decide": lambda: RankSEG().decide(SIGMOIDS[:1]),
+    "decide of masks": lambda: RankSEG(output_mode="multilabel").decide(VOLUME[0]),
+    "decide of logits": lambda: RankSEG(from_logits="softmax").decide(PROBS[:1]),
+    "calibrated": lambda: RankSEG(calibration=FIVE)(SIGMOIDS),
+    "decide of calibrated": lambda: RankSEG(calibration=FIVE).decide(SIGMOIDS[:1]),
+    "rankseg": lambda: rankseg(SIGMOIDS),
+    "rankseg_rma": lambda: rankseg_rma(SIGMOIDS),
+    "expected_score": lambda: expected_score(VOLUME[0], VOLUME[0] > 0.5),
+    "profile": lambda: ClassProfile.from_probs(VOLUME[0]),
+    "calibrate": lambda: calibrate(PROBS.movedim(1, 2)[:, :5], FIVE),
+}
+FIVE = Calibration("softmax", [1.0] * 5, [0.0] * 5)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_warning_at_the_line_of_the_user(name):
+    with pytest.warns(UserWarning, match="probs") as told:
+        CALLS[name]()
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_wrong_values_come_first():
+    with pytest.raises(ValueError, match="look like logits"):
+        RankSEG()(SIGMOIDS.logit())
+
+
+def test_graphs_are_not_looked_at():
+    compiled = torch.compile(RankSEG(), fullgraph=True, backend="eager")
+    compiled(SIGMOIDS)
