@@ -67,7 +67,8 @@ LAYERS = [
     {"rankseg"},
     {"rankseg.integration._common", "rankseg.integration._nnunet_hook"}
     | {"rankseg._formats._common", "rankseg._batch"},
-    {"rankseg._formats._arrays", "rankseg._formats._nifti", "rankseg._formats._pictures"},
+    {"rankseg._formats._arrays", "rankseg._formats._nifti", "rankseg._formats._pictures"}
+    | {"rankseg.integration._sam"},
     {"rankseg._formats"},
     {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
