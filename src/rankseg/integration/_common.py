@@ -18,6 +18,7 @@ from rankseg._problem import DTYPES, as_tensor
 __all__ = [
     "KINDS",
     "Size",
+    "check_count",
     "check_finite",
     "check_one_device",
     "family_of_class",
@@ -131,8 +132,9 @@ def family_of_class(thing: Any, families: Collection[str]) -> str | None:
     name begins with the family's, as ``Sam2VideoSegmentationOutput`` does with ``sam2_video``.
     """
     for kind in type(thing).__mro__:
-        if kind.__module__.startswith("transformers.models."):
-            return kind.__module__.split(".")[2]
+        folder = kind.__module__.removeprefix("transformers.models.").split(".")[0]
+        if folder != kind.__module__ and folder in families:
+            return folder
         for family in sorted(families, key=len, reverse=True):
             length = len(family.replace("_", ""))
             begins = kind.__name__[:length].lower() == family.replace("_", "")
@@ -167,6 +169,12 @@ def image_sizes(name: str, sizes: Any) -> list[Size]:
             f"got {describe(sizes)}"
         )
     return [_size(name, size) for size in sizes]
+
+
+def check_count(name: str, sizes: Sequence[Size], count: int) -> None:
+    """Refuse sizes that are not as many as there are images."""
+    if len(sizes) != count:
+        raise ValueError(f"{name} must be of {count} images, got {len(sizes)} sizes")
 
 
 def is_one_size(sizes: Any) -> bool:

@@ -16,6 +16,7 @@ from rankseg._api import RankSEG
 from rankseg._arguments import describe
 from rankseg.integration._common import (
     Size,
+    check_count,
     check_finite,
     check_one_device,
     family_of_class,
@@ -210,11 +211,6 @@ def prompted_masks(
     for one in masks:
         check_finite("pred_masks", one)
     return masks if keep_dtype else [widened(one) for one in masks]
-
-
-def check_count(name: str, sizes: Sequence[Size], count: int) -> None:
-    if len(sizes) != count:
-        raise ValueError(f"{name} must be of {count} images, got {len(sizes)} sizes")
 
 
 def sizes_of_maps(target_sizes: Any, original_sizes: Any, count: int) -> list[Size | None]:

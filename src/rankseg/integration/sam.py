@@ -20,6 +20,7 @@ from rankseg._api import RankSEG
 from rankseg._arguments import number
 from rankseg._problem import Maps
 from rankseg.integration._common import (
+    check_count,
     check_finite,
     field_of,
     floating,
@@ -30,7 +31,6 @@ from rankseg.integration._common import (
 from rankseg.integration._sam import (
     INSTANCE_AXES,
     ScoreMaps,
-    check_count,
     check_family,
     checked_fields,
     kept_instances,
