@@ -24,6 +24,8 @@ OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton
 OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
+ADAPTERS = ("mmseg", "monai", "nnunet", "onnx", "paddleseg", "sam", "transformers")
+
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
     | {"rankseg._colours", "rankseg._optional"}
@@ -117,6 +119,16 @@ def loaded_by(code):
 def test_importing_rankseg_loads_nothing_optional():
     assert "torch" in loaded_by("import rankseg")
     assert not loaded_by("import rankseg") & set(OPTIONAL) - loaded_by("import torch, numpy")
+
+
+def test_adapters_are_attributes_and_are_loaded_when_used():
+    modules = {f"rankseg.integration.{name}" for name in ADAPTERS}
+    assert not loaded_by("import rankseg.integration") & modules
+    for name in ("sam", "transformers", "onnx", "nnunet"):
+        code = f"import rankseg.integration as adapters; print(adapters.{name}.__name__)"
+        assert output_of(code).strip() == f"rankseg.integration.{name}"
+    code = "import rankseg.integration as adapters; print(hasattr(adapters, 'keras'))"
+    assert output_of(code).strip() == "False"
 
 
 def test_importing_rankseg_loads_no_compiler():

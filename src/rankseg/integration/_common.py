@@ -76,8 +76,8 @@ def check_one_device(fields: Mapping[str, Tensor]) -> None:
 
 
 def widened(scores: Tensor) -> Tensor:
-    """Return half precision as float32, and wider scores as they are."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+    """Return half precision as float32, and everything else as it is."""
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 
 def keeps_dtype(decide: RankSEG) -> bool:
