@@ -24,6 +24,8 @@ OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton
 OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
+ADAPTERS = ("mmseg", "monai", "nnunet", "onnx", "paddleseg", "sam", "transformers")
+
 LAYERS = [
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
     | {"rankseg._colours", "rankseg._interrupts", "rankseg._optional", "rankseg._warn"}
@@ -69,7 +71,7 @@ LAYERS = [
     {"rankseg"},
     {"rankseg.integration._common", "rankseg.integration._nnunet_hook"}
     | {"rankseg._formats._common", "rankseg._batch", "rankseg.integration._plain_pickle"},
-    {"rankseg.integration._nnunet_geometry"},
+    {"rankseg.integration._nnunet_geometry", "rankseg.integration._sam"},
     {"rankseg._formats._axes", "rankseg._formats._arrays", "rankseg._formats._nifti"}
     | {"rankseg._formats._tiff", "rankseg._formats._zarr"},
     {"rankseg._formats._pictures"},
@@ -126,6 +128,16 @@ EVERY_NAME = "from rankseg import *"
 def test_importing_rankseg_loads_nothing_optional():
     assert "torch" in loaded_by(EVERY_NAME)
     assert not loaded_by(EVERY_NAME) & set(OPTIONAL) - loaded_by("import torch, numpy")
+
+
+def test_adapters_are_attributes_and_are_loaded_when_used():
+    modules = {f"rankseg.integration.{name}" for name in ADAPTERS}
+    assert not loaded_by("import rankseg.integration") & modules
+    for name in ("sam", "transformers", "onnx", "nnunet"):
+        code = f"import rankseg.integration as adapters; print(adapters.{name}.__name__)"
+        assert output_of(code).strip() == f"rankseg.integration.{name}"
+    code = "import rankseg.integration as adapters; print(hasattr(adapters, 'keras'))"
+    assert output_of(code).strip() == "False"
 
 
 def test_importing_rankseg_loads_no_compiler():

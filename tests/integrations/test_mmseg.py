@@ -311,6 +311,32 @@ def test_predictions_without_samples_in_half_precision(mmseg):
         assert torch.equal(labels, RankSEG()(wide.softmax(1)))
 
 
+@pytest.mark.parametrize("name", ["whole", "binary"])
+def test_half_precision_is_widened_before_it_is_resized_but_for_accuracy(mmseg, name):
+    logits = 3 * torch.randn(2, 1 if name == "binary" else 4, 48, 56).half()
+    own = build(config(**MODELS[name])).postprocess_result(logits, batch()["data_samples"])
+    given = config(**MODELS[name])
+    for metric in ("dice", "acc"):
+        registered = build(given | {"type": "RankSEGEncoderDecoder", "rankseg": {"metric": metric}})
+        for model in (mmseg.enable(build(given), metric), registered):
+            samples = model.postprocess_result(logits, batch()["data_samples"])
+            wide = model.postprocess_result(logits.float(), batch()["data_samples"])
+            assert_same(samples, own if metric == "acc" else wide)
+
+
+@pytest.mark.parametrize("metric", ["dice", "acc"])
+def test_scores_that_are_not_finite_or_not_floating(mmseg, metric):
+    logits = torch.full((1, 4, 20, 24), torch.nan)
+    for kind in ("softmax", "sigmoid", "query_sums", "probabilities"):
+        model = mmseg.enable(build(config()), metric, kind=kind)
+        with pytest.raises(ValueError, match="must be finite, got 1920"):
+            model.postprocess_result(logits)
+        with pytest.raises(TypeError, match="dtype"):
+            model.postprocess_result(torch.zeros(1, 4, 20, 24, dtype=torch.int32))
+        with pytest.raises(TypeError, match="dtype"):
+            mmseg._Decision(metric, kind, {})(logits[0].to(torch.complex64), kind)
+
+
 def test_disabling_copying_and_pickling(mmseg):
     plain = decided(build(config()))
     model = mmseg.enable(mmseg.enable(build(config()), "acc"), "iou")

@@ -439,12 +439,29 @@ def test_a_list_must_have_an_entry_for_every_key():
         RankSEGd("pred", metric=["dice", "iou"])
 
 
+WITHOUT_VALUE = torch.tensor([[torch.nan, 0.5], [0.1, 0.6]])  # in the background
+
+
 @pytest.mark.parametrize(
     ("options", "given", "error", "message"),
     [
         ({}, [[0.5]], TypeError, "img must be a dense"),
         ({}, torch.rand(4), ValueError, r"img must be \(channels, \*spatial\)"),
-        ({}, torch.zeros(2, 3).long(), TypeError, "dtype"),
+        *(
+            (options, torch.zeros(2, 3).to(dtype), TypeError, "img must be of a floating dtype")
+            for options in ({}, {"include_background": False, "from_logits": "softmax"})
+            for dtype in (torch.int64, torch.complex64, torch.bool)
+        ),
+        ({}, torch.rand(2, 0), ValueError, "must not be empty"),
+        ({}, torch.full((2, 3), torch.nan), ValueError, "must be finite"),
+        ({"metric": "acc"}, torch.full((2, 3), torch.nan), ValueError, "must be finite"),
+        ({"include_background": False}, WITHOUT_VALUE, ValueError, "img must be finite, got 1"),
+        (
+            {"include_background": False, "from_logits": "softmax"},
+            WITHOUT_VALUE.nan_to_num(nan=-torch.inf),
+            ValueError,
+            "img must be finite, got 1",
+        ),
         ({}, torch.full((2, 3), 7.0), ValueError, "look like logits|largest value"),
         ({"to_onehot": 2}, torch.rand(3, 4), ValueError, "to_onehot must be at least .* 3"),
         ({"to_onehot": 1}, torch.rand(1, 4), ValueError, "to_onehot must be at least .* 2"),

@@ -129,6 +129,38 @@ def test_other_precisions(paddle, adapter, dtype):
     np.testing.assert_array_equal(labels.numpy()[:, 0], RankSEG()(wide.softmax(1)).numpy())
 
 
+@pytest.mark.parametrize("metric", ["dice", "acc"])
+def test_half_precision_is_widened_before_it_is_resized_but_for_accuracy(
+    paddle, adapter, infer, metric
+):
+    seen = []
+    logits = paddle.to_tensor(torch.randn(1, CLASSES, 12, 16).numpy()).astype("float16")
+    resizing = infer.reverse_transform
+    interpolate = infer.F.interpolate
+    infer.F.interpolate = lambda maps, *args, **kwargs: (
+        seen.append(maps.dtype) or interpolate(maps.astype("float32"), *args, **kwargs)
+    )
+    try:
+        with adapter.enable(metric):
+            infer.reverse_transform(logits, [("resize", (24, 32))], mode="bilinear")
+    finally:
+        infer.F.interpolate = interpolate
+    assert seen == [paddle.float16 if metric == "acc" else paddle.float32]
+    assert infer.reverse_transform is resizing
+
+
+def test_logits_that_are_refused(paddle, adapter):
+    decision = RankSEG(from_logits="softmax")
+    for values, error, message in (
+        (paddle.full([1, CLASSES, 4, 4], np.nan), ValueError, "logits must be finite"),
+        (paddle.zeros([1, CLASSES, 4, 4], dtype="int32"), TypeError, "dtype"),
+        (paddle.zeros([CLASSES, 4, 4]), ValueError, r"be of shape \(batch, classes, height, wid"),
+        (paddle.zeros([CLASSES]), ValueError, r"be of shape \(batch, classes, height, width\)"),
+    ):
+        with pytest.raises(error, match=message):
+            adapter.decide(values, decision)
+
+
 def test_enabling_and_disabling(paddle, adapter, infer):
     before = infer.inference, infer.aug_inference
     own, _ = decided(paddle, infer, "whole")
@@ -236,7 +268,7 @@ def test_wrong_arguments(paddle, adapter, infer):
     assert infer.inference is before
     with (
         adapter.enable(),
-        pytest.raises(ValueError, match=r"logits must have two classes or more.*got 1"),
+        pytest.raises(ValueError, match=r"two classes or more.*got \(1, 1, 40, 52\)"),
     ):
         decided(paddle, infer, "whole", network(paddle, classes=1))
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from conftest import REPOSITORY
 from frameworks import framework
 from rankseg import RankSEG
-from rankseg.integration import sam
+from rankseg.integration import _sam
 from rankseg.integration.sam import Sam1, Sam2, Sam3, decide_logits
 
 ACCURACY = {"metric": "acc"}
@@ -364,15 +364,20 @@ def test_a_frame_of_the_video_model():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_dtype_is_resized_as_it_is_and_widened_before_the_sigmoid(dtype):
-    outputs = {"pred_masks": PROMPTED.to(dtype)}
-    logits = restored_by_sam1(PROMPTED.to(dtype))
+def test_half_precision_is_widened_before_it_is_resized_but_for_accuracy(dtype):
+    logits = PROMPTED.to(dtype)
+    outputs = {"pred_masks": logits}
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    probs = [one.to(wide).sigmoid() for one in logits]
+    probs = [one.sigmoid() for one in restored_by_sam1(logits.to(wide))]
     all_equal(Sam1(pad_size=PAD).restore_mask_probs(outputs, **SAM1), probs)
-    by_accuracy = Sam1(rankseg_kwargs=ACCURACY, pad_size=PAD).postprocess(outputs, **SAM1)
-    all_equal(by_accuracy, [one > 0 for one in logits])
     all_equal(Sam1(pad_size=PAD).postprocess(outputs, **SAM1), [decided(one) for one in probs])
+    by_accuracy = Sam1(rankseg_kwargs=ACCURACY, pad_size=PAD).postprocess(outputs, **SAM1)
+    all_equal(by_accuracy, [one > 0 for one in restored_by_sam1(logits)])
+    for exclusive in (False, True):
+        adapter = Sam2(apply_non_overlapping_constraints=exclusive)
+        got = adapter.restore_mask_probs(outputs, original_sizes=SIZES)
+        widened = {"pred_masks": logits.to(wide)}
+        all_equal(got, adapter.restore_mask_probs(widened, original_sizes=SIZES))
 
 
 def test_the_smallest_positive_logit_is_foreground_by_accuracy():
@@ -390,12 +395,12 @@ def test_few_masks_at_a_time_give_the_same(monkeypatch, budget):
     exclusive = Sam2(apply_non_overlapping_constraints=True)
     apart = exclusive.postprocess({"pred_masks": PROMPTED}, original_sizes=SIZES)
     found = Sam3(threshold=0.0).postprocess_instance(outputs, target_sizes=SIZES)
-    monkeypatch.setattr(sam, "SCORES_AT_ONCE", budget)
+    monkeypatch.setattr(_sam, "SCORES_AT_ONCE", budget)
     seen = []
     monkeypatch.setattr(
-        sam,
+        _sam,
         "resize",
-        lambda maps, size, real=sam.resize: seen.append(len(maps)) or real(maps, size),
+        lambda maps, size, real=_sam.resize: seen.append(len(maps)) or real(maps, size),
     )
     all_equal(Sam1(pad_size=PAD).postprocess({"pred_masks": PROMPTED}, **SAM1), whole)
     assert set(seen) == ({1} if budget == 1 else {2, 1, 3})  # three objects, of two sizes
@@ -439,7 +444,7 @@ def test_sam3_instances_are_those_of_its_processor(sam3_outputs, target_sizes, t
     expected = processor.post_process_instance_segmentation(
         sam3_outputs, threshold, target_sizes=target_sizes
     )
-    adapter = Sam3(rankseg_kwargs=ACCURACY, threshold=threshold)
+    adapter = Sam3(rankseg_kwargs=ACCURACY, threshold=threshold, mask_dtype=torch.int64)
     got = adapter.postprocess_instance(sam3_outputs, target_sizes=target_sizes)
     assert threshold == 0.99 or all(len(one["scores"]) for one in expected)
     for name in ("scores", "boxes", "masks"):
@@ -453,7 +458,7 @@ def test_sam3_semantic_masks_are_those_of_its_processor(sam3_outputs, target_siz
     expected = processor.post_process_semantic_segmentation(
         sam3_outputs, target_sizes, return_segmentation_scores=True
     )
-    adapter = Sam3(rankseg_kwargs=ACCURACY)
+    adapter = Sam3(rankseg_kwargs=ACCURACY, mask_dtype=torch.int64)
     given = {"target_sizes": target_sizes}
     masks = adapter.postprocess_semantic(sam3_outputs, **given)
     all_equal(masks, [one.segmentation for one in expected])
@@ -471,7 +476,7 @@ def test_sam3_instances_are_the_documented_arithmetic(metric, presence):
     for number, (height, width) in enumerate(SIZES):
         scores, boxes, probs = restored_by_sam3(outputs, number, 0.4)
         boxes = boxes * torch.tensor([width, height, width, height])
-        masks = (probs > 0.5 if metric == "acc" else decided(probs, metric=metric)).long()
+        masks = probs > 0.5 if metric == "acc" else decided(probs, metric=metric)
         all_equal([*restored[number].values()], [scores, boxes, probs])
         all_equal([*found[number].values()], [scores, boxes, masks])
         assert list(restored[number]) == ["scores", "boxes", "mask_probs"]
@@ -490,7 +495,7 @@ def test_sam3_semantic_masks_are_the_documented_arithmetic(metric):
     all_equal(adapter.restore_semantic_mask_probs(outputs, original_sizes=SIZES), expected)
     masks = [one > 0.5 if metric == "acc" else decided(one, metric=metric) for one in expected]
     got = adapter.postprocess_semantic(outputs, target_sizes=SIZES, original_sizes=[(1, 1)])
-    all_equal(got, [one[0].long() for one in masks])
+    all_equal(got, [one[0] for one in masks])
     all_equal(adapter.postprocess_semantic(outputs, original_sizes=SIZES), got)
 
 
@@ -499,30 +504,44 @@ def test_masks_do_not_compete_whatever_the_solver():
     adapter = Sam3(rankseg_kwargs=options, threshold=0.0)
     for number, one in enumerate(adapter.postprocess_instance(instances(), target_sizes=SIZES)):
         _, _, probs = restored_by_sam3(instances(), number, 0.0)
-        assert torch.equal(one["masks"], (probs > 0.5).long())
+        assert torch.equal(one["masks"], probs > 0.5)
         assert (one["masks"].sum(0) > 1).any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sam3_in_every_dtype(dtype):
+def test_sam3_widens_half_precision_before_the_sigmoid_but_for_accuracy(dtype):
     outputs = instances(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    widened = outputs | {name: outputs[name].to(wide) for name in ("pred_masks", "semantic_seg")}
-    adapter = Sam3()
-    got = adapter.restore_instance_mask_probs(outputs, target_sizes=SIZES)
-    for number, one in enumerate(got):
-        scores, _, probs = restored_by_sam3(widened, number, 0.3)
-        all_equal([one["scores"], one["mask_probs"]], [scores, probs])
-        assert one["scores"].dtype == one["boxes"].dtype == dtype
+    widened = {name: values.to(wide) for name, values in outputs.items()}
+    adapter, by_accuracy = Sam3(), Sam3(rankseg_kwargs=ACCURACY)
+    restored = adapter.restore_instance_mask_probs(outputs, target_sizes=SIZES)
+    found = adapter.postprocess_instance(outputs, target_sizes=SIZES)
+    for number, (height, width) in enumerate(SIZES):
+        scores, boxes, probs = restored_by_sam3(widened, number, 0.3)
+        boxes = boxes * torch.tensor([width, height, width, height])
+        all_equal([*restored[number].values()], [scores, boxes, probs])
+        all_equal([*found[number].values()], [scores, boxes, decided(probs)])
+    for number, one in enumerate(by_accuracy.postprocess_instance(outputs, target_sizes=SIZES)):
+        scores, _, probs = restored_by_sam3(outputs, number, 0.3)
+        all_equal([one["scores"], one["masks"]], [scores, probs > 0.5])
     (probs, _) = adapter.restore_semantic_mask_probs(outputs)
     assert torch.equal(probs, widened["semantic_seg"].sigmoid()[0])
+
+
+@pytest.mark.parametrize("mask_dtype", [torch.bool, torch.int64])
+def test_masks_of_sam3_are_of_the_dtype_asked_for(mask_dtype):
+    adapter = Sam3(mask_dtype=mask_dtype)
+    for one in adapter.postprocess_instance(instances(), target_sizes=SIZES):
+        assert one["masks"].dtype == mask_dtype
+    assert adapter.postprocess_semantic(instances())[0].dtype == mask_dtype
+    assert Sam3().mask_dtype == torch.bool
 
 
 def test_sam3_without_instances_keeps_the_size_of_the_model():
     adapter = Sam3(threshold=1.0)
     (first, _) = adapter.postprocess_instance(instances(), target_sizes=SIZES)
     assert first["masks"].shape == (0, 18, 18)
-    assert first["masks"].dtype == torch.int64
+    assert first["masks"].dtype == torch.bool
     assert first["boxes"].shape == (0, 4)
     (first, _) = adapter.restore_instance_mask_probs(instances(), target_sizes=SIZES)
     assert first["mask_probs"].shape == (0, 18, 18)
@@ -532,6 +551,183 @@ def test_certain_masks_of_sam3_can_be_resized():
     outputs = instances(pred_masks=torch.full((2, 6, 18, 18), 90.0))
     for one in Sam3(threshold=0.0).postprocess_instance(outputs, target_sizes=SIZES):
         assert one["masks"].all()
+
+
+# --- options that are changed between calls ---
+
+
+def test_options_that_are_set_later_count_at_the_next_call():
+    outputs = {"pred_masks": PROMPTED}
+    adapter = Sam1()
+    assert (adapter.rankseg_kwargs, adapter.pad_size) == (None, None)
+    adapter.rankseg_kwargs, adapter.pad_size = {"metric": "iou"}, PAD
+    expected = Sam1(rankseg_kwargs={"metric": "iou"}, pad_size=PAD).postprocess(outputs, **SAM1)
+    all_equal(adapter.postprocess(outputs, **SAM1), expected)
+    adapter.rankseg_kwargs["metric"] = "acc"
+    expected = Sam1(rankseg_kwargs=ACCURACY, pad_size=PAD).postprocess(outputs, **SAM1)
+    all_equal(adapter.postprocess(outputs, **SAM1), expected)
+
+    adapter = Sam2()
+    assert adapter.apply_non_overlapping_constraints is False
+    adapter.apply_non_overlapping_constraints = True
+    for masks in adapter.postprocess(outputs, original_sizes=SIZES):
+        assert (masks.sum(0) <= 1).all()
+
+    adapter = Sam3()
+    assert (adapter.threshold, adapter.mask_dtype) == (0.3, torch.bool)
+    adapter.threshold, adapter.mask_dtype = 0.0, torch.int64
+    (first, _) = adapter.postprocess_instance(instances())
+    assert first["masks"].shape[0] == 6
+    assert first["masks"].dtype == torch.int64
+
+
+def setting(adapter, **attributes):
+    """Set attributes of an adapter, and decide."""
+
+    def call():
+        for name, value in attributes.items():
+            setattr(adapter, name, value)
+        if isinstance(adapter, Sam1):
+            return adapter.postprocess({"pred_masks": PROMPTED}, **SAM1)
+        if isinstance(adapter, Sam2):
+            return adapter.postprocess({"pred_masks": PROMPTED}, original_sizes=SIZES)
+        return adapter.postprocess_instance(instances())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (setting(Sam1(), pad_size=0), ValueError, "pad_size must be positive"),
+        (setting(Sam1(), pad_size=True), TypeError, "pad_size must be an integer, got True"),
+        (setting(Sam2(), rankseg_kwargs={"metric": "f1"}), ValueError, "metric must be one of"),
+        (setting(Sam2(), rankseg_kwargs=5), TypeError, "rankseg_kwargs must be a mapping"),
+        (setting(Sam2(), apply_non_overlapping_constraints=1), TypeError, "True or False, got 1"),
+        (setting(Sam3(), threshold=2), ValueError, r"threshold must be in \[0, 1\], got 2"),
+        (setting(Sam3(), threshold=None), TypeError, "threshold must be a real number"),
+        (setting(Sam3(), mask_dtype=torch.uint8), ValueError, "mask_dtype must be in .*uint8"),
+        (lambda: Sam3(mask_dtype="bool"), ValueError, "mask_dtype must be in .*'bool'"),
+    ],
+)
+def test_options_that_are_set_later_are_checked(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# --- gradients ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_probabilities_keep_gradients_and_masks_have_none(dtype):
+    masks = PROMPTED.to(dtype, copy=True).requires_grad_()
+    outputs = {"pred_masks": masks}
+    found = {name: one.clone().requires_grad_() for name, one in instances(dtype).items()}
+    exclusive = Sam2(apply_non_overlapping_constraints=True)
+    for restored, source in (
+        (Sam1(pad_size=PAD).restore_mask_probs(outputs, **SAM1), masks),
+        (exclusive.restore_mask_probs(outputs, original_sizes=SIZES), masks),
+        (Sam3().restore_semantic_mask_probs(found), found["semantic_seg"]),
+    ):
+        source.grad = None
+        sum(one.sum() for one in restored).backward()
+        assert source.grad.abs().sum() > 0
+    restored = Sam3().restore_instance_mask_probs(found, target_sizes=SIZES)
+    sum(values.sum() for one in restored for values in one.values()).backward()
+    for name in ("pred_masks", "pred_logits", "pred_boxes", "presence_logits"):
+        assert found[name].grad.abs().sum() > 0
+    for one in Sam3().postprocess_instance(found):
+        assert not any(values.requires_grad for values in one.values())
+    assert not decide_logits(masks).requires_grad
+
+
+# --- sizes ---
+
+ONE = {"pred_masks": PROMPTED[:1]}
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        (45, 60),
+        [45, 60],
+        {"height": 45, "width": 60},
+        SimpleNamespace(height=45, width=60),
+        torch.tensor([45, 60], dtype=torch.int32),
+        np.array([45, 60]),
+        np.array([[45, 60]], np.uint16),
+        [{"height": 45, "width": 60}],
+        [np.array([45, 60])],
+        [torch.tensor([45, 60])],
+        [(np.int64(45), np.int32(60))],
+        torch.Size([45, 60]),
+    ],
+    ids=repr,
+)
+def test_the_size_of_one_image_in_every_form(size):
+    (expected,) = Sam2().postprocess(ONE, original_sizes=[(45, 60)])
+    all_equal(Sam2().postprocess(ONE, original_sizes=size), [expected])
+    (padded,) = Sam1(pad_size=PAD).postprocess(
+        ONE, original_sizes=size, reshaped_input_sizes=(48, 64)
+    )
+    assert padded.shape == expected.shape
+    found = {name: values[:1] for name, values in instances().items()}
+    (mask,) = Sam3().postprocess_semantic(found, target_sizes=size)
+    assert mask.shape == (45, 60)
+
+
+def test_sizes_of_several_images_as_mappings():
+    outputs = {"pred_masks": PROMPTED}
+    sizes = [{"height": height, "width": width} for height, width in SIZES]
+    expected = Sam2().postprocess(outputs, original_sizes=SIZES)
+    all_equal(Sam2().postprocess(outputs, original_sizes=sizes), expected)
+
+
+@pytest.mark.parametrize("form", [np.array, torch.tensor, list], ids=["array", "tensor", "list"])
+def test_one_pad_size_for_all_images(form):
+    adapter = Sam1(pad_size=form([80, 72]))
+    got = adapter.restore_mask_probs({"pred_masks": PROMPTED}, **SAM1)
+    all_equal(got, [one.sigmoid() for one in restored_by_sam1(PROMPTED, (80, 72))])
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "message"),
+    [
+        ((3.5, 5), TypeError, "must be an integer, got 3.5"),
+        ((True, 5), TypeError, "must be an integer, got True"),
+        (torch.tensor([3.0, 5.0]), TypeError, "must be of an integer dtype, got torch.float32"),
+        (np.array([[3.0, 5.0]]), TypeError, "must be of an integer dtype, got float64"),
+        (torch.empty(0, 2), TypeError, "must be of an integer dtype"),
+        ((0, 5), ValueError, "must be positive"),
+        ((3, 4, 5), ValueError, r"must hold \(height, width\)"),
+        ({"height": 3}, ValueError, r"must hold \(height, width\)"),
+        ({"longest_edge": 1024}, ValueError, r"must hold \(height, width\)"),
+        ("45x60", TypeError, ".*got str"),
+        (45, TypeError, ".*got int"),
+        ([], ValueError, "must be of 1 images, got 0"),
+        ([None], ValueError, r"must hold \(height, width\)"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_size(size, error, message):
+    with pytest.raises(error, match=f"original_sizes {message}"):
+        Sam2().restore_mask_probs(ONE, original_sizes=size)
+    found = {name: values[:1] for name, values in instances().items()}
+    with pytest.raises(error, match=f"target_sizes {message}"):
+        Sam3().restore_semantic_mask_probs(found, target_sizes=size)
+    with pytest.raises(error, match=f"original_sizes {message}"):
+        Sam3().restore_instance_mask_probs(found, original_sizes=size)
+
+
+def test_four_axes_with_several_sizes_are_images_of_one_object():
+    masks = PROMPTED[:, 0]
+    expected = Sam2().postprocess({"pred_masks": PROMPTED[:, :1]}, original_sizes=SIZES)
+    all_equal(Sam2().postprocess({"pred_masks": masks}, original_sizes=SIZES), expected)
+    all_equal(Sam2().postprocess({"pred_masks": masks.numpy()}, original_sizes=SIZES), expected)
+    expected = Sam1(pad_size=PAD).postprocess({"pred_masks": PROMPTED[:, :1]}, **SAM1)
+    all_equal(Sam1(pad_size=PAD).postprocess({"pred_masks": masks}, **SAM1), expected)
+    with pytest.raises(ValueError, match="original_sizes must be of 2 images, got 3 sizes"):
+        Sam2().postprocess({"pred_masks": masks}, original_sizes=[(4, 5)] * 3)
 
 
 # --- logits of other predictors ---
@@ -610,6 +806,10 @@ class SamImageSegmentationOutput(SimpleNamespace):
     """Outputs by the name of their class."""
 
 
+class WrappedOutput(SamImageSegmentationOutput):
+    """Outputs by the name of the base of their class."""
+
+
 class Sam3ImageSegmentationOutput(SimpleNamespace):
     """Outputs by the name of their class."""
 
@@ -641,6 +841,11 @@ def found(**fields):
             "outputs must be those of a model for Sam2; SamImageSegmentationOutput is for Sam1",
         ),
         (
+            lambda: Sam2().postprocess(WrappedOutput(pred_masks=PROMPTED), original_sizes=SIZES),
+            ValueError,
+            "model for Sam2; WrappedOutput is for Sam1",
+        ),
+        (
             lambda: Sam1().postprocess(Sam3ImageSegmentationOutput(**instances()), **SAM1),
             ValueError,
             "model for Sam1; Sam3ImageSegmentationOutput is for Sam3",
@@ -658,12 +863,12 @@ def found(**fields):
         (prompted(None), ValueError, "outputs must have pred_masks, which dict lacks"),
         (prompted("masks"), TypeError, "pred_masks must be"),
         (prompted(3), TypeError, "pred_masks must be a tensor, .* got int"),
-        (prompted(PROMPTED > 0), TypeError, "pred_masks must be floating, got torch.bool"),
-        (prompted(PROMPTED[0, 0]), ValueError, r"pred_masks must be of shape .*got \(16, 16\)"),
+        (prompted(PROMPTED > 0), TypeError, "pred_masks must be of a floating .*torch.bool"),
+        (prompted(PROMPTED[0, 0]), ValueError, r"pred_masks must .*got \(3, 16, 16\)"),
         (prompted(PROMPTED * torch.nan), ValueError, "pred_masks must be finite, got 2304 values"),
         (prompted(PROMPTED, SIZES[:1]), ValueError, "original_sizes must be of 2 images, got 1"),
-        (prompted(PROMPTED, None), TypeError, "original_sizes must be a sequence.*got NoneType"),
-        (prompted(PROMPTED, [4, 5]), ValueError, r"original_sizes must hold \(height, width\)"),
+        (prompted(PROMPTED, None), ValueError, "original_sizes must be given"),
+        (prompted(PROMPTED, [4, 5]), ValueError, "original_sizes must be of 2 images, got 1"),
         (prompted(PROMPTED, [(4, 5.5)] * 2), TypeError, "original_sizes must be an integer"),
         (prompted(PROMPTED, [(4, 0)] * 2), ValueError, r"original_sizes must be positive, got \(4"),
         (
@@ -671,15 +876,40 @@ def found(**fields):
             ValueError,
             r"reshaped_input_sizes must fit in pad_size \(64, 64\), got \(65, 64\)",
         ),
-        (padded("64"), TypeError, "pad_size must be a sequence of .* got str"),
-        (padded((64, 6.4)), ValueError, r"pad_size must hold \(height, width\), got 64"),
-        (padded({"longest_edge": 3}), TypeError, "pad_size must be a sequence of .* got dict"),
+        (padded("64"), TypeError, r"pad_size must be \(height, width\) .* got str"),
+        (padded((64, 6.4)), TypeError, "pad_size must be an integer, got 6.4"),
+        (padded({"longest_edge": 3}), ValueError, r"pad_size must hold \(height, width\)"),
         (padded([(64, 64)]), ValueError, "pad_size must be of 2 images, got 1"),
+        (prompted(PROMPTED.to(torch.complex64)), TypeError, "pred_masks .*got torch.complex64"),
+        (prompted(PROMPTED[:, :, :0]), ValueError, "pred_masks must .*the last three not empty"),
+        (prompted(PROMPTED[..., :0]), ValueError, "pred_masks must .*the last three not empty"),
+        (prompted(PROMPTED.to("meta")), TypeError, "pred_masks must hold values, .*'meta'"),
         (found(pred_masks=None), ValueError, "outputs must have pred_masks"),
+        (found(pred_masks=PROMPTED[:, 0, :, :0]), ValueError, "pred_masks must not be empty"),
+        (found(pred_logits=torch.ones(2, 6, dtype=torch.int)), TypeError, "pred_logits must be of"),
+        (found(pred_logits=torch.full((2, 6), torch.nan)), ValueError, "pred_logits must be fin"),
+        (found(pred_boxes=torch.full((2, 6, 4), torch.inf)), ValueError, "pred_boxes must be fi"),
+        (found(presence_logits=torch.tensor([[1.0], [torch.nan]])), ValueError, "presence_logits"),
+        (
+            found(pred_boxes=torch.rand(2, 6, 4, device="meta")),
+            ValueError,
+            "all fields must be on one device, got pred_masks on cpu, .*pred_boxes on meta",
+        ),
+        (
+            lambda: Sam3().restore_semantic_mask_probs(
+                instances(semantic_seg=torch.full((2, 1, 4, 4), torch.nan))
+            ),
+            ValueError,
+            "semantic_seg must be finite, got 32",
+        ),
         (found(pred_logits=torch.rand(2, 5)), ValueError, r"pred_logits must be of shape \(2, 6\)"),
         (found(pred_boxes=torch.rand(2, 6)), ValueError, r"pred_boxes must be .*\(2, 6, 4\), got"),
         (found(presence_logits=torch.rand(1, 2)), ValueError, r"presence_logits must .*\(2, 1\)"),
-        (found(pred_masks=PROMPTED), ValueError, r"pred_masks must .*\(any, any, any, any\), got"),
+        (
+            found(pred_masks=PROMPTED),
+            ValueError,
+            r"pred_masks .*queries, height, width\), got",
+        ),
         (
             lambda: Sam3().postprocess_semantic(instances(semantic_seg=None)),
             ValueError,
@@ -729,7 +959,7 @@ def test_names_and_parameters_are_those_of_the_published_package():
         Sam2: "rankseg_kwargs apply_non_overlapping_constraints",
         Sam2.restore_mask_probs: "self outputs original_sizes",
         Sam2.postprocess: "self outputs original_sizes",
-        Sam3: "rankseg_kwargs threshold",
+        Sam3: "rankseg_kwargs threshold mask_dtype",
         Sam3.restore_instance_mask_probs: "self outputs target_sizes original_sizes",
         Sam3.restore_semantic_mask_probs: "self outputs target_sizes original_sizes",
         Sam3.postprocess_instance: "self outputs target_sizes original_sizes",

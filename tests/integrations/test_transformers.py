@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CLASSES = 5
 SIZES = [(40, 52), (75, 64)]
+MAP = torch.zeros(1, 3, 8, 8)
 ACC = {"metric": "acc"}
 LABELS = {"num_labels": CLASSES}
 IMAGES = 4 * torch.rand(2, 3, 64, 64, generator=torch.manual_seed(1)) - 2
@@ -473,7 +474,7 @@ def test_patches_of_eomt_are_put_together():
         assert_same(got, expected)
     decided = RankSEGProcessor(processor, ACC)
     assert_same(decided.post_process_semantic_segmentation(outputs, shapes), expected)
-    with pytest.raises(ValueError, match="target_sizes must be one an image, 3, got 2"):
+    with pytest.raises(ValueError, match="target_sizes must be of 3 images, got 2"):
         postprocess(outputs, target_sizes=shapes[:2])
 
 
@@ -486,27 +487,239 @@ def test_semantic_map_of_sam3():
     ]
     assert_same(restore_semantic_probs(outputs, target_sizes=SIZES), probs)
     got = postprocess(outputs, target_sizes=SIZES, rankseg_kwargs=ACC)
-    assert_same(got, [(maps[0] > 0.5).long() for maps in probs])
+    assert_same(got, [maps > 0.5 for maps in probs])
     got = postprocess(outputs, target_sizes=SIZES)
+    assert_same(got, [RankSEG(output_mode="multilabel")(maps[None])[0] for maps in probs])
+    labels = {"output_mode": "multiclass"}
+    got = postprocess(outputs, target_sizes=SIZES, rankseg_kwargs=labels)
     assert_same(got, [RankSEG()(maps[None])[0] for maps in probs])
 
 
-def test_one_class_of_logits_is_binary():
+def test_one_class_of_logits_is_a_mask_or_labels_if_asked_for():
     logits = 3 * torch.randn(1, 1, 20, 20, generator=torch.manual_seed(0))
-    (got,) = postprocess({"logits": logits}, rankseg_kwargs=ACC)
-    assert torch.equal(got, (logits[0, 0] > 0).long())
+    outputs = {"logits": logits}
+    for options in (ACC, {"metric": "acc", "solver": "TR"}):
+        assert_same(postprocess(outputs, rankseg_kwargs=options), [logits[0] > 0])
+    labels = postprocess(outputs, rankseg_kwargs=ACC | {"output_mode": "multiclass"})
+    assert_same(labels, [(logits[0, 0] > 0).long()])
+    decided = RankSEGProcessor(family(segformer)[2], ACC)
+    assert_same(decided.post_process_semantic_segmentation(outputs), labels)
 
 
-def test_half_precision_and_masks():
+def of_one_class(names):
+    """Return queries of one class and no object, whose masks overlap on the left."""
+    classes = torch.tensor([[[6.0, -6.0], [5.0, -5.0], [-2.0, 2.0]]])
+    masks = torch.randn(1, 3, 6, 6, generator=torch.manual_seed(3)) - 6
+    masks[..., :3] += 12
+    return dict(zip(names, (classes, masks), strict=True))
+
+
+@pytest.mark.parametrize(
+    "names", [("class_queries_logits", "masks_queries_logits"), ("logits", "pred_masks")]
+)
+def test_queries_of_one_class_are_clamped_sums(names):
+    outputs = of_one_class(names)
+    classes, masks = outputs.values()
+    sums = torch.einsum("bqc,bqhw->bchw", classes.softmax(-1)[..., :1], masks.sigmoid())
+    (wide,) = torch.nn.functional.interpolate(sums, (9, 7), mode="bilinear")
+    assert wide.max() > 1
+    assert_same(restore_semantic_probs(outputs, target_sizes=[(9, 7)]), [wide.clamp(0, 1)])
+    (mask,) = postprocess(outputs, target_sizes=[(9, 7)])
+    expected = RankSEG(output_mode="multilabel")(wide.clamp(0, 1)[None])[0]
+    assert_same([mask], [expected])
+    assert mask.shape == (1, 9, 7)
+    assert mask.any()
+    assert not mask.all()
+
+
+def test_a_binary_mask2former():
+    model, outputs, _ = family(mask2former)
+    one = {
+        "class_queries_logits": outputs.class_queries_logits[..., -2:],
+        "masks_queries_logits": outputs.masks_queries_logits,
+    }
+    masks = torch.nn.functional.interpolate(
+        one["masks_queries_logits"], (384, 384), mode="bilinear"
+    )
+    probs = one["class_queries_logits"].softmax(-1)[..., :1]
+    sums = torch.einsum("bqc,bqhw->bchw", probs, masks.sigmoid()).clamp(0, 1)
+    restored = restore_semantic_probs(one, model=model)
+    torch.testing.assert_close(torch.stack(restored), sums)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_widened_first_but_for_accuracy(half):
     _, outputs, processor = family(segformer)
-    half = T.modeling_outputs.SemanticSegmenterOutput(logits=outputs.logits.bfloat16())
-    expected = processor.post_process_semantic_segmentation(half, target_sizes=SIZES)
-    assert_same(postprocess(half, target_sizes=SIZES, rankseg_kwargs=ACC), expected)
-    assert restore_semantic_probs(half)[0].dtype == torch.float32
-    masks = postprocess(half, target_sizes=SIZES, rankseg_kwargs={"output_mode": "multilabel"})
+    logits = T.modeling_outputs.SemanticSegmenterOutput(logits=outputs.logits.to(half))
+    wide = T.modeling_outputs.SemanticSegmenterOutput(logits=logits.logits.float())
+    expected = processor.post_process_semantic_segmentation(logits, target_sizes=SIZES)
+    assert_same(postprocess(logits, target_sizes=SIZES, rankseg_kwargs=ACC), expected)
+    queries = {"class_queries_logits": 9 * torch.randn(2, 5, CLASSES + 1)}
+    queries["masks_queries_logits"] = 9 * torch.randn(2, 5, 6, 6)
+    queries = {name: values.to(half) for name, values in queries.items()}
+    for given, widened in (
+        (logits, wide),
+        (queries, {name: values.float() for name, values in queries.items()}),
+    ):
+        for size in (SIZES, None):
+            assert_same(
+                restore_semantic_probs(given, target_sizes=size),
+                restore_semantic_probs(widened, target_sizes=size),
+            )
+        for options in ({"metric": "dice"}, {"metric": "iou", "output_mode": "multilabel"}):
+            assert_same(
+                postprocess(given, target_sizes=SIZES, rankseg_kwargs=options),
+                postprocess(widened, target_sizes=SIZES, rankseg_kwargs=options),
+            )
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "promoted"),
+    [
+        ((torch.float16, torch.float64), torch.float64),
+        ((torch.float32, torch.bfloat16), torch.float32),
+        ((torch.float16, torch.bfloat16), torch.float32),
+    ],
+    ids=str,
+)
+def test_fields_of_mixed_dtypes_are_promoted(dtypes, promoted):
+    torch.manual_seed(0)
+    fields = {"class_queries_logits": torch.randn(1, 5, 4).to(dtypes[0])}
+    fields["masks_queries_logits"] = torch.randn(1, 5, 6, 6).to(dtypes[1])
+    same = {name: values.to(promoted) for name, values in fields.items()}
+    assert_same(restore_semantic_probs(fields), restore_semantic_probs(same))
+    assert_same(postprocess(fields, rankseg_kwargs=ACC), postprocess(same, rankseg_kwargs=ACC))
+    assert restore_semantic_probs(fields)[0].dtype == promoted
+
+
+def test_masks_of_classes():
+    _, outputs, _ = family(segformer)
+    masks = postprocess(outputs, target_sizes=SIZES, rankseg_kwargs={"output_mode": "multilabel"})
     assert [(mask.dtype, mask.shape) for mask in masks] == [
         (torch.bool, (CLASSES, *size)) for size in SIZES
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_probabilities_keep_gradients(dtype, classes):
+    pixels = {"logits": torch.randn(1, classes, 6, 6).to(dtype)}
+    queries = {"class_queries_logits": torch.randn(1, 5, classes + 1).to(dtype)}
+    queries["masks_queries_logits"] = torch.randn(1, 5, 6, 6).to(dtype) - 4  # sums below 1
+    for outputs in (pixels, queries):
+        for values in outputs.values():
+            values.requires_grad_()
+        (probs,) = restore_semantic_probs(outputs, target_sizes=[(8, 9)])
+        probs[0].square().sum().backward()
+        assert all(values.grad.abs().sum() > 0 for values in outputs.values())
+        assert not postprocess(outputs)[0].requires_grad
+
+
+# --- families ---
+
+
+class Mask2FormerForUniversalSegmentationOutput(SimpleNamespace):
+    """Outputs by the name of their class."""
+
+
+class WrappedOutput(Mask2FormerForUniversalSegmentationOutput):
+    """Outputs by the name of the base of their class."""
+
+
+class DetrendedOutput(SimpleNamespace):
+    """Of no family, though the name begins with the letters of one."""
+
+
+class Wrapped(torch.nn.Module):
+    """A model without a configuration, around one that may have one."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+class Configured(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+
+class MyConfig(T.Mask2FormerConfig):
+    model_type = "mine"
+
+
+class MyMask2Former(torch.nn.Module):
+    """A model of no family, by its name."""
+
+
+MASK2FORMER = SimpleNamespace(model_type="mask2former")
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        (SimpleNamespace, SimpleNamespace(config=MASK2FORMER)),
+        (SimpleNamespace, SimpleNamespace(config={"model_type": "mask2former"})),
+        (SimpleNamespace, SimpleNamespace(config=SimpleNamespace(model_type="Mask2Former"))),
+        (SimpleNamespace, SimpleNamespace(config=MyConfig.__new__(MyConfig))),
+        (SimpleNamespace, torch.nn.DataParallel(Configured(MASK2FORMER))),
+        (SimpleNamespace, Wrapped(Wrapped(Configured(MASK2FORMER)))),
+        (Mask2FormerForUniversalSegmentationOutput, None),
+        (Mask2FormerForUniversalSegmentationOutput, Wrapped(torch.nn.Identity())),
+        (WrappedOutput, None),
+        (WrappedOutput, SimpleNamespace(config={"model_type": "mine"})),
+        (T.models.mask2former.modeling_mask2former.Mask2FormerForUniversalSegmentationOutput, None),
+    ],
+)
+def test_what_a_family_is_recognised_by(kind, model):
+    torch.manual_seed(0)
+    fields = {"class_queries_logits": torch.randn(1, 5, 4)}
+    fields["masks_queries_logits"] = torch.randn(1, 5, 6, 6)
+    resized = torch.nn.functional.interpolate(
+        fields["masks_queries_logits"], (384, 384), mode="bilinear"
+    )
+    (expected,) = restore_semantic_probs(fields | {"masks_queries_logits": resized})
+    assert_same(restore_semantic_probs(kind(**fields), model=model), [expected])
+
+
+def test_what_belongs_to_no_family():
+    logits = torch.randn(1, 3, 6, 6)
+    probs = [logits[0].softmax(0)]
+    assert_same(restore_semantic_probs(DetrendedOutput(logits=logits)), probs)
+    assert_same(restore_semantic_probs({"logits": logits}, model=MyMask2Former()), probs)
+
+
+@pytest.mark.parametrize("offsets", [None, []])
+@pytest.mark.parametrize("kind", [dict, SimpleNamespace])
+def test_a_field_of_patches_means_eomt(kind, offsets):
+    fields = {"class_queries_logits": torch.randn(1, 5, 4)}
+    fields["masks_queries_logits"] = torch.randn(1, 5, 6, 6)
+    outputs = kind(**fields, patch_offsets=offsets)
+    with pytest.raises(ValueError, match="target_sizes must be given for EoMT"):
+        restore_semantic_probs(outputs)
+    with pytest.raises(ValueError, match="model must be given for EoMT"):
+        restore_semantic_probs(outputs, target_sizes=[(4, 4)])
+    model = SimpleNamespace(config={"image_size": [8, 8]})
+    (probs,) = restore_semantic_probs(outputs, model=model, target_sizes=[(4, 4)])
+    assert probs.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        (8, 9),
+        {"height": 8, "width": 9},
+        np.array([8, 9]),
+        np.array([[8, 9]]),
+        torch.tensor([8, 9]),
+        [np.array([8, 9])],
+        [{"height": 8, "width": 9}],
+    ],
+    ids=repr,
+)
+def test_target_sizes_in_every_form(size):
+    (probs,) = restore_semantic_probs({"logits": MAP}, target_sizes=size)
+    assert probs.shape == (3, 8, 9)
 
 
 def queries(build):
@@ -578,6 +791,30 @@ def test_masks_of_queries_are_those_of_rankseg(build, task):
         assert not torch.equal(plain[0]["segmentation"], merged[0]["segmentation"])
 
 
+@pytest.mark.parametrize("task", ["instance", "panoptic"])
+def test_masks_of_queries_in_half_precision(task):
+    processor, outputs = family(mask2former)[2], queries(mask2former)
+    half = SimpleNamespace(
+        class_queries_logits=outputs.class_queries_logits.half(),
+        masks_queries_logits=outputs.masks_queries_logits.half(),
+    )
+    wide = SimpleNamespace(**{name: values.float() for name, values in vars(half).items()})
+    decided = RankSEGProcessor(processor, {"metric": "dice", "pruning_prob": 0.0})
+    for options, given in ((decided, wide), (processor, half)):
+        used = options if options is decided else RankSEGProcessor(processor, ACC)
+        got = merge(used, mask2former, task, half)
+        expected = merge(options, mask2former, task, given)
+        for one, other in zip(got, expected, strict=True):
+            assert torch.equal(one["segmentation"], other["segmentation"])
+            assert one["segments_info"] == other["segments_info"]
+    broken = SimpleNamespace(
+        **vars(outputs) | {"masks_queries_logits": torch.full((2, 6, 4, 4), torch.nan)}
+    )
+    for options in (ACC, {}):
+        with pytest.raises(ValueError, match="masks_queries_logits must be finite"):
+            merge(RankSEGProcessor(processor, options), mask2former, task, broken)
+
+
 def test_masks_of_queries_have_one_threshold_and_no_options_of_labels():
     processor, outputs = family(detr)[2], queries(detr)
     decided = RankSEGProcessor(processor, {"unassigned_policy": "void"})
@@ -633,9 +870,6 @@ def outputs_of(name, **fields):
     return type("Output", (Named,), {"__module__": module})(**fields)
 
 
-MAP = torch.zeros(1, 3, 8, 8)
-
-
 @pytest.mark.parametrize(
     ("outputs", "options", "error", "message"),
     [
@@ -648,11 +882,60 @@ MAP = torch.zeros(1, 3, 8, 8)
         (outputs_of("detr", logits=MAP[0]), {}, ValueError, "detr must have logits and pred_masks"),
         (outputs_of("sam3", pred_masks=MAP), {}, ValueError, "sam3 must have semantic_seg.*None"),
         (
-            {"class_queries_logits": MAP[:, :, 0, :2], "masks_queries_logits": MAP},
+            {"class_queries_logits": MAP[:, :, 0, :1], "masks_queries_logits": MAP},
             {},
             ValueError,
-            "must have two classes or more to be labels, got 1",
+            "maskformer must have 1 or more classes other than 'no object', got 0",
         ),
+        (
+            outputs_of("conditional_detr", logits=MAP[:, :, 0, :1], pred_masks=MAP),
+            {},
+            ValueError,
+            "conditional_detr must have 2 or more classes other than 'no object', got 1",
+        ),
+        *(
+            ({name: values}, {}, ValueError, "logits must be finite, got 192")
+            for name, values in (("logits", MAP * torch.nan), ("logits", MAP + torch.inf))
+        ),
+        (
+            {"class_queries_logits": MAP[:, :, 0] * torch.nan, "masks_queries_logits": MAP},
+            {"rankseg_kwargs": {"metric": "acc"}},
+            ValueError,
+            "class_queries_logits must be finite, got 24",
+        ),
+        (
+            {"class_queries_logits": MAP[:, :, 0], "masks_queries_logits": MAP - torch.inf},
+            {},
+            ValueError,
+            "masks_queries_logits must be finite",
+        ),
+        ({"logits": MAP * torch.nan}, {"rankseg_kwargs": {"metric": "acc"}}, ValueError, "finite"),
+        ({"logits": MAP.int()}, {}, TypeError, "logits must be of a floating dtype .*int32"),
+        ({"logits": MAP.to(torch.complex64)}, {}, TypeError, "logits must be .*complex64"),
+        ({"semantic_seg": MAP.bool()}, {}, TypeError, "semantic_seg must be of a floating dtype"),
+        ({"logits": MAP[:, :0]}, {}, ValueError, r"no other empty axis, got shape \(1, 0, 8, 8\)"),
+        ({"logits": MAP[..., :0]}, {}, ValueError, r"no other empty axis, got shape"),
+        (
+            {"class_queries_logits": MAP[:, :0, 0], "masks_queries_logits": MAP[:, :0]},
+            {},
+            ValueError,
+            "class_queries_logits may have an empty batch, but no other empty axis",
+        ),
+        (
+            {"class_queries_logits": MAP[:, :, 0], "masks_queries_logits": MAP.to("meta")},
+            {},
+            ValueError,
+            "all fields must be on one device, got class_queries_logits on cpu, .* on meta",
+        ),
+        ({"logits": MAP.to("meta")}, {}, TypeError, "logits must hold values"),
+        ({"pred_masks": MAP}, {}, ValueError, "rankseg.integration.sam"),
+        (
+            {"pred_masks": MAP, "pred_boxes": MAP, "pred_logits": MAP[0, 0]},
+            {},
+            ValueError,
+            "rankseg.integration.sam",
+        ),
+        (outputs_of("sam2", pred_masks=MAP), {}, ValueError, "rankseg.integration.sam"),
         (
             {"class_queries_logits": MAP[:, :2, 0], "masks_queries_logits": MAP},
             {},
@@ -665,11 +948,14 @@ MAP = torch.zeros(1, 3, 8, 8)
             ValueError,
             "target_sizes must be given for EoMT",
         ),
-        ({"logits": MAP}, {"target_sizes": [(8, 8)] * 2}, ValueError, "one an image, 1, got 2"),
+        ({"logits": MAP}, {"target_sizes": [(8, 8)] * 2}, ValueError, "be of 1 images, got 2"),
         ({"logits": MAP}, {"target_sizes": [(8.5, 8)]}, TypeError, "target_sizes must be an int"),
         ({"logits": MAP}, {"target_sizes": [(0, 8)]}, ValueError, r"be positive, got \(0, 8\)"),
-        ({"logits": MAP}, {"target_sizes": [8]}, TypeError, "target_sizes must be pairs"),
-        ({"logits": MAP}, {"target_sizes": 8}, TypeError, "target_sizes must be pairs"),
+        ({"logits": MAP}, {"target_sizes": [8]}, ValueError, "target_sizes must hold"),
+        ({"logits": MAP}, {"target_sizes": [(4, 5, 6)]}, ValueError, "target_sizes must hold"),
+        ({"logits": MAP}, {"target_sizes": torch.ones(1, 2)}, TypeError, "integer dtype"),
+        ({"logits": MAP[:0]}, {"target_sizes": torch.empty(0, 2)}, TypeError, "integer dtype"),
+        ({"logits": MAP}, {"target_sizes": 8}, TypeError, "target_sizes must be .* got int"),
         ({"logits": MAP}, {"model": "segformer"}, TypeError, "model must be a model of Transf"),
         ({"logits": MAP}, {"rankseg_kwargs": ["dice"]}, TypeError, "be a mapping, got list"),
         ({"logits": MAP}, {"rankseg_kwargs": {"metric": "f1"}}, ValueError, "metric must be one"),

@@ -1,17 +1,40 @@
-"""What the adapters share: kinds of scores, and sizes."""
+"""What the adapters share: checks of a model's outputs, kinds of scores, and image sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rankseg._arguments import choice
+from rankseg._api import RankSEG
+from rankseg._arguments import choice, describe, integer
 from rankseg._optional import require
+from rankseg._problem import DTYPES, as_tensor
 
-__all__ = ["KINDS", "require", "resize", "to_probabilities"]
+__all__ = [
+    "KINDS",
+    "Size",
+    "check_count",
+    "check_finite",
+    "check_one_device",
+    "family_of_class",
+    "field_of",
+    "floating",
+    "image_sizes",
+    "is_one_size",
+    "keeps_dtype",
+    "require",
+    "resize",
+    "to_probabilities",
+    "widened",
+]
+
+Size = tuple[int, int]
+"""Height and width, in pixels."""
 
 KINDS = ("softmax", "sigmoid", "probabilities", "query_sums")
 """What scores can be, by what makes probabilities of them; see :func:`to_probabilities`."""
@@ -20,23 +43,72 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """How scores are resized, by the number of spatial axes."""
 
 
+def floating(name: str, value: object) -> Tensor:
+    """Return a tensor or array of real floating numbers as a plain tensor that keeps its gradient.
+
+    Raises
+    ------
+    TypeError
+        If the value is anything else: integers and booleans are no scores.
+    """
+    tensor = as_tensor(name, value)
+    if tensor.dtype not in DTYPES:
+        names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+        raise TypeError(f"{name} must be of a floating dtype in {names}, got {tensor.dtype}")
+    return value.resolve_neg().as_subclass(Tensor) if isinstance(value, Tensor) else tensor
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN, infinity, and tensors without values."""
+    if tensor.is_meta:
+        raise TypeError(f"{name} must hold values, got a tensor on the device 'meta'")
+    tensor = tensor.detach()
+    if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        broken = int((~tensor.isfinite()).sum())
+        raise ValueError(f"{name} must be finite, got {broken} values that are NaN or infinite")
+
+
+def check_one_device(fields: Mapping[str, Tensor]) -> None:
+    """Refuse fields of one output that are on different devices."""
+    if len({tensor.device for tensor in fields.values()}) > 1:
+        found = ", ".join(f"{name} on {tensor.device}" for name, tensor in fields.items())
+        raise ValueError(f"all fields must be on one device, got {found}")
+
+
+def widened(scores: Tensor) -> Tensor:
+    """Return half precision as float32, and everything else as it is."""
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+
+
+def keeps_dtype(decide: RankSEG) -> bool:
+    """Say whether a decision must be computed in the dtype of the model.
+
+    Accuracy without a calibration promises what the framework decides. All other decisions need
+    probabilities, and half precision rounds those that lie near 0 and 1.
+    """
+    return decide.metric == "acc" and decide.calibration is None
+
+
 def to_probabilities(scores: Tensor, kind: str) -> Tensor:
     """Make probabilities ``(batch, classes, *spatial)`` of scores of the same shape.
 
     ``'softmax'`` and ``'sigmoid'`` take logits, of classes that exclude each other and of classes
     that do not. ``'query_sums'`` takes the sums over queries of class probability times mask
-    probability, which are no logits: they are not negative, and are divided by their sum over the
-    classes, since a pixel has one of them. Where that is 0 they stay 0. Half precision is widened,
-    as rounded probabilities lose what lies near 0 and 1.
+    probability, which are no logits. They are not negative. The sums of several classes are divided
+    by their sum over the classes, since a pixel has one class; where that is 0 they stay 0. The sum
+    of one class exceeds 1 where masks of queries overlap, and is clamped. Half precision is
+    widened, as rounded probabilities lose what lies near 0 and 1.
     """
     kind = choice("kind", kind, KINDS)
     if kind == "probabilities":
         return scores
-    wide = scores if scores.dtype == torch.float64 else scores.float()
+    wide = widened(floating("scores", scores))
     if kind == "softmax":
         return wide.softmax(1)
     if kind == "sigmoid":
         return wide.sigmoid()
+    if wide.shape[1] == 1:
+        return wide.clamp(0, 1)
     total = wide.sum(1, keepdim=True)
     return wide / total.where(total > 0, 1.0)
 
@@ -46,3 +118,104 @@ def resize(scores: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(scores.shape[2:]) == tuple(size):
         return scores
     return F.interpolate(scores, tuple(size), mode=MODES[len(size)], align_corners=False)
+
+
+def field_of(outputs: Any, name: str) -> Any:
+    """Return a key of a mapping or an attribute of an object; None if it is missing."""
+    return outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+
+
+def family_of_class(thing: Any, families: Collection[str]) -> str | None:
+    """Return the family that the class of a thing, or a base of that class, belongs to.
+
+    A class belongs to a family of Transformers if it is from the folder of that family, or if its
+    name begins with the family's, as ``Sam2VideoSegmentationOutput`` does with ``sam2_video``.
+    """
+    for kind in type(thing).__mro__:
+        folder = kind.__module__.removeprefix("transformers.models.").split(".")[0]
+        if folder != kind.__module__ and folder in families:
+            return folder
+        for family in sorted(families, key=len, reverse=True):
+            length = len(family.replace("_", ""))
+            begins = kind.__name__[:length].lower() == family.replace("_", "")
+            if begins and not kind.__name__[length : length + 1].islower():
+                return family
+    return None
+
+
+def image_sizes(name: str, sizes: Any) -> list[Size]:
+    """Return the height and width of every image.
+
+    ``sizes`` is that of one image, as ``(height, width)``, ``{"height": height, "width": width}``
+    or a tensor or array of both numbers; or a sequence, tensor or array of one for every image.
+
+    Raises
+    ------
+    TypeError
+        If ``sizes`` is none of these, or a height or width is no integer.
+    ValueError
+        If ``sizes`` is None, or a size is not of height and width, or not positive.
+    """
+    if sizes is None:
+        raise ValueError(f"{name} must be given: (height, width) of every image")
+    if is_one_size(sizes):
+        return [_size(name, sizes)]
+    if isinstance(sizes, Tensor | np.ndarray):
+        _check_integers(name, sizes)
+        sizes = sizes.tolist()
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise TypeError(
+            f"{name} must be (height, width) of one image or a sequence with one for every image, "
+            f"got {describe(sizes)}"
+        )
+    return [_size(name, size) for size in sizes]
+
+
+def check_count(name: str, sizes: Sequence[Size], count: int) -> None:
+    """Refuse sizes that are not as many as there are images."""
+    if len(sizes) != count:
+        raise ValueError(f"{name} must be of {count} images, got {len(sizes)} sizes")
+
+
+def is_one_size(sizes: Any) -> bool:
+    """Say whether this is meant as the size of one image."""
+    if isinstance(sizes, Tensor | np.ndarray):
+        return sizes.ndim == 1 and len(sizes) > 0
+    if isinstance(sizes, Mapping) or _has_edges(sizes):
+        return True
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str) or not sizes:
+        return False
+    return not any(
+        isinstance(one, Sequence | Mapping) or getattr(one, "ndim", 0) or _has_edges(one)
+        for one in sizes
+    )
+
+
+def _has_edges(size: Any) -> bool:
+    """Say whether a size has the names that processors give to height and width."""
+    return None not in (field_of(size, "height"), field_of(size, "width"))
+
+
+def _check_integers(name: str, sizes: Tensor | np.ndarray) -> None:
+    if isinstance(sizes, np.ndarray):
+        integers = sizes.dtype.kind in "iu"
+    else:
+        kind = sizes.dtype
+        integers = not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+    if not integers:
+        raise TypeError(f"{name} must be of an integer dtype, got {sizes.dtype}")
+
+
+def _size(name: str, size: Any) -> Size:
+    given = size
+    if isinstance(size, Tensor | np.ndarray):
+        _check_integers(name, size)
+        size = size.tolist()
+    if _has_edges(size):
+        size = field_of(size, "height"), field_of(size, "width")
+    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
+        raise ValueError(f"{name} must hold (height, width) for every image, got {given!r} for one")
+    height, width = (integer(name, length) for length in size)
+    if height < 1 or width < 1:
+        raise ValueError(f"{name} must be positive, got {(height, width)}")
+    return height, width

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rankseg._api import RankSEG
 from rankseg._arguments import choice, describe
-from rankseg.integration._common import KINDS, require, to_probabilities
+from rankseg.integration._common import KINDS, keeps_dtype, require, to_probabilities, widened
 
 __all__ = ["RankSEGEncoderDecoder", "disable", "enable", "kind_of"]
 
@@ -47,9 +47,10 @@ def enable(
     Returns
     -------
     model
-        The same object. ``seg_logits`` are what they were. ``pred_sem_seg.data`` has the shape and
-        dtype of MMSegmentation: int64 ``(1, H, W)``, or for one channel 0 and 1 in the floating
-        dtype of the scores. The ``threshold`` of the head is not used.
+        The same object. ``seg_logits`` are what they were, but half precision is widened to float32
+        before it is resized, except for accuracy. ``pred_sem_seg.data`` has the shape and dtype of
+        MMSegmentation: int64 ``(1, H, W)``, or for one channel 0 and 1 in the floating dtype of the
+        scores. The ``threshold`` of the head is not used.
 
     Raises
     ------
@@ -119,7 +120,11 @@ class _Decision:
             raise ValueError(f"{sorted(fixed)} follow from the model and cannot be set")
         self.kind = None if kind is None else choice("kind", kind, KINDS)
         self.decide = partial(RankSEG, metric, **options)
-        self.decide()  # refuses what is wrong now
+        self.keep_dtype = keeps_dtype(self.decide())  # which refuses what is wrong now
+
+    def prepared(self, seg_logits: Tensor) -> Tensor:
+        """Return the scores of the network in the dtype in which they are to be resized."""
+        return seg_logits if self.keep_dtype else widened(seg_logits)
 
     def __call__(self, scores: Tensor, kind: str) -> Tensor:
         """Decide from scores ``(channels, H, W)``, to ``(1, H, W)``."""
@@ -147,7 +152,7 @@ class _Postprocess:
 
     def __call__(self, seg_logits: Tensor, data_samples: Any = None) -> Any:
         own = type(self.segmentor).postprocess_result
-        samples = own(self.segmentor, seg_logits, data_samples)
+        samples = own(self.segmentor, self.decision.prepared(seg_logits), data_samples)
         return _decide(samples, self.decision, kind_of(self.segmentor))
 
 
@@ -190,6 +195,7 @@ if importlib.util.find_spec("mmseg"):  # a config that imports this module wants
 
         def postprocess_result(self, seg_logits: Tensor, data_samples: Any = None) -> Any:
             """Return what ``EncoderDecoder`` does, with ``pred_sem_seg`` decided by RankSEG."""
+            seg_logits = self._decision.prepared(seg_logits)
             samples = super().postprocess_result(seg_logits, data_samples)
             return _decide(samples, self._decision, kind_of(self))
 

@@ -16,9 +16,9 @@ from typing_extensions import Unpack
 import rankseg
 from rankseg._arguments import integer
 from rankseg._calibrate import calibrate
-from rankseg._problem import Maps, as_tensor
+from rankseg._problem import Maps
 from rankseg._settings import SUPPORT, SolverOptions
-from rankseg.integration._common import require, to_probabilities
+from rankseg.integration._common import check_finite, floating, require, to_probabilities
 
 require("monai", "monai", "RankSEG as a transform")
 
@@ -54,8 +54,8 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
     include_background : bool
         Whether channel 0 is one of the classes whose scores are maximised, as in ``DiceMetric``.
         If not, the decision is for the others alone, and what none of them claims is background:
-        the label 0, or the mask of channel 0, which stays. Its probabilities are not looked at
-        (but for the softmax of ``from_logits='softmax'``). Not for multiclass accuracy.
+        the label 0, or the mask of channel 0, which stays. Its probabilities must be finite and
+        count in nothing but the softmax of ``from_logits='softmax'``. Not for multiclass accuracy.
     dtype : dtype
         Of the result, as torch, NumPy or their names have it; float32 by default, as ``AsDiscrete``
         has it.
@@ -141,8 +141,10 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         ValueError
             If its shape does not fit or a value is no probability.
         """
-        scores = as_tensor("img", img)
+        scores = floating("img", img).detach()
         self._check_shape(tuple(scores.shape))
+        if not self.include_background:  # whose values the decision itself never reads
+            check_finite("img", scores)
         decided = self._classes(scores)
         if isinstance(img, Tensor):
             img = convert_to_tensor(img, track_meta=get_track_meta())

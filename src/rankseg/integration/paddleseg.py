@@ -18,11 +18,14 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from rankseg._api import RankSEG
-from rankseg.integration._common import require
+from rankseg.integration._common import keeps_dtype, require
 
 __all__ = ["decide", "disable", "enable"]
 
 NAMES = ("inference", "aug_inference")
+
+RESIZING = "reverse_transform"
+"""The function of PaddleSeg that resizes logits to the size of the image."""
 
 PURPOSE = "deciding in PaddleSeg"
 
@@ -53,8 +56,9 @@ def enable(metric: str = "dice", **rankseg_kwargs: Any) -> contextlib.ExitStack:
 
     Notes
     -----
-    For the whole process, until :func:`disable`. Enabled again, it takes the new options. Code
-    that has imported the two functions by name before keeps those of PaddleSeg.
+    Logits of half precision are widened to float32 before PaddleSeg resizes them, except for
+    accuracy. For the whole process, until :func:`disable`. Enabled again, it takes the new options.
+    Code that has imported the two functions by name before keeps those of PaddleSeg.
 
     Examples
     --------
@@ -71,6 +75,8 @@ def enable(metric: str = "dice", **rankseg_kwargs: Any) -> contextlib.ExitStack:
     disable()
     for name in NAMES:
         setattr(infer, name, _deciding(getattr(infer, name), decision))
+    if not keeps_dtype(decision):
+        setattr(infer, RESIZING, _widening(getattr(infer, RESIZING)))
     stack = contextlib.ExitStack()
     stack.callback(disable)
     return stack
@@ -79,7 +85,7 @@ def enable(metric: str = "dice", **rankseg_kwargs: Any) -> contextlib.ExitStack:
 def disable() -> None:
     """Give PaddleSeg back its own decision; without effect if none was enabled."""
     infer = _infer()
-    for name in NAMES:
+    for name in (*NAMES, RESIZING):
         function = getattr(infer, name)
         setattr(infer, name, getattr(function, "_rankseg_replaces", function))
 
@@ -101,17 +107,32 @@ def decide(logits: Any, decision: RankSEG) -> Any:
 
     Raises
     ------
+    TypeError
+        If the logits are not floating.
     ValueError
-        If there is one channel, of which PaddleSeg's argmax makes label 0 everywhere.
+        If the logits have other axes, or are not finite, or there is one channel, of which
+        PaddleSeg's argmax makes label 0 everywhere.
     """
     paddle = require("paddle", "paddleseg", PURPOSE)
-    if logits.shape[1] < 2:
+    if len(logits.shape) != 4 or logits.shape[1] < 2:
         raise ValueError(
-            "logits must have two classes or more, as PaddleSeg takes their argmax, got "
-            f"{logits.shape[1]}"
+            "logits must be of shape (batch, classes, height, width), with two classes or more, as "
+            f"PaddleSeg takes their argmax, got {tuple(logits.shape)}"
         )
     labels: Tensor = decision(_to_torch(logits))
     return paddle.utils.dlpack.from_dlpack(labels.int().unsqueeze(1))
+
+
+def _widening(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with logits of half precision widened, before it resizes them."""
+
+    @functools.wraps(function)
+    def wrapped(logits: Any, *args: Any, **kwargs: Any) -> Any:
+        half = str(logits.dtype).removeprefix("paddle.") in ("float16", "bfloat16")
+        return function(logits.astype("float32") if half else logits, *args, **kwargs)
+
+    wrapped._rankseg_replaces = function  # type: ignore[attr-defined]
+    return wrapped
 
 
 def _to_torch(tensor: Any) -> Tensor:

@@ -8,9 +8,7 @@ objects or mappings with the same fields, and need neither ``transformers`` nor 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,41 +17,50 @@ import torch
 from torch import Tensor
 
 from rankseg._api import RankSEG
-from rankseg._arguments import describe, integer, number
-from rankseg._problem import Maps, as_tensor
-from rankseg.integration._common import resize, to_probabilities
+from rankseg._arguments import number
+from rankseg._problem import Maps
+from rankseg.integration._common import (
+    check_count,
+    check_finite,
+    field_of,
+    floating,
+    image_sizes,
+    keeps_dtype,
+    resize,
+)
+from rankseg.integration._sam import (
+    INSTANCE_AXES,
+    ScoreMaps,
+    check_family,
+    checked_fields,
+    kept_instances,
+    mask_decision,
+    pad_sizes,
+    prompted_masks,
+    resize_exclusively,
+    resized,
+    sizes_of_maps,
+    unpad,
+)
 
 __all__ = ["Sam1", "Sam2", "Sam3", "decide_logits"]
 
-Size = tuple[int, int]
-"""Height and width, in pixels."""
-
-PAD_SIZE = 1024
-"""What SAM's processor pads images to, unless it was made otherwise."""
-
-SUPPRESSED = -10.0
-"""No larger than this are the logits of an object where another one has the pixel, as in SAM 2."""
-
-SCORES_AT_ONCE = 1 << 22
-"""How many scores of full size are in memory while masks are decided, but for a single mask's."""
-
-FAMILIES = {
-    "Sam": "Sam1",
-    "SamHQ": "Sam1",
-    "Sam2": "Sam2",
-    "Sam2Video": "Sam2",
-    "EdgeTam": "Sam2",
-    "EdgeTamVideo": "Sam2",
-    "Sam3Tracker": "Sam2",
-    "Sam3TrackerVideo": "Sam2",
-    "Sam3": "Sam3",
-    "Sam3LiteText": "Sam3",
-    "Sam3Video": "decide_logits",
-}
-"""Which door the outputs of a model belong to, by the name of their class up to its ending."""
+MASK_DTYPES = (torch.bool, torch.int64)
+"""What masks of SAM 3 can be: those of this package, and those of the processor."""
 
 
-class Sam1:
+class _Adapter:
+    """What the adapters of the families share: the options, read again at every call."""
+
+    def __init__(self, rankseg_kwargs: Mapping[str, Any] | None) -> None:
+        self.rankseg_kwargs = rankseg_kwargs
+        self._decision()  # refuses wrong options now
+
+    def _decision(self) -> RankSEG:
+        return mask_decision(self.rankseg_kwargs)
+
+
+class Sam1(_Adapter):
     """Masks of SAM and SAM-HQ, in place of their processor's ``post_process_masks``.
 
     Parameters
@@ -61,9 +68,14 @@ class Sam1:
     rankseg_kwargs : mapping, optional
         Options of :class:`rankseg.RankSEG`. ``output_mode`` is ``'multilabel'`` and cannot be
         otherwise; ``from_logits`` is not allowed, as the adapter knows what the maps are.
-    pad_size : int, (int, int), mapping or sequence of pairs, optional
+    pad_size : int, (int, int), mapping, tensor, array or sequence of these, optional
         The size that images were padded to: ``pad_size`` of the processor, a mapping with
-        ``"height"`` and ``"width"``; or a pair for every image. 1024 by 1024 by default.
+        ``"height"`` and ``"width"``; or one size for every image. 1024 by 1024 by default.
+
+    Attributes
+    ----------
+    rankseg_kwargs, pad_size
+        The arguments. They can be set, and count at the next call.
 
     Raises
     ------
@@ -86,8 +98,8 @@ class Sam1:
     def __init__(
         self, *, rankseg_kwargs: Mapping[str, Any] | None = None, pad_size: Any = None
     ) -> None:
-        self._decide = _decision(rankseg_kwargs)
-        self._pad_size = PAD_SIZE if pad_size is None else pad_size
+        super().__init__(rankseg_kwargs)
+        self.pad_size = pad_size
 
     def restore_mask_probs(
         self, outputs: Any, *, original_sizes: Any, reshaped_input_sizes: Any
@@ -95,16 +107,18 @@ class Sam1:
         """Return the probabilities of the masks, at the sizes of the images.
 
         They are the sigmoid of what the processor's ``post_process_masks(..., binarize=False)``
-        gives, taken in float32 where that is of half precision.
+        gives for the logits; half precision is widened to float32 first. Gradients are kept.
 
         Parameters
         ----------
         outputs : object or mapping
             With ``pred_masks``: logits ``(images, objects, masks, height, width)``, or a sequence
-            of ``(objects, masks, height, width)``; tensors or NumPy arrays.
-        original_sizes : sequence or tensor
-            Height and width of every image.
-        reshaped_input_sizes : sequence or tensor
+            of ``(objects, masks, height, width)``; tensors or NumPy arrays. Four axes with several
+            sizes are ``(images, masks, height, width)``.
+        original_sizes : (int, int), mapping, tensor, array or sequence of these
+            Height and width of every image: ``(height, width)`` or ``{"height": ..., "width":
+            ...}`` of one image, or a sequence with one for every image.
+        reshaped_input_sizes : (int, int), mapping, tensor, array or sequence of these
             Height and width of every image as the model saw it, without padding.
 
         Returns
@@ -120,9 +134,10 @@ class Sam1:
             If the outputs are those of another family, a field is missing or of another shape,
             a logit is not finite, or sizes do not fit.
         """
-        images = self._images(outputs, original_sizes, reshaped_input_sizes)
+        images = self._images(outputs, original_sizes, reshaped_input_sizes, keep_dtype=False)
         return [image.probs() for image in images]
 
+    @torch.no_grad()
     def postprocess(
         self, outputs: Any, *, original_sizes: Any, reshaped_input_sizes: Any
     ) -> list[Tensor]:
@@ -136,24 +151,30 @@ class Sam1:
         list of torch.Tensor
             For every image ``(objects, masks, height, width)``, boolean.
         """
-        images = self._images(outputs, original_sizes, reshaped_input_sizes)
-        return [image.masks(self._decide) for image in images]
+        decide = self._decision()
+        images = self._images(
+            outputs, original_sizes, reshaped_input_sizes, keep_dtype=keeps_dtype(decide)
+        )
+        return [image.masks(decide) for image in images]
 
-    def _images(self, outputs: Any, original_sizes: Any, reshaped_input_sizes: Any) -> list[_Maps]:
-        masks = _prompted_masks(outputs, "Sam1")
-        sizes = _sizes("original_sizes", original_sizes, len(masks))
-        inner = _sizes("reshaped_input_sizes", reshaped_input_sizes, len(masks))
-        padded = _pad_sizes(self._pad_size, len(masks))
+    def _images(
+        self, outputs: Any, original_sizes: Any, reshaped_input_sizes: Any, *, keep_dtype: bool
+    ) -> list[ScoreMaps]:
+        sizes = image_sizes("original_sizes", original_sizes)
+        masks = prompted_masks(outputs, "Sam1", sizes, keep_dtype)
+        inner = image_sizes("reshaped_input_sizes", reshaped_input_sizes)
+        check_count("reshaped_input_sizes", inner, len(masks))
+        padded = pad_sizes(self.pad_size, len(masks))
         for inside, whole in zip(inner, padded, strict=True):
             if inside[0] > whole[0] or inside[1] > whole[1]:
                 raise ValueError(f"reshaped_input_sizes must fit in pad_size {whole}, got {inside}")
         return [
-            _Maps(logits, size, partial(_unpad, padded=whole, inside=inside, size=size), True)
+            ScoreMaps(logits, size, partial(unpad, padded=whole, inside=inside, size=size), True)
             for logits, size, inside, whole in zip(masks, sizes, inner, padded, strict=True)
         ]
 
 
-class Sam2:
+class Sam2(_Adapter):
     """Masks of SAM 2, EdgeTAM and the trackers of SAM 3, images and frames of videos.
 
     In place of their processors' ``post_process_masks``.
@@ -167,6 +188,11 @@ class Sam2:
         others are made -10 at most before anything is decided, as the processor does. Masks of
         different objects then do not overlap, unless ``pruning_prob=0`` keeps an object that is
         likely nowhere.
+
+    Attributes
+    ----------
+    rankseg_kwargs, apply_non_overlapping_constraints
+        The arguments. They can be set, and count at the next call.
 
     Raises
     ------
@@ -193,28 +219,26 @@ class Sam2:
         rankseg_kwargs: Mapping[str, Any] | None = None,
         apply_non_overlapping_constraints: bool = False,
     ) -> None:
-        self._decide = _decision(rankseg_kwargs)
-        if not isinstance(apply_non_overlapping_constraints, bool):
-            raise TypeError(
-                "apply_non_overlapping_constraints must be True or False, got "
-                f"{apply_non_overlapping_constraints!r}"
-            )
-        self._exclusive = apply_non_overlapping_constraints
+        super().__init__(rankseg_kwargs)
+        self.apply_non_overlapping_constraints = apply_non_overlapping_constraints
+        self._exclusive()
 
     def restore_mask_probs(self, outputs: Any, *, original_sizes: Any) -> list[Tensor]:
         """Return the probabilities of the masks, at the sizes of the images.
 
         They are the sigmoid of what the processor's ``post_process_masks(..., binarize=False)``
-        gives, taken in float32 where that is of half precision.
+        gives for the logits; half precision is widened to float32 first. Gradients are kept.
 
         Parameters
         ----------
         outputs : object or mapping
             With ``pred_masks``: logits ``(images, objects, masks, height, width)``, a sequence of
             ``(objects, masks, height, width)``, or one of these, as the video models give for a
-            frame; tensors or NumPy arrays.
-        original_sizes : sequence or tensor
-            Height and width of every image.
+            frame; tensors or NumPy arrays. Four axes with several sizes are ``(images, masks,
+            height, width)``.
+        original_sizes : (int, int), mapping, tensor, array or sequence of these
+            Height and width of every image: ``(height, width)`` or ``{"height": ..., "width":
+            ...}`` of one image, or a sequence with one for every image.
 
         Returns
         -------
@@ -229,8 +253,10 @@ class Sam2:
             If the outputs are those of another family, a field is missing or of another shape,
             a logit is not finite, or there is not a size for every image.
         """
-        return [image.probs() for image in self._images(outputs, original_sizes)]
+        images = self._images(outputs, original_sizes, keep_dtype=False)
+        return [image.probs() for image in images]
 
+    @torch.no_grad()
     def postprocess(self, outputs: Any, *, original_sizes: Any) -> list[Tensor]:
         """Return the masks, at the sizes of the images.
 
@@ -242,19 +268,30 @@ class Sam2:
         list of torch.Tensor
             For every image ``(objects, masks, height, width)``, boolean.
         """
-        return [image.masks(self._decide) for image in self._images(outputs, original_sizes)]
+        decide = self._decision()
+        images = self._images(outputs, original_sizes, keep_dtype=keeps_dtype(decide))
+        return [image.masks(decide) for image in images]
 
-    def _images(self, outputs: Any, original_sizes: Any) -> list[_Maps]:
-        masks = _prompted_masks(outputs, "Sam2")
-        sizes = _sizes("original_sizes", original_sizes, len(masks))
-        way = _resize_exclusively if self._exclusive else resize
+    def _exclusive(self) -> bool:
+        exclusive = self.apply_non_overlapping_constraints
+        if not isinstance(exclusive, bool):
+            raise TypeError(
+                f"apply_non_overlapping_constraints must be True or False, got {exclusive!r}"
+            )
+        return exclusive
+
+    def _images(self, outputs: Any, original_sizes: Any, *, keep_dtype: bool) -> list[ScoreMaps]:
+        exclusive = self._exclusive()
+        sizes = image_sizes("original_sizes", original_sizes)
+        masks = prompted_masks(outputs, "Sam2", sizes, keep_dtype)
+        way = resize_exclusively if exclusive else resize
         return [
-            _Maps(logits, size, partial(way, size=size), True, together=self._exclusive)
+            ScoreMaps(logits, size, partial(way, size=size), True, together=exclusive)
             for logits, size in zip(masks, sizes, strict=True)
         ]
 
 
-class Sam3:
+class Sam3(_Adapter):
     """Instances and semantic masks of SAM 3, in place of its processor's ``post_process_*``.
 
     Parameters
@@ -264,6 +301,13 @@ class Sam3:
     threshold : float
         In [0, 1]. Instances are kept whose score, the probability of the query times that of
         presence, exceeds it.
+    mask_dtype : {torch.bool, torch.int64}
+        The dtype of the masks; the processor's is int64.
+
+    Attributes
+    ----------
+    rankseg_kwargs, threshold, mask_dtype
+        The arguments. They can be set, and count at the next call.
 
     Raises
     ------
@@ -274,9 +318,9 @@ class Sam3:
 
     Notes
     -----
-    As in the processor, the probabilities are resized here, and not the logits. The processor takes
-    the sigmoid in the dtype of the logits; here half precision is widened first, so that masks can
-    differ from the processor's where a probability rounds to 1/2.
+    As in the processor, the probabilities are resized here, and not the logits. Half precision is
+    widened to float32 before the sigmoid, except for ``metric='acc'``, which computes in the dtype
+    of the logits as the processor does.
 
     Examples
     --------
@@ -293,15 +337,24 @@ class Sam3:
     """
 
     def __init__(
-        self, *, rankseg_kwargs: Mapping[str, Any] | None = None, threshold: float = 0.3
+        self,
+        *,
+        rankseg_kwargs: Mapping[str, Any] | None = None,
+        threshold: float = 0.3,
+        mask_dtype: torch.dtype = torch.bool,
     ) -> None:
-        self._decide = _decision(rankseg_kwargs)
-        self._threshold = number("threshold", threshold, 0.0, 1.0)
+        super().__init__(rankseg_kwargs)
+        self.threshold = threshold
+        self.mask_dtype = mask_dtype
+        self._least_score()
+        self._dtype()
 
     def restore_instance_mask_probs(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[dict[str, Tensor]]:
         """Return the instances whose score exceeds the threshold, with mask probabilities.
+
+        Gradients are kept, and half precision is widened to float32 first.
 
         Parameters
         ----------
@@ -309,9 +362,10 @@ class Sam3:
             With ``pred_masks`` ``(images, queries, height, width)``, ``pred_logits`` ``(images,
             queries)``, ``pred_boxes`` ``(images, queries, 4)``, relative corners, and maybe
             ``presence_logits`` ``(images, 1)``; tensors or NumPy arrays.
-        target_sizes : sequence or tensor, optional
-            Height and width of every image. Without them masks and boxes stay as they are.
-        original_sizes : sequence or tensor, optional
+        target_sizes : (int, int), mapping, tensor, array or sequence of these, optional
+            Height and width of every image, as in :meth:`Sam2.restore_mask_probs`. Without them
+            masks and boxes stay as they are.
+        original_sizes : as ``target_sizes``, optional
             Another name of ``target_sizes``, which goes first if both are given.
 
         Returns
@@ -326,15 +380,13 @@ class Sam3:
         TypeError
             If a field is no floating tensor or array, or a size no integer.
         ValueError
-            If the outputs are those of another family, a field is missing or of another shape,
-            a mask logit is not finite, or there is not a size for every image.
+            If the outputs are those of another family, a field is missing or of another shape or
+            device, a value is not finite, or there is not a size for every image.
         """
-        sizes = original_sizes if target_sizes is None else target_sizes
-        return [
-            {**found, "mask_probs": masks.probs()}
-            for found, masks in self._instances(outputs, sizes)
-        ]
+        images = self._instances(outputs, target_sizes, original_sizes, keep_dtype=False)
+        return [{**found, "mask_probs": masks.probs()} for found, masks in images]
 
+    @torch.no_grad()
     def postprocess_instance(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[dict[str, Tensor]]:
@@ -346,27 +398,30 @@ class Sam3:
         Returns
         -------
         list of dict
-            For every image ``scores``, ``boxes`` and ``masks`` ``(instances, height, width)``,
-            int64, 0 and 1.
+            For every image ``scores``, ``boxes`` and ``masks`` ``(instances, height, width)`` of
+            ``mask_dtype``.
         """
-        sizes = original_sizes if target_sizes is None else target_sizes
-        return [
-            {**found, "masks": masks.masks(self._decide).long()}
-            for found, masks in self._instances(outputs, sizes)
-        ]
+        decide, dtype = self._decision(), self._dtype()
+        images = self._instances(
+            outputs, target_sizes, original_sizes, keep_dtype=keeps_dtype(decide)
+        )
+        return [{**found, "masks": masks.masks(decide).to(dtype)} for found, masks in images]
 
     def restore_semantic_mask_probs(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[Tensor]:
         """Return the probabilities of what was asked for, all instances together.
 
+        Gradients are kept, and half precision is widened to float32 first.
+
         Parameters
         ----------
         outputs : object or mapping
             With ``semantic_seg``: logits ``(images, 1, height, width)``, tensor or NumPy array.
-        target_sizes : sequence or tensor, optional
-            Height and width of every image. Without them maps stay as they are.
-        original_sizes : sequence or tensor, optional
+        target_sizes : (int, int), mapping, tensor, array or sequence of these, optional
+            Height and width of every image, as in :meth:`Sam2.restore_mask_probs`. Without them
+            maps stay as they are.
+        original_sizes : as ``target_sizes``, optional
             Another name of ``target_sizes``, which goes first if both are given.
 
         Returns
@@ -382,9 +437,10 @@ class Sam3:
             If the outputs are those of another family, the field is missing or of another shape,
             a logit is not finite, or there is not a size for every image.
         """
-        sizes = original_sizes if target_sizes is None else target_sizes
-        return [image.probs() for image in self._semantic(outputs, sizes)]
+        images = self._semantic(outputs, target_sizes, original_sizes, keep_dtype=False)
+        return [image.probs() for image in images]
 
+    @torch.no_grad()
     def postprocess_semantic(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[Tensor]:
@@ -396,42 +452,51 @@ class Sam3:
         Returns
         -------
         list of torch.Tensor
-            For every image ``(height, width)``, int64, 0 and 1.
+            For every image ``(height, width)`` of ``mask_dtype``.
         """
-        sizes = original_sizes if target_sizes is None else target_sizes
-        return [image.masks(self._decide)[0].long() for image in self._semantic(outputs, sizes)]
+        decide, dtype = self._decision(), self._dtype()
+        images = self._semantic(
+            outputs, target_sizes, original_sizes, keep_dtype=keeps_dtype(decide)
+        )
+        return [image.masks(decide)[0].to(dtype) for image in images]
+
+    def _least_score(self) -> float:
+        return number("threshold", self.threshold, 0.0, 1.0)
+
+    def _dtype(self) -> torch.dtype:
+        if self.mask_dtype not in MASK_DTYPES:
+            raise ValueError(f"mask_dtype must be in {MASK_DTYPES}, got {self.mask_dtype!r}")
+        return self.mask_dtype
 
     def _instances(
-        self, outputs: Any, target_sizes: Any
-    ) -> Iterator[tuple[dict[str, Tensor], _Maps]]:
+        self, outputs: Any, target_sizes: Any, original_sizes: Any, *, keep_dtype: bool
+    ) -> Iterator[tuple[dict[str, Tensor], ScoreMaps]]:
         """Return the kept scores, boxes and masks of every image, once everything is checked."""
-        _check_family(outputs, "Sam3")
-        masks = _probs_field(outputs, "pred_masks", (None, None, None, None))
-        images, queries = masks.shape[:2]
-        scores = _field(outputs, "pred_logits", (images, queries)).sigmoid()
-        boxes = _field(outputs, "pred_boxes", (images, queries, 4))
-        if _get(outputs, "presence_logits") is not None:
-            scores = scores * _field(outputs, "presence_logits", (images, 1)).sigmoid()
-        sizes = _optional_sizes(target_sizes, images)
-        return (self._kept(*parts) for parts in zip(masks, scores, boxes, sizes, strict=True))
+        check_family(outputs, "Sam3")
+        axes = dict(INSTANCE_AXES)
+        if field_of(outputs, "presence_logits") is None:
+            del axes["presence_logits"]
+        fields = checked_fields(outputs, axes, keep_dtype)
+        scores = fields["pred_logits"].sigmoid()
+        if "presence_logits" in fields:
+            scores = scores * fields["presence_logits"].sigmoid()
+        kept = scores > self._least_score()
+        sizes = sizes_of_maps(target_sizes, original_sizes, len(scores))
+        masks = fields["pred_masks"].sigmoid()  # of all queries at once, as that decides rounding
+        parts = zip(masks, scores, fields["pred_boxes"], kept, sizes, strict=True)
+        return (kept_instances(*part) for part in parts)
 
-    def _kept(
-        self, masks: Tensor, scores: Tensor, boxes: Tensor, size: Size | None
-    ) -> tuple[dict[str, Tensor], _Maps]:
-        keep = scores > self._threshold
-        if size is not None:
-            height, width = size
-            boxes = boxes * torch.tensor([width, height, width, height], device=boxes.device)
-        found = {"scores": scores[keep], "boxes": boxes[keep]}
-        return found, _resized(masks[keep], size if keep.any() else None)
-
-    def _semantic(self, outputs: Any, target_sizes: Any) -> list[_Maps]:
-        _check_family(outputs, "Sam3")
-        maps = _probs_field(outputs, "semantic_seg", (None, 1, None, None))
-        sizes = _optional_sizes(target_sizes, len(maps))
-        return [_resized(probs, size) for probs, size in zip(maps, sizes, strict=True)]
+    def _semantic(
+        self, outputs: Any, target_sizes: Any, original_sizes: Any, *, keep_dtype: bool
+    ) -> list[ScoreMaps]:
+        check_family(outputs, "Sam3")
+        axes = {"semantic_seg": ("images", 1, "height", "width")}
+        maps = checked_fields(outputs, axes, keep_dtype)["semantic_seg"].sigmoid()
+        sizes = sizes_of_maps(target_sizes, original_sizes, len(maps))
+        return [resized(probs, size) for probs, size in zip(maps, sizes, strict=True)]
 
 
+@torch.no_grad()
 def decide_logits(logits: Maps, rankseg_kwargs: Mapping[str, Any] | None = None) -> Maps:
     """Decide masks from their logits at full size, each for itself.
 
@@ -467,206 +532,15 @@ def decide_logits(logits: Maps, rankseg_kwargs: Mapping[str, Any] | None = None)
     >>> decide_logits(logits).astype(int)
     array([[[1, 1, 1, 0]]])
     """
-    decide = _decision(rankseg_kwargs)
-    maps = _logits("logits", logits)
+    decide = mask_decision(rankseg_kwargs)
+    maps = floating("logits", logits).detach()
     if maps.dim() < 2 or 0 in maps.shape[-2:]:
         raise ValueError(
             "logits must have the axes (..., height, width), the last two not empty, got shape "
             f"{tuple(maps.shape)}"
         )
+    check_finite("logits", maps)
     size = (maps.shape[-2], maps.shape[-1])
-    masks = _Maps(maps.reshape(-1, *size), size, lambda part: part, True).masks(decide)
+    masks = ScoreMaps(maps.reshape(-1, *size), size, lambda part: part, True).masks(decide)
     masks = masks.view(maps.shape)
     return masks.numpy() if isinstance(logits, np.ndarray) else masks
-
-
-@dataclass(frozen=True)
-class _Maps:
-    """Maps of one image, ``(..., h, w)``, and the way to those at the image's size.
-
-    ``restored`` makes them of some of the maps, logits if ``logits`` says so, else probabilities;
-    of all of them only if ``together``.
-    """
-
-    scores: Tensor
-    size: Size
-    restored: Callable[[Tensor], Tensor]
-    logits: bool
-    together: bool = False
-
-    def probs(self) -> Tensor:
-        """Return the probabilities ``(..., height, width)``."""
-        scores = self.restored(self.scores)
-        return to_probabilities(scores, "sigmoid") if self.logits else scores
-
-    def masks(self, decide: RankSEG) -> Tensor:
-        """Decide the masks ``(..., height, width)``, few at a time."""
-        count, *shape = self.scores.shape[:-2] + self.size
-        masks = torch.empty(count, *shape, dtype=torch.bool, device=self.scores.device)
-        step = max(1, count if self.together else SCORES_AT_ONCE // max(1, math.prod(shape)))
-        for start in range(0, count, step):
-            some = slice(start, start + step)
-            masks[some] = self._decided(decide, self.scores[some])
-        return masks
-
-    def _decided(self, decide: RankSEG, scores: Tensor) -> Tensor:
-        scores = self.restored(scores)
-        if self.logits and decide.metric == "acc" and decide.calibration is None:
-            return scores > 0  # the sigmoid of a small positive logit would round to 1/2
-        probs = to_probabilities(scores, "sigmoid") if self.logits else scores
-        masks: Tensor = decide(probs.reshape(-1, 1, *self.size))
-        return masks.view(probs.shape)
-
-
-def _resized(probs: Tensor, size: Size | None) -> _Maps:
-    """Return probabilities ``(masks, h, w)`` that are resized as such."""
-    size = size or (probs.shape[-2], probs.shape[-1])
-    return _Maps(probs, size, lambda some: resize(some[None], size)[0], False)
-
-
-def _unpad(logits: Tensor, padded: Size, inside: Size, size: Size) -> Tensor:
-    """Resize logits to those of the padded image, cut the padding off, resize to the image."""
-    return resize(resize(logits, padded)[..., : inside[0], : inside[1]], size)
-
-
-def _resize_exclusively(logits: Tensor, size: Size) -> Tensor:
-    """Resize the logits of the objects, and suppress all but the largest in every pixel."""
-    logits = resize(logits, size)
-    if len(logits) < 2:
-        return logits
-    objects = torch.arange(len(logits), device=logits.device).view(-1, 1, 1, 1)
-    first = logits.argmax(0, keepdim=True) == objects
-    return logits.where(first, logits.clamp(max=SUPPRESSED))
-
-
-def _decision(rankseg_kwargs: Mapping[str, Any] | None) -> RankSEG:
-    """Make the decision of the options, if it is one of masks from probabilities."""
-    if not isinstance(rankseg_kwargs, Mapping | None):
-        raise TypeError(
-            f"rankseg_kwargs must be a mapping of options, got {describe(rankseg_kwargs)}"
-        )
-    options = {"output_mode": "multilabel", **(rankseg_kwargs or {})}
-    decide = RankSEG(**options)
-    if decide.output_mode != "multilabel":
-        raise ValueError(
-            "rankseg_kwargs must leave output_mode='multilabel', since masks may overlap, got "
-            f"{options['output_mode']!r}"
-        )
-    if decide.from_logits is not None:
-        raise ValueError(
-            "rankseg_kwargs must not name from_logits, since the maps are known to be logits, got "
-            f"{options['from_logits']!r}"
-        )
-    return decide
-
-
-def _check_family(outputs: Any, family: str) -> None:
-    """Refuse the outputs of a model that another adapter restores otherwise."""
-    name = type(outputs).__name__
-    model = name.removesuffix("SegmentationOutput").removesuffix("Image")
-    if model != name and FAMILIES.get(model, family) != family:
-        raise ValueError(
-            f"outputs must be those of a model for {family}; {name} is for {FAMILIES[model]}"
-        )
-
-
-def _get(outputs: Any, name: str) -> Any:
-    return outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
-
-
-def _field(outputs: Any, name: str, shape: tuple[int | None, ...]) -> Tensor:
-    """Return a floating field of a shape, where None is any length."""
-    field = _floating(name, _present(outputs, name))
-    fits = field.dim() == len(shape) and all(
-        wanted in (None, length) for wanted, length in zip(shape, field.shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join("any" if length is None else str(length) for length in shape)
-        raise ValueError(f"{name} must be of shape ({wanted}), got {tuple(field.shape)}")
-    return field
-
-
-def _probs_field(outputs: Any, name: str, shape: tuple[int | None, ...]) -> Tensor:
-    """Return the probabilities of a field of logits: of all at once, as that decides rounding."""
-    return to_probabilities(_logits(name, _field(outputs, name, shape)), "sigmoid")
-
-
-def _present(outputs: Any, name: str) -> Any:
-    value = _get(outputs, name)
-    if value is None:
-        raise ValueError(f"outputs must have {name}, which {describe(outputs)} lacks")
-    return value
-
-
-def _floating(name: str, value: object) -> Tensor:
-    tensor = as_tensor(name, value)
-    if not tensor.dtype.is_floating_point:
-        raise TypeError(f"{name} must be floating, got {tensor.dtype}")
-    return tensor
-
-
-def _logits(name: str, value: object) -> Tensor:
-    tensor = _floating(name, value)
-    if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
-        broken = int((~tensor.isfinite()).sum())
-        raise ValueError(f"{name} must be finite, got {broken} values that are NaN or infinite")
-    return tensor
-
-
-def _prompted_masks(outputs: Any, family: str) -> list[Tensor]:
-    """Return the logits ``(objects, masks, h, w)`` of every image."""
-    _check_family(outputs, family)
-    masks = _present(outputs, "pred_masks")
-    if isinstance(masks, Tensor | np.ndarray):
-        masks = [masks] if masks.ndim == 4 else list(masks)
-    if not isinstance(masks, Sequence):
-        raise TypeError(
-            f"pred_masks must be a tensor, an array or a sequence of them, got {describe(masks)}"
-        )
-    masks = [_logits("pred_masks", one) for one in masks]
-    for one in masks:
-        if one.dim() != 4 or 0 in one.shape[2:]:
-            raise ValueError(
-                "pred_masks must be of shape (images, objects, masks, height, width), or hold "
-                f"(objects, masks, height, width) for every image, got {tuple(one.shape)} for one"
-            )
-    return masks
-
-
-def _optional_sizes(sizes: Any, count: int) -> list[Size | None]:
-    if sizes is None:
-        return [None] * count
-    return [*_sizes("target_sizes", sizes, count)]
-
-
-def _sizes(name: str, sizes: Any, count: int) -> list[Size]:
-    """Return height and width of every image."""
-    if isinstance(sizes, Tensor | np.ndarray):
-        sizes = sizes.tolist()
-    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
-        raise TypeError(f"{name} must be a sequence of (height, width), got {describe(sizes)}")
-    pairs = [_size(name, size) for size in sizes]
-    if len(pairs) != count:
-        raise ValueError(f"{name} must be of {count} images, got {len(pairs)} sizes")
-    return pairs
-
-
-def _size(name: str, size: Any) -> Size:
-    if isinstance(size, Tensor | np.ndarray):
-        size = size.tolist()
-    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
-        raise ValueError(f"{name} must hold (height, width), got {size!r} for one")
-    height, width = (integer(name, length) for length in size)
-    if height < 1 or width < 1:
-        raise ValueError(f"{name} must be positive, got {(height, width)}")
-    return height, width
-
-
-def _pad_sizes(pad_size: Any, count: int) -> list[Size]:
-    """Return the size every image was padded to, given one for all or one for each."""
-    if _get(pad_size, "height") is not None:  # a processor's
-        pad_size = (pad_size["height"], pad_size["width"])
-    elif isinstance(pad_size, int):
-        pad_size = (pad_size, pad_size)
-    one = isinstance(pad_size, tuple | list) and all(isinstance(side, int) for side in pad_size)
-    return _sizes("pad_size", [pad_size] * count if one else pad_size, count)

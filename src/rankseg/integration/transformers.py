@@ -14,15 +14,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rankseg._api import RankSEG
-from rankseg._arguments import describe, integer
-from rankseg.integration._common import require, resize, to_probabilities
+from rankseg._arguments import describe
+from rankseg.integration._common import (
+    Size,
+    check_count,
+    check_finite,
+    check_one_device,
+    family_of_class,
+    field_of,
+    floating,
+    image_sizes,
+    keeps_dtype,
+    require,
+    resize,
+    to_probabilities,
+    widened,
+)
+from rankseg.integration._sam import FAMILIES as SAM_ADAPTERS
 
 __all__ = ["RankSEGProcessor", "postprocess", "restore_semantic_probs"]
-
-Size = tuple[int, int]
 
 QUERIES = ("class_queries_logits", "masks_queries_logits")
 DETR = ("logits", "pred_masks")
@@ -37,10 +50,16 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "detr": DETR,
     "conditional_detr": DETR,
     "sam3": ("semantic_seg",),
+    "sam3_lite_text": ("semantic_seg",),
 }
 """What outputs hold, by family; all other families have ``logits`` of classes per pixel."""
 
-STRUCTURES = {QUERIES: "maskformer", DETR: "detr", ("semantic_seg",): "sam3"}
+STRUCTURES = {
+    QUERIES: "maskformer",
+    DETR: "detr",
+    ("semantic_seg",): "sam3",
+    ("pred_masks",): "sam",
+}
 """The family whose rules outputs follow that do not say whose they are."""
 
 EOMT = ("eomt", "eomt_dinov3")
@@ -53,8 +72,13 @@ REFUSED = {
     "clipseg": "it has one map per prompt and no classes: decide with "
     "RankSEG(output_mode='multilabel', from_logits='sigmoid')(outputs.logits[:, None])",
     "rf_detr": "it has instances only, with classes that do not exclude each other",
-}
+} | dict.fromkeys(
+    SAM_ADAPTERS.keys() - FIELDS.keys(),
+    "its masks have no classes: decide them with rankseg.integration.sam (Sam1, Sam2 or Sam3)",
+)
 """Families without probabilities of classes per pixel, and why."""
+
+KNOWN = {*FIELDS, *REFUSED}
 
 MERGING = ("post_process_instance_segmentation", "post_process_panoptic_segmentation")
 
@@ -75,18 +99,52 @@ class _Scores:
     def probabilities(self) -> Tensor:
         return to_probabilities(self.values[None], self.kind)[0]
 
-    def decide(self, options: Mapping[str, Any]) -> Tensor:
-        decide = RankSEG(**options)
-        plain = decide.solver == "argmax" and decide.calibration is None
+    def decide(self, decide: RankSEG) -> Tensor:
+        plain = keeps_dtype(decide) and decide.output_mode == "multiclass"
         if plain and len(self.values) > 1:  # the order alone counts, and
             return self.values.argmax(0)  # probabilities that are nearly the same round to a tie
         scores = self.values[None]
-        if self.kind in ("softmax", "sigmoid"):  # the probabilities are never all in memory
-            decide.from_logits = self.kind
-        else:
+        if decide.from_logits is None:  # of logits the probabilities are never all in memory
             scores = to_probabilities(scores, self.kind)
         decision: Tensor = decide(scores)[0]
         return decision
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """The checked fields of what a model gave, of one dtype, in the order of ``FIELDS``."""
+
+    family: str | None
+    fields: tuple[Tensor, ...]
+    offsets: Sequence[Any] | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, other than "no object"."""
+        if len(self.fields) == 1:
+            return self.fields[0].shape[1]
+        return self.fields[0].shape[2] - (self.family != "conditional_detr")
+
+    @property
+    def kind(self) -> str:
+        """What makes probabilities of the scores, one of ``KINDS`` in ``_common``."""
+        if len(self.fields) == 2:
+            return "query_sums"
+        if self.family is not None:
+            return "probabilities"
+        return "softmax" if self.classes > 1 else "sigmoid"
+
+    def decision(self, options: Mapping[str, Any], of_one_class: str) -> RankSEG:
+        """Make the decision of the options, with the output of one class if they name none."""
+        mode = of_one_class if self.classes == 1 else "multiclass"
+        link = self.kind if self.kind in ("softmax", "sigmoid") else None
+        return RankSEG(**{"output_mode": mode, **options}, from_logits=link)
+
+    def widened(self, keep_dtype: bool) -> tuple[Tensor, ...]:
+        """Return the fields, of half precision only if the dtype is to be kept."""
+        if keep_dtype and self.family != "videomt":  # whose processor computes in float32
+            return self.fields
+        return tuple(widened(field) for field in self.fields)
 
 
 def restore_semantic_probs(
@@ -99,26 +157,31 @@ def restore_semantic_probs(
     outputs : transformers.utils.ModelOutput
         What the model gave, or a mapping or object with the same fields; not a tuple.
     model : transformers.PreTrainedModel, optional
-        The model. Its configuration says which family it is, and for EoMT how large its input was.
-        Without it the class of ``outputs`` does, or else the fields they have.
-    target_sizes : sequence of (int, int) or tensor ``(batch, 2)``, optional
-        Height and width of every image, to which scores are resized before they become
-        probabilities, as the model's processor does. EoMT needs them.
+        The model, bare or wrapped by ``DataParallel``. Its configuration says which family it is,
+        by ``model_type`` or by its class, and for EoMT how large its input was. Without it the
+        class of ``outputs`` does, or else the fields they have.
+    target_sizes : sequence of (int, int), mapping, tensor or array, optional
+        Height and width of every image: ``(height, width)`` or ``{"height": ..., "width": ...}``
+        of one image, or a sequence, tensor or array with one for every image. Scores are resized
+        to them before they become probabilities, as the model's processor does. EoMT needs them.
 
     Returns
     -------
     list of torch.Tensor
-        For every image, floating ``(classes, height, width)``; one channel is binary. Softmax of
-        logits per pixel; sigmoid of the logits of SAM3 and of one class; and for models of queries
-        the sums over queries divided by their sum over classes, since such sums are no logits.
+        For every image, float32 or float64 ``(classes, height, width)``; one channel is binary.
+        Softmax of logits per pixel; sigmoid of the logits of SAM3 and of one class; and for models
+        of queries the sums over queries divided by their sum over classes, since such sums are no
+        logits. The sums of one class are clamped to [0, 1] instead. Half precision is widened to
+        float32 before anything else, and gradients are kept.
 
     Raises
     ------
     TypeError
-        If ``outputs`` is a tuple, or an argument is of the wrong type.
+        If ``outputs`` is a tuple, an argument is of the wrong type, or a field is not floating.
     ValueError
-        If the family has no probabilities of classes per pixel (SegGPT, CLIPSeg, RF-DETR), a field
-        is missing, or the sizes do not fit.
+        If the family has no probabilities of classes per pixel (SegGPT, CLIPSeg, RF-DETR, and SAM,
+        which has adapters of its own), a field is missing, empty, not finite or on another device,
+        or the sizes do not fit.
 
     Examples
     --------
@@ -129,7 +192,8 @@ def restore_semantic_probs(
     >>> probs.shape, probs.unique()
     (torch.Size([4, 6, 8]), tensor([0.2500]))
     """
-    found = _scores(outputs, _family_of(outputs, model), target_sizes, _input_size(model))
+    read = _read(outputs, _family_of(outputs, model))
+    found = _scores(read, target_sizes, _input_size(model), keep_dtype=False)
     return [scores.probabilities() for scores in found]
 
 
@@ -144,7 +208,7 @@ def postprocess(
     """Decide labels from what a segmentation model gave.
 
     It goes where ``processor.post_process_semantic_segmentation(outputs, target_sizes)`` was, and
-    with ``rankseg_kwargs={"metric": "acc"}`` it gives the same.
+    with ``rankseg_kwargs={"metric": "acc"}`` it gives the same for two classes or more.
 
     Parameters
     ----------
@@ -152,13 +216,14 @@ def postprocess(
         As for :func:`restore_semantic_probs`.
     rankseg_kwargs : mapping, optional
         Keyword arguments of :class:`rankseg.RankSEG`, other than ``from_logits``, which follows
-        from the family.
+        from the family. ``output_mode`` is ``"multilabel"`` by default for one class, and
+        ``"multiclass"`` for more.
 
     Returns
     -------
     list of torch.Tensor
-        For every image int64 ``(height, width)``, the labels of the model; with
-        ``output_mode="multilabel"`` bool ``(classes, height, width)``.
+        For every image the labels of the model, int64 ``(height, width)``; with
+        ``output_mode="multilabel"`` the masks of the classes, bool ``(classes, height, width)``.
 
     Raises
     ------
@@ -174,8 +239,10 @@ def postprocess(
     [tensor([[0, 1]])]
     """
     options = _options(rankseg_kwargs)
-    found = _scores(outputs, _family_of(outputs, model), target_sizes, _input_size(model))
-    return [scores.decide(options) for scores in found]
+    read = _read(outputs, _family_of(outputs, model))
+    decide = read.decision(options, of_one_class="multilabel")
+    found = _scores(read, target_sizes, _input_size(model), keep_dtype=keeps_dtype(decide))
+    return [scores.decide(decide) for scores in found]
 
 
 class RankSEGProcessor:
@@ -197,11 +264,11 @@ class RankSEGProcessor:
 
     Notes
     -----
-    Semantic: as :func:`postprocess`. Instance and panoptic (DETR, Conditional DETR, MaskFormer,
-    Mask2Former, OneFormer, EoMT): RankSEG decides the mask of every query, at the size at which the
-    processor thresholds it; where it differs from the threshold 1/2, the probability is moved just
-    across 1/2. The processor then scores, selects and merges as it always does, so that
-    ``mask_threshold`` has to be 0.5.
+    Semantic: as :func:`postprocess`, but of one class labels 0 and 1. Instance and panoptic (DETR,
+    Conditional DETR, MaskFormer, Mask2Former, OneFormer, EoMT): RankSEG decides the mask of every
+    query, at the size at which the processor thresholds it; where it differs from the threshold
+    1/2, the probability is moved just across 1/2. The processor then scores, selects and merges as
+    it always does, so that ``mask_threshold`` has to be 0.5.
 
     Examples
     --------
@@ -215,6 +282,7 @@ class RankSEGProcessor:
 
     def __init__(self, processor: Any, rankseg_kwargs: Mapping[str, Any] | None = None) -> None:
         self._options = _options(rankseg_kwargs)
+        RankSEG(**self._options)  # refuses wrong options now
         self._processor = processor
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -238,7 +306,7 @@ class RankSEGProcessor:
     @property
     def _family(self) -> str | None:
         processor = getattr(self._processor, "image_processor", self._processor)
-        return _module_family(processor)
+        return family_of_class(processor, KNOWN)
 
     def _size(self, size: Mapping[str, int] | None) -> Size | None:
         """Return the size of the input of EoMT, from that which its processor was given."""
@@ -258,10 +326,10 @@ class RankSEGProcessor:
         return_segmentation_scores: bool = False,
     ) -> list[Any]:
         """Decide labels; with scores, in the processor's own structure."""
-        family = self._family
-        known = family if family in FIELDS or family in REFUSED else _structure(outputs)
-        found = _scores(outputs, known, target_sizes, self._size(size))
-        labels = [scores.decide(self._options) for scores in found]
+        read = _read(outputs, self._family or _structure(outputs))
+        decide = read.decision(self._options, of_one_class="multiclass")
+        found = _scores(read, target_sizes, self._size(size), keep_dtype=keeps_dtype(decide))
+        labels = [scores.decide(decide) for scores in found]
         if not return_segmentation_scores:
             return labels
         extra = {} if size is None else {"size": size}
@@ -276,10 +344,10 @@ class RankSEGProcessor:
     def _merge(self, inner: Callable[..., Any], outputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Let the processor merge masks of queries that RankSEG decided."""
         family = self._family
-        if family not in FIELDS or len(FIELDS[family]) != 2 or family == "videomt":
+        if family is None or len(FIELDS.get(family, ())) != 2 or family == "videomt":
             raise ValueError(
-                f"RankSEG decides the masks of queries of {_mergeable()}, got a processor of "
-                f"{family}: call {inner.__name__} of the processor itself"
+                f"RankSEG decides the masks of queries of {_mergeable()}, got "
+                f"{describe(self._processor)}: call {inner.__name__} of the processor itself"
             )
         given = inspect.signature(inner).bind(outputs, *args, **kwargs).arguments
         if given.get("mask_threshold", 0.5) != 0.5:
@@ -287,14 +355,17 @@ class RankSEGProcessor:
                 "mask_threshold must be 0.5, since RankSEG decides the masks, "
                 f"got {given['mask_threshold']!r}"
             )
-        (classes_name, classes), (masks_name, masks) = _fields(outputs, family).items()
-        size = self._size(given.get("size"))
-        masks = _at_input_size(masks, family, size)
-        valid = None if size is None else _unpadded(masks, given["target_sizes"], size)
         options = {key: self._options[key] for key in self._options if key not in LABELS_ONLY}
         decide = RankSEG(**options, output_mode="multilabel", from_logits="sigmoid")
-        moved = _move_across(masks, decide(masks, valid))
-        return inner(SimpleNamespace(**{classes_name: classes, masks_name: moved}), *args, **kwargs)
+        keep_dtype = keeps_dtype(decide)
+        classes, masks = _read(outputs, family).widened(keep_dtype)
+        if not keep_dtype:
+            size = self._size(given.get("size"))
+            masks = _at_input_size(masks, family, size)
+            valid = None if size is None else _unpadded(masks, given["target_sizes"], size)
+            masks = _move_across(masks, decide(masks, valid))
+        fields = zip(FIELDS[family], (classes, masks), strict=True)
+        return inner(SimpleNamespace(**dict(fields)), *args, **kwargs)
 
 
 def _mergeable() -> str:
@@ -311,14 +382,14 @@ def _unpadded(masks: Tensor, target_sizes: Any, size: Size) -> Tensor:
     """Return where images are in the padded input of EoMT, bool ``(batch, height, width)``."""
     transforms = require("transformers.image_transforms", "transformers", "undoing EoMT's padding")
     valid = masks.new_zeros(len(masks), *masks.shape[2:], dtype=torch.bool)
-    for inside, target in zip(valid, _sizes(target_sizes, len(masks)), strict=True):
+    for inside, target in zip(valid, _target_sizes(target_sizes, len(masks)), strict=True):
         height, width = transforms.get_size_with_aspect_ratio(target, *size)
         inside[:height, :width] = True
     return valid
 
 
 def _options(rankseg_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the options of the decision, once RankSEG has taken them."""
+    """Return the options of the decision, if they are a mapping that leaves from_logits out."""
     if rankseg_kwargs is not None and not isinstance(rankseg_kwargs, Mapping):
         raise TypeError(f"rankseg_kwargs must be a mapping, got {describe(rankseg_kwargs)}")
     options = dict(rankseg_kwargs or {})
@@ -327,16 +398,7 @@ def _options(rankseg_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
             "rankseg_kwargs must not hold from_logits, which follows from the family of the model, "
             f"got {options['from_logits']!r}"
         )
-    RankSEG(**options)
     return options
-
-
-def _module_family(thing: Any) -> str | None:
-    """Return the folder of Transformers that the class of a thing, or a base of it, is from."""
-    for kind in type(thing).__mro__:
-        if kind.__module__.startswith("transformers.models."):
-            return kind.__module__.split(".")[2]
-    return None
 
 
 def _family_of(outputs: Any, model: Any) -> str | None:
@@ -346,45 +408,85 @@ def _family_of(outputs: Any, model: Any) -> str | None:
             "outputs must be a model output with named fields, got "
             f"{describe(outputs)}: call the model with return_dict=True"
         )
-    if model is not None and not hasattr(model, "config"):
+    return _model_family(model) or family_of_class(outputs, KNOWN) or _structure(outputs)
+
+
+def _model_family(model: Any) -> str | None:
+    """Return the family that a model names by its configuration or its class."""
+    model = _unwrapped(model)
+    config = field_of(model, "config")
+    declared = field_of(config, "model_type")
+    if isinstance(declared, str) and declared.lower().replace("-", "_") in KNOWN:
+        return declared.lower().replace("-", "_")
+    return family_of_class(config, KNOWN) or family_of_class(model, KNOWN)
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return a model itself, also if ``DataParallel`` or the like wraps it."""
+    if model is not None and not (isinstance(model, nn.Module) or hasattr(model, "config")):
         raise TypeError(f"model must be a model of Transformers, got {describe(model)}")
-    sources = (outputs,) if model is None else (model.config, outputs)
-    for source in sources:
-        family = _module_family(source)
-        if family in FIELDS or family in REFUSED:
-            return family
-    return _structure(outputs)
+    while field_of(model, "config") is None and isinstance(model, nn.Module):
+        if not isinstance(getattr(model, "module", None), nn.Module):
+            break
+        model = model.module
+    return model
 
 
 def _structure(outputs: Any) -> str | None:
     """Return the family whose fields outputs have, None for logits per pixel."""
     for names, family in STRUCTURES.items():
-        if all(_field(outputs, name) is not None for name in names):
-            return "eomt" if _field(outputs, "patch_offsets") else family
+        if all(field_of(outputs, name) is not None for name in names):
+            patches = isinstance(outputs, Mapping) and "patch_offsets" in outputs
+            patches = patches or hasattr(outputs, "patch_offsets")  # EoMT's, None if not cut
+            return "eomt" if patches and names == QUERIES else family
     return None
 
 
 def _input_size(model: Any) -> Size | None:
-    size = getattr(getattr(model, "config", None), "image_size", None)
-    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
+    size = field_of(field_of(_unwrapped(model), "config"), "image_size")
+    if isinstance(size, Sequence):
+        return size[0], size[1]
+    return (size, size) if isinstance(size, int) else None
 
 
-def _field(outputs: Any, name: str) -> Any:
-    if isinstance(outputs, Mapping):
-        return outputs.get(name)
-    return getattr(outputs, name, None)
+def _read(outputs: Any, family: str | None) -> _Outputs:
+    """Return the fields of a family: finite, of their ranks, on one device, of one dtype."""
+    if family in REFUSED:
+        raise ValueError(f"{family} has no probabilities of classes per pixel: {REFUSED[family]}")
+    fields = {"logits": _logits(outputs)} if family is None else _fields(outputs, family)
+    check_one_device(fields)
+    for name, field in fields.items():
+        if 0 in field.shape[1:]:
+            raise ValueError(
+                f"{name} may have an empty batch, but no other empty axis, got shape "
+                f"{tuple(field.shape)}"
+            )
+        check_finite(name, field)
+    dtype = functools.reduce(torch.promote_types, (field.dtype for field in fields.values()))
+    offsets = field_of(outputs, "patch_offsets") if family in EOMT else None
+    read = _Outputs(family, tuple(field.to(dtype) for field in fields.values()), offsets)
+    least = 2 if family == "conditional_detr" else 1  # the softmax of one class is 1
+    if read.classes < least:
+        raise ValueError(
+            f"outputs of {family} must have {least} or more classes other than 'no object', got "
+            f"{read.classes}"
+        )
+    return read
 
 
 def _fields(outputs: Any, family: str) -> dict[str, Tensor]:
-    """Return the fields of a family, all there and tensors of their ranks."""
-    found = {name: _field(outputs, name) for name in FIELDS[family]}
-    for name, values in found.items():
+    """Return the fields of a family, all there and floating tensors of their ranks."""
+    names = FIELDS[family]
+    found: dict[str, Tensor] = {}
+    for name in names:
         axes = 3 if name in ("class_queries_logits", "logits") else 4
-        if not isinstance(values, Tensor) or values.ndim != axes:
+        values = field_of(outputs, name)
+        if values is None or getattr(values, "ndim", axes) != axes:
             raise ValueError(
-                f"outputs of {family} must have {' and '.join(found)}, and {name} {axes} axes, "
+                f"outputs of {family} must have {' and '.join(names)}, and {name} {axes} axes, "
                 f"got {_shape(values)}"
             )
+        found[name] = floating(name, values)
     if len({values.shape[:2] for values in found.values()}) > 1:
         shapes = " and ".join(str(tuple(values.shape)) for values in found.values())
         raise ValueError(
@@ -394,32 +496,27 @@ def _fields(outputs: Any, family: str) -> dict[str, Tensor]:
 
 
 def _shape(values: Any) -> str:
-    return f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else describe(values)
+    return f"shape {tuple(values.shape)}" if hasattr(values, "shape") else describe(values)
 
 
 def _scores(
-    outputs: Any, family: str | None, target_sizes: Any, input_size: Size | None
+    read: _Outputs, target_sizes: Any, input_size: Size | None, *, keep_dtype: bool
 ) -> list[_Scores]:
     """Return the scores of every image at its target size."""
-    if family in REFUSED:
-        raise ValueError(f"{family} has no probabilities of classes per pixel: {REFUSED[family]}")
-    if family is None:
-        logits = _logits(outputs)
-        kind = "softmax" if logits.shape[1] > 1 else "sigmoid"
-        return _resized(logits, kind, target_sizes)
-    if family == "sam3":
-        (logits,) = _fields(outputs, family).values()
-        return _resized(logits.sigmoid(), "probabilities", target_sizes)
-    classes, masks = _fields(outputs, family).values()
-    offsets = _field(outputs, "patch_offsets") if family in EOMT else None
+    family, offsets = read.family, read.offsets
+    if len(read.fields) == 1:
+        (maps,) = read.widened(keep_dtype)
+        maps = maps.sigmoid() if read.kind == "probabilities" else maps
+        return _resized(maps, read.kind, target_sizes)
     if family in EOMT and target_sizes is None:
         raise ValueError("target_sizes must be given for EoMT, whose input is cut or padded")
     if offsets:
         side = int(offsets[0][2]) - int(offsets[0][1])
         input_size = input_size or (side, side)
-    sums = _sums(classes, _at_input_size(masks, family, input_size), family)
+    classes, masks = read.widened(keep_dtype)
+    sums = _sums(classes, _at_input_size(masks, family, input_size), read.classes)
     if offsets:
-        sizes = _sizes(target_sizes, 1 + max(int(image) for image, _, _ in offsets))
+        sizes = _target_sizes(target_sizes, 1 + max(int(image) for image, _, _ in offsets))
         stitched = _stitched(sums, offsets, sizes)
         pairs = zip(stitched, sizes, strict=True)
         return [_Scores(resize(whole[None], size)[0], "query_sums") for whole, size in pairs]
@@ -428,9 +525,9 @@ def _scores(
 
 def _logits(outputs: Any) -> Tensor:
     """Return logits of classes per pixel, ``(batch, classes, height, width)``."""
-    logits = _field(outputs, "segmentation_logits")  # of TIPSv2
-    logits = _field(outputs, "logits") if logits is None else logits
-    if not isinstance(logits, Tensor) or logits.ndim != 4:
+    logits = field_of(outputs, "segmentation_logits")  # of TIPSv2
+    logits = field_of(outputs, "logits") if logits is None else logits
+    if logits is None or getattr(logits, "ndim", 4) != 4:
         fields = (
             list(outputs)
             if isinstance(outputs, Mapping)
@@ -441,10 +538,10 @@ def _logits(outputs: Any) -> Tensor:
             "masks_queries_logits, logits and pred_masks, or semantic_seg, got "
             f"{describe(outputs)} with fields {fields} and logits of {_shape(logits)}"
         )
-    return logits
+    return floating("logits", logits)
 
 
-def _at_input_size(masks: Tensor, family: str, input_size: Size | None) -> Tensor:
+def _at_input_size(masks: Tensor, family: str | None, input_size: Size | None) -> Tensor:
     """Resize logits of masks to the size that the processor of a family has them at first."""
     if family == "mask2former":
         return resize(masks, MASK2FORMER_SIZE)
@@ -455,17 +552,9 @@ def _at_input_size(masks: Tensor, family: str, input_size: Size | None) -> Tenso
     return masks
 
 
-def _sums(classes: Tensor, masks: Tensor, family: str) -> Tensor:
+def _sums(logits: Tensor, masks: Tensor, classes: int) -> Tensor:
     """Return the sums over queries of class probability times mask probability."""
-    if family == "videomt":  # whose processor computes in single precision
-        classes, masks = classes.float(), masks.float()
-    probs = classes.softmax(-1)
-    if family != "conditional_detr":  # which alone has no class for "no object"
-        probs = probs[..., :-1]
-    if probs.shape[-1] < 2:
-        raise ValueError(
-            f"outputs of {family} must have two classes or more to be labels, got {probs.shape[-1]}"
-        )
+    probs = logits.softmax(-1)[..., :classes]  # the last may be "no object"
     return torch.einsum("bqc,bqhw->bchw", probs, masks.sigmoid())
 
 
@@ -489,25 +578,12 @@ def _stitched(sums: Tensor, offsets: Sequence[Any], sizes: Sequence[Size]) -> li
 def _resized(scores: Tensor, kind: str, target_sizes: Any) -> list[_Scores]:
     if target_sizes is None:
         return [_Scores(image, kind) for image in scores]
-    sizes = _sizes(target_sizes, len(scores))
+    sizes = _target_sizes(target_sizes, len(scores))
     pairs = zip(scores, sizes, strict=True)
     return [_Scores(resize(image[None], size)[0], kind) for image, size in pairs]
 
 
-def _sizes(target_sizes: Any, images: int) -> list[Size]:
-    """Return the target sizes, one pair of positive integers an image."""
-    wanted = "target_sizes must be pairs of height and width, one an image"
-    if not isinstance(target_sizes, Sequence | Tensor):
-        raise TypeError(f"{wanted}, got {describe(target_sizes)}")
-    if len(target_sizes) != images:
-        raise ValueError(f"target_sizes must be one an image, {images}, got {len(target_sizes)}")
-    sizes = []
-    for pair in target_sizes:
-        if not isinstance(pair, Sequence | Tensor) or len(pair) != 2:
-            raise TypeError(f"{wanted}, got {pair!r}")
-        edges = pair.tolist() if isinstance(pair, Tensor) else pair
-        height, width = (integer("target_sizes", edge) for edge in edges)
-        if height < 1 or width < 1:
-            raise ValueError(f"target_sizes must be positive, got {(height, width)}")
-        sizes.append((height, width))
+def _target_sizes(target_sizes: Any, images: int) -> list[Size]:
+    sizes = image_sizes("target_sizes", target_sizes)
+    check_count("target_sizes", sizes, images)
     return sizes
