@@ -15,6 +15,7 @@ from torch import Tensor
 from rankseg._arguments import integer
 from rankseg._calibration import Calibration, log_probabilities
 from rankseg._cases import Case, Failure
+from rankseg._fork import safe_in_fork
 
 __all__ = ["Reliability", "labelled_pixels", "reliability"]
 
@@ -119,6 +120,7 @@ class Reliability:
         return _ratio(self.mass.sum(1), self.hits.sum(1))
 
 
+@safe_in_fork
 def reliability(
     cases: Iterable[Case | Failure],
     *,
@@ -195,7 +197,8 @@ def labelled_pixels(
     place = kept.nonzero().squeeze(1)
     if most is not None and len(place) > most:
         generator = torch.Generator().manual_seed(seed)
-        place = place[torch.randperm(len(place), generator=generator)[:most]]
+        order = torch.randperm(len(place), generator=generator, device="cpu")
+        place = place[order[:most].to(place.device)]
     label = label[place]
     largest = max(2, len(case.probs)) - 1
     if len(label) and not 0 <= int(label.min()) <= int(label.max()) <= largest:
@@ -215,7 +218,7 @@ def _of_pixels(
 ) -> Reliability:
     if calibration is not None:
         probs = calibration.of(probs[None])[0]
-    pixels = torch.arange(len(label))
+    pixels = torch.arange(len(label), device=label.device)
     if len(probs) == 1:
         probs = torch.cat((1 - probs, probs))
     logs = log_probabilities(probs, "softmax")

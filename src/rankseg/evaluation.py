@@ -45,6 +45,7 @@ from rankseg._differences import (
     bootstrap_interval,
 )
 from rankseg._files import write_whole
+from rankseg._fork import safe_in_fork
 from rankseg._formats import LABELS_READ, find_files, read_labels, stem
 from rankseg._methods import (
     Method,
@@ -405,6 +406,7 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
+@safe_in_fork
 def compare(
     cases: Iterable[Case | Failure],
     methods: Sequence[Method],
