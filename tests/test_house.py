@@ -25,7 +25,7 @@ OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
 LAYERS = [
-    {"rankseg._fork"},
+    {"rankseg._fork", "rankseg._tracing"},
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
     | {"rankseg._colours", "rankseg._optional"}
     | {"rankseg._backends._axes"}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rankseg._arguments import describe, integer, viewable
 from rankseg._fork import methods_safe_in_fork, safe_in_fork
+from rankseg._tracing import refuse_constants
 
 __all__ = ["Counts", "check_counts", "count"]
 
@@ -306,6 +307,7 @@ def _kept(label: Tensor, valid: Tensor | None, ignore_index: int | None) -> Tens
 
 def _as_tensor(name: str, value: object) -> Tensor:
     """Return the bool or integer tensor, or the one that views the NumPy array."""
+    refuse_constants(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biu":
         return torch.from_numpy(viewable(value))
     if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):

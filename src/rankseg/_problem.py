@@ -14,6 +14,7 @@ from rankseg._arguments import describe, viewable
 from rankseg._backends._logits import to_probabilities
 from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._settings import SUPPORT, VOID_INDEX, Settings
+from rankseg._tracing import refuse_constants
 
 __all__ = ["Maps", "Problem", "as_tensor"]
 
@@ -174,6 +175,7 @@ def _labels_of(mask: Tensor) -> Tensor:
 
 def as_tensor(name: str, value: object) -> Tensor:
     """View an array or tensor as a plain tensor without gradient."""
+    refuse_constants(value)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array; say which pixels count with valid=")
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:

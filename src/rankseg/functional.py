@@ -53,7 +53,7 @@ def rankseg(
         calibration=calibration,
         **options,
     )
-    decision: Maps = decide(probs, valid)
+    decision: Maps = decide.forward(probs, valid)
     return decision
 
 
@@ -92,7 +92,7 @@ def rankseg_rma(
     labels = RankSEG(metric, smooth, "multiclass", "RMA", pruning_prob, **options)
     masks = RankSEG(metric, smooth, output_mode, "RMA", pruning_prob, correlation=correlation)
     decide = labels if masks.settings.output_mode == "multiclass" else masks
-    decision: Maps = decide(probs, valid)
+    decision: Maps = decide.forward(probs, valid)
     return decision
 
 
@@ -119,5 +119,5 @@ def rankdice_ba(
     """
     chosen = choice("solver", solver, ("BA", "TRNA", "BA+TRNA"))
     decide = RankSEG("dice", smooth, "multilabel", chosen, pruning_prob, eps=eps)
-    decision: Maps = decide(probs, valid)
+    decision: Maps = decide.forward(probs, valid)
     return decision
