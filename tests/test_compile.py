@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import maps
+import public_calls
 from rankseg import RankSEG
 
 OPTIONS = [
@@ -106,3 +110,51 @@ def test_full_graph_with_valid_pixels():
     probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
     valid = probs[:, 0] < 0.8
     assert torch.equal(compiled(probs, valid), decide(probs, valid))
+
+
+class Calling(torch.nn.Module):
+    """Ends in a function of this package, as a network does."""
+
+    def __init__(self, name):
+        super().__init__()
+        decide = RankSEG(**public_calls.DECISIONS.get(name, {}))
+        self.call = decide if name in public_calls.DECISIONS else public_calls.OTHERS[name]
+
+    def forward(self, probs):
+        result = self.call(probs)
+        return getattr(result, "prediction", result)
+
+
+def export_to_old_onnx(model, probs):
+    torch.onnx.export(model, (probs,), io.BytesIO(), dynamo=False)
+
+
+OLD_TRACERS = {
+    "torch.jit.trace": torch.jit.trace,
+    "torch.onnx.export": export_to_old_onnx,
+    "torch.fx.symbolic_trace": lambda model, probs: torch.fx.symbolic_trace(model),
+    "make_fx": lambda model, probs: make_fx(model)(probs),
+    "make_fx of shapes": lambda model, probs: make_fx(model, tracing_mode="symbolic")(probs),
+    "make_fx before autograd": lambda model, probs: make_fx(model, pre_dispatch=True)(probs),
+}
+TRACED = [
+    *(*public_calls.DECISIONS, "decide", "decide_labels", "profile", "calibrated_maps"),
+    *("score", "score_correlated", "count_labels", "count_masks", "one_function"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("tracer", OLD_TRACERS)
+def test_no_graph_holds_the_decision_of_its_example(tracer, name, backend):
+    probs = torch.from_numpy(maps.softmax(1, 3, 6, 7))
+    way = "use torch.compile or torch.export.export, or for ONNX rankseg.integration.onnx.export"
+    with pytest.raises(RuntimeError, match=f"{tracer.split(' ')[0]}.* cannot record .*{way}"):
+        OLD_TRACERS[tracer](Calling(name), probs)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_decision_is_no_script():
+    for model in (RankSEG(), torch.nn.Sequential(torch.nn.Softmax(1), RankSEG("iou"))):
+        with pytest.raises(RuntimeError, match=r"torch\.jit\.script cannot record a decision"):
+            torch.jit.script(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import maps
+import public_calls
 from conftest import SHARED_WORK
 from rankseg import RankSEG
 from rankseg._backends import numba_cpu, numba_threads
@@ -63,6 +65,28 @@ def test_data_loader_workers(expected, start, threads):
         Decisions(threads), batch_size=2, num_workers=2, multiprocessing_context=start, timeout=120
     )
     assert torch.equal(torch.cat(list(loader)), expected)
+
+
+KNOWN = {}
+"""What the parent got, by name: a forked child has it too."""
+
+
+def call_in_child(name):
+    """Call a function on arrays: an operation of torch outside of it would wait for ever."""
+    public_calls.assert_same(public_calls.call(name, maps.smooth(1, 3, 192)), KNOWN[name])
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked there")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_may_call_everything(backend, threads):
+    threads(2)
+    for name in public_calls.NAMES:
+        KNOWN[name] = public_calls.call(name, maps.smooth(1, 3, 192))
+    torch.rand(1 << 20).sigmoid()  # wakes the threads of torch, if nothing before did
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        for name in public_calls.NAMES:
+            pool.apply_async(call_in_child, (name,)).get(60)
 
 
 @pytest.fixture(params=["team", "pool"])

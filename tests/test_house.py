@@ -27,6 +27,7 @@ OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 ADAPTERS = ("mmseg", "monai", "nnunet", "onnx", "paddleseg", "sam", "transformers")
 
 LAYERS = [
+    {"rankseg._fork", "rankseg._tracing"},
     {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
     | {"rankseg._colours", "rankseg._interrupts", "rankseg._optional", "rankseg._warn"}
     | {"rankseg._small_files", "rankseg._spreadsheets"}
@@ -214,7 +215,8 @@ def test_imports_point_one_way(module):
 def test_backends_know_nothing_of_options(module):
     for name in imports(MODULES[module]):
         if name.startswith("rankseg"):
-            known = name.startswith(("rankseg._backends", "rankseg._loop", "rankseg._expectation"))
+            lower = "rankseg._loop", "rankseg._expectation", "rankseg._fork"
+            known = name.startswith(("rankseg._backends", *lower))
             assert known, f"{module} imports {name}"
 
 

@@ -14,6 +14,7 @@ from rankseg._decision import Decision, decide
 from rankseg._problem import Maps, Problem
 from rankseg._settings import Settings, SolverOptions, checked, combined
 from rankseg._solvers import solve
+from rankseg._tracing import REFUSAL
 from rankseg._warn import warn
 
 __all__ = ["RankSEG"]
@@ -294,6 +295,10 @@ class RankSEG(nn.Module):
         '0.690 instead of 0.653'
         """
         return decide(probs, valid, self.settings)
+
+    def __prepare_scriptable__(self) -> None:
+        """Refuse ``torch.jit.script``, which asks for what it is to compile."""
+        raise RuntimeError(REFUSAL.format("torch.jit.script"))
 
     def extra_repr(self) -> str:
         """Show the options in ``repr``, ``'auto'`` replaced by the solver it stands for."""

@@ -32,8 +32,10 @@ would load all of torch's compiler with this package."""
 def factor_nodes(count: int = NODES, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Return values of the factor and their weights, which sum to 1: Gauss-Hermite, float64."""
     nodes, weights = _FACTOR if count == NODES else _gauss_hermite(count)
-    values, shares = (torch.tensor(row, dtype=torch.float64) for row in (nodes, weights))
-    return values.to(device), shares.to(device)
+    values, shares = (
+        torch.tensor(row, dtype=torch.float64, device=device) for row in (nodes, weights)
+    )
+    return values, shares
 
 
 def given_factor(probs: Tensor, factor: Tensor, correlation: float) -> Tensor:

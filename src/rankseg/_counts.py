@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._arguments import describe, integer, viewable
+from rankseg._fork import methods_safe_in_fork, safe_in_fork
+from rankseg._tracing import refuse_constants
 
 __all__ = ["Counts", "check_counts", "count"]
 
@@ -22,6 +24,7 @@ Array: TypeAlias = Tensor | NDArray[Any]
 _BLOCK_ELEMENTS: Final = 1 << 20
 
 
+@methods_safe_in_fork
 @dataclass(frozen=True, eq=False)
 class Counts:
     """True positives, false positives and false negatives of every image and class.
@@ -119,6 +122,7 @@ class Counts:
         )
 
 
+@safe_in_fork
 def count(
     prediction: Array,
     label: Array,
@@ -214,7 +218,7 @@ def _count(
         for i in range(len(prediction))
     ]
     # (images, 3, classes); the explicit empty tensor keeps the classes when there are no images.
-    empty = torch.empty((0, 3, classes), dtype=torch.int64)
+    empty = torch.empty((0, 3, classes), dtype=torch.int64, device="cpu")
     tp, fp, fn = torch.cat([empty, *(image[None].cpu() for image in images)]).unbind(1)
     return Counts(tp, fp, fn)
 
@@ -303,6 +307,7 @@ def _kept(label: Tensor, valid: Tensor | None, ignore_index: int | None) -> Tens
 
 def _as_tensor(name: str, value: object) -> Tensor:
     """Return the bool or integer tensor, or the one that views the NumPy array."""
+    refuse_constants(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biu":
         return torch.from_numpy(viewable(value))
     if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):

@@ -19,6 +19,7 @@ from rankseg._calibration import MOST, Calibration, log_probabilities
 from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
+from rankseg._fork import safe_in_fork
 from rankseg._reliability import Reliability, labelled_pixels, measure, without_failures
 from rankseg._seen_labels import SeenLabels
 from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
@@ -35,6 +36,7 @@ STEPS: Final = 200
 SMALLEST_STEP: Final = 1e-9
 
 
+@safe_in_fork
 def fit(
     cases: Iterable[Case | Failure],
     kind: Kind = "temperature",
@@ -171,8 +173,9 @@ def _minimise(
 ) -> tuple[Tensor, Tensor]:
     """Return the scales and offsets of least loss; those not free stay 1 and 0."""
     classes = len(free)
-    log_scale = torch.zeros(1 if shared else classes, dtype=torch.float64, requires_grad=True)
-    offset = torch.zeros(classes, dtype=torch.float64, requires_grad=not shared)
+    zero = torch.zeros(classes, dtype=torch.float64, device=free.device)
+    log_scale = zero[: 1 if shared else classes].clone().requires_grad_()
+    offset = zero.requires_grad_(not shared)
     moved = [log_scale] if shared else [log_scale, offset]
     optimiser = torch.optim.LBFGS(
         moved,
@@ -220,6 +223,7 @@ class CrossValidation:
     folder: CaseFolder
 
 
+@safe_in_fork
 def cross_validate(
     folder: CaseFolder,
     kind: Kind = "temperature",

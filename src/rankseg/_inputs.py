@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
 from rankseg._arguments import describe, viewable
+from rankseg._tracing import refuse_constants
 
 __all__ = ["as_tensor", "dtype_cure"]
 
@@ -32,6 +33,7 @@ def as_tensor(name: str, value: object) -> Tensor:
     TypeError
         If it is anything else, or a tensor whose values are not to be had one by one.
     """
+    refuse_constants(value)
     if isinstance(value, np.ma.MaskedArray | MaskedTensor):
         raise TypeError(f"{name} must not be a masked array; say which pixels count with valid=")
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:

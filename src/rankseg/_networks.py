@@ -99,7 +99,7 @@ def _channels(name: str, values: Sequence[float] | None, default: float) -> Tens
     if len(given) not in (1, 3):
         raise ValueError(f"{name} must be one number or three, got {given}")
     checked = [number(name, value, -1e9, 1e9) for value in given]
-    return torch.tensor(checked, dtype=torch.float32).view(-1, 1, 1)
+    return torch.tensor(checked, dtype=torch.float32, device="cpu").view(-1, 1, 1)
 
 
 def _run(network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from rankseg._arguments import integer
 from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._calibration import Calibration, log_probabilities
 from rankseg._cases import Case, Failure
+from rankseg._fork import safe_in_fork
 from rankseg._seen_labels import SeenLabels
 
 __all__ = ["Reliability", "labelled_pixels", "measure", "reliability", "without_failures"]
@@ -122,6 +123,7 @@ class Reliability:
         return _ratio(self.mass.sum(1), self.hits.sum(1))
 
 
+@safe_in_fork
 def reliability(
     cases: Iterable[Case | Failure],
     *,
@@ -243,7 +245,8 @@ def labelled_pixels(
     place = kept.nonzero().squeeze(1)
     if most is not None and len(place) > most:
         generator = torch.Generator().manual_seed(seed)
-        place = place[torch.randperm(len(place), generator=generator)[:most]]
+        order = torch.randperm(len(place), generator=generator, device="cpu")
+        place = place[order[:most].to(place.device)]
     label = label[place]
     largest = max(2, len(case.probs)) - 1
     if len(label) and not 0 <= int(label.min()) <= int(label.max()) <= largest:
@@ -263,7 +266,7 @@ def _of_pixels(
 ) -> Reliability:
     if calibration is not None:
         probs = calibration.of(probs[None])[0]
-    pixels = torch.arange(len(label))
+    pixels = torch.arange(len(label), device=label.device)
     if len(probs) == 1:
         probs = torch.cat((1 - probs, probs))
     logs = log_probabilities(probs, "softmax")

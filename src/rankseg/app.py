@@ -113,7 +113,7 @@ def show(
     >>> shown.rows
     [['spot', '1', '3', '0.100', '0.653', '0.690']]
     """
-    probs = torch.as_tensor(maps)[None]
+    probs = (maps if isinstance(maps, torch.Tensor) else torch.from_numpy(maps))[None]
     told = RankSEG(**rankseg_kwargs).decide(probs)
     count = probs.shape[1]
     binary = count == 1

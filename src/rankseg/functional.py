@@ -53,7 +53,7 @@ def rankseg(
         calibration=calibration,
         **options,
     )
-    decision: Maps = decide(probs, valid)
+    decision: Maps = decide.forward(probs, valid)
     return decision
 
 
@@ -99,7 +99,7 @@ def rankseg_rma(
             f"{unassigned_policy!r} and {void_index!r} with output_mode='multilabel'"
         )
     decide = labels if masks.output_mode == "multiclass" else masks
-    decision: Maps = decide(probs, valid)
+    decision: Maps = decide.forward(probs, valid)
     return decision
 
 
@@ -126,5 +126,5 @@ def rankdice_ba(
     """
     chosen = choice("solver", solver, ("BA", "TRNA", "BA+TRNA"))
     decide = RankSEG("dice", smooth, "multilabel", chosen, pruning_prob, eps=eps)
-    decision: Maps = decide(probs, valid)
+    decision: Maps = decide.forward(probs, valid)
     return decision

@@ -26,6 +26,7 @@ from rankseg._backends._axes import merge_axes
 from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 from rankseg._expectation import Ratio
+from rankseg._fork import kernel_threads
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
@@ -131,7 +132,7 @@ def survey(maps: Maps) -> Survey:
         peak=torch.from_numpy(tables.peak.max(2).astype(np.float64)),
         likely_count=likely_count,
         likely_mass=likely_mass,
-        fault=torch.tensor(not sums.sound.all()),
+        fault=torch.tensor(not sums.sound.all(), device="cpu"),
         detail=tables,
     )
 
@@ -143,7 +144,7 @@ def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
     """
     if not alike:
         return maps.pixels <= LARGE_ROW
-    threads = torch.get_num_threads()
+    threads = kernel_threads()
     enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
     return enough or maps.pixels <= VALUES_PER_TASK
 
@@ -254,7 +255,7 @@ def sizes(maps: Maps) -> Tensor:
     """Count the pixels of every image that count: float64 ``(batch,)``."""
     if maps.source.masked:
         return torch.from_numpy(maps.source.valid.sum(1).astype(np.float64))
-    return torch.full((maps.batch,), maps.pixels, dtype=torch.float64)
+    return torch.full((maps.batch,), maps.pixels, dtype=torch.float64, device="cpu")
 
 
 def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -541,7 +542,7 @@ def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -
 
 def _spread(job: numba_threads.Job, units: int, values: int) -> None:
     """Run a job over all units, in tasks that are worth a thread."""
-    most = 4 * torch.get_num_threads()
+    most = 4 * kernel_threads()
     numba_threads.spread(job, units, max(1, min(most, units, values // VALUES_PER_TASK)))
 
 

@@ -60,7 +60,7 @@ def _warm_up() -> float:
         RankSEG("dice", correlation=0.5, output_mode="multilabel"),
     )
     for dtype in (torch.float32, torch.float64):
-        probs = torch.linspace(0, 1, 3 * 64 * 64, dtype=dtype).view(1, 3, 64, 64)
+        probs = torch.linspace(0, 1, 3 * 64 * 64, dtype=dtype, device="cpu").view(1, 3, 64, 64)
         for decide in decisions:
             decide(probs)
     return time.perf_counter() - start

@@ -56,7 +56,8 @@ class Volume:
         reach = math.sqrt(2 * (math.log(2) - math.log(self.eps))) + 4
         lowest = math.floor(self.mean - reach * self.sd) - 2
         highest = math.ceil(self.mean + reach * self.sd) + 2
-        x = (torch.arange(lowest, highest + 1, dtype=torch.float64) - self.mean) / self.sd
+        whole = torch.arange(lowest, highest + 1, dtype=torch.float64, device="cpu")
+        x = (whole - self.mean) / self.sd
         skew = self.third / self.sd**2 / self.sd
         before, after = _numbers_before(
             torch.stack((x, -x.flip(0))), x.new_tensor([[skew], [-skew]]), self.eps / 2

@@ -144,7 +144,7 @@ def _example(classes: int, spatial_axes: int, dtype: torch.dtype) -> torch.Tenso
     if integer("spatial_axes", spatial_axes) not in (2, 3):
         raise ValueError(f"spatial_axes must be 2 or 3, got {spatial_axes}")
     spatial = range(LEAST_PIXELS, LEAST_PIXELS + spatial_axes)
-    return torch.zeros(2, classes, *spatial, dtype=dtype)
+    return torch.zeros(2, classes, *spatial, dtype=dtype, device="cpu")
 
 
 @contextlib.contextmanager
