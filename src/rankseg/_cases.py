@@ -293,7 +293,10 @@ def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[fl
         try:
             ignore_index = integer(f"'ignore_index' in {path}", ignore_index)
         except TypeError as error:
-            raise ValueError(f"{error} or null") from error
+            raise ValueError(
+                f"'ignore_index' in {path} must be an integer or null, got "
+                f"{reprlib.repr(ignore_index)}"
+            ) from error
     weights = meta.get("class_weights")
     return (
         None if classes is None else tuple(classes),
