@@ -155,10 +155,12 @@ def test_many_writers_of_one_file_and_of_many(tmp_path):
 
     reader = threading.Thread(target=look)
     reader.start()
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(write, range(6)))
-    stop.set()
-    reader.join()
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(write, range(6)))
+    finally:
+        stop.set()
+        reader.join()
     assert seen
     assert seen <= set(contents)
     assert len(names_in(tmp_path)) == 62
@@ -273,8 +275,9 @@ def test_what_is_not_surely_left_over_stays(tmp_path):
     kept = [".a.npy.123.part", ".rankseg.part", f".rankseg-{here}-{number}.party", "a.part"]
     for name in (*kept, f".rankseg-{other}-{number}.part"):
         (tmp_path / name).touch()
-    (tmp_path / f".rankseg-{here}-{number[::-1]}.part").symlink_to("a.part")
-    kept += [f".rankseg-{here}-{number[::-1]}.part"]
+    kept += [f".rankseg-{here}-{digit * 16}.part" for digit in "ab"]
+    (tmp_path / kept[-2]).symlink_to("a.part")
+    os.mkfifo(tmp_path / kept[-1])
     sweep(tmp_path)
     assert names_in(tmp_path) == sorted([*kept, f".rankseg-{other}-{number}.part"])
     for name in names_in(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -13,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rankseg import RankSEG, prediction
+from rankseg import RankSEG, _files, prediction
 from rankseg._commands import app
 from rankseg._formats import read_image, read_labels
 from rankseg.integration.transformers import postprocess
@@ -305,6 +306,15 @@ def maps_in_names(folder):
     return {file.name.removesuffix(".npy") for file in folder.iterdir()}
 
 
+def test_what_a_killed_run_left_is_removed_by_the_next(folder, tmp_path):
+    out = tmp_path / "out"
+    predict_files(folder, out)
+    left = out / f".rankseg-{_files._machine()}-0123456789abcdef.part"
+    left.write_bytes(b"half")
+    assert predict_files(folder, out).skipped == tuple("abcd")
+    assert names_in(out) == {f"{name}.png" for name in "abcd"}
+
+
 def test_output_that_is_no_folder(folder, tmp_path):
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(NotADirectoryError, match="output must be a folder, got the file"):
@@ -509,7 +519,7 @@ def test_a_network_that_fails_is_told_in_one_line(images, tmp_path):
 
 @pytest.mark.parametrize("name", ["n.pt", "n.pt2"])
 @pytest.mark.parametrize("content", [b"", b"nothing", "other", "tensor"])
-def test_a_file_of_no_network_is_told_in_one_line(images, tmp_path, name, content, capfd):
+def test_a_file_of_no_network_is_told_in_one_line(images, tmp_path, name, content, monkeypatch):
     if content == "other":
         torch.save(torch.ones(2), tmp_path / name)
     elif content == "tensor":
@@ -518,11 +528,14 @@ def test_a_file_of_no_network_is_told_in_one_line(images, tmp_path, name, conten
         other.rename(tmp_path / name)
     else:
         (tmp_path / name).write_bytes(content)
-    capfd.readouterr()
+    logged = []
+    handler = logging.Handler()
+    handler.emit = logged.append
+    monkeypatch.setattr(logging.getLogger("torch.export"), "handlers", [handler])
     with pytest.raises(ValueError, match=r"cannot be loaded as a file of torch\.\w+\.save") as told:
         predict_files(images, tmp_path / "out", model=tmp_path / name)
     assert re.fullmatch(r".*it is damaged, or of another kind \([^\n]{1,120}\)", str(told.value))
-    assert capfd.readouterr() == ("", "")
+    assert logged == []
 
 
 def segformer(transformers):

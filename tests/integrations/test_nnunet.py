@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import math
 import os
 import pickle
 import re
-import resource
 import runpy
 import sys
 import zipfile
@@ -390,25 +390,27 @@ def test_files_that_are_none_are_told_and_the_others_are_done(tmp_path, labels):
 
 def test_a_claim_that_a_compressed_file_cannot_hold(tmp_path):
     """Not even if the archive says so, too."""
-    save_claim(tmp_path / "a.npz", (3, 1000, 1000, 1000))
+    save_claim(tmp_path / "a.npz", (3, 500, 500, 500))
     content = bytearray((tmp_path / "a.npz").read_bytes())
     start = content.index(b"PK\x01\x02") + 24
     content[start : start + 4] = b"\xff\xff\xff\xfe"
     (tmp_path / "a.npz").write_bytes(content)
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert archive.getinfo("probabilities.npy").file_size > 4e9
-    with pytest.raises(ValueError, match=r"is too small for 'probabilities' of float32 \(3, 1000"):
+    with pytest.raises(ValueError, match=r"is too small for 'probabilities' of float32 \(3, 500"):
         ClassMaps.open(tmp_path / "a.npz")
 
 
-def test_a_disk_that_is_full_is_told(folder, tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (maps(0).nbytes - 1, limits[1]))
-    try:
-        outcome = decide_folders(folder, tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert outcome.failures == dict.fromkeys("ab", "[Errno 27] File too large")
+def test_a_disk_that_is_full_is_told(folder, tmp_path, monkeypatch):
+    """A file that is mapped before there is room for it would end the process."""
+
+    def refuse(descriptor, start, size):
+        assert size == maps(0).nbytes
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    outcome = decide_folders(folder, tmp_path / "out")
+    assert outcome.failures == dict.fromkeys("ab", "[Errno 28] No space left on device")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "dataset.json",
         "rankseg.json",
