@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg._formats import read_image, read_labels, read_maps
+from rankseg._formats import read_image, read_labels, read_maps, write_labels
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
@@ -94,6 +94,10 @@ class TestBatch:
         np.save(tmp_path / "a.npy", FLAT[None].astype(dtype))
         assert_same(read_maps(tmp_path / "a.npy").maps, FLAT.astype(dtype))
 
+    def test_equal_values_tell_nothing(self, store):
+        equal = np.full((20, 2, 16), 0.5, np.float32)
+        assert_same(read_maps(store(equal)).maps, equal)
+
     def test_other_axes_are_no_matter_where_the_first_sums_to_one(self, store):
         both = np.full((2, 2, 2, 20), 0.5, np.float32)
         both[0, 0] = both[1, 1] = 0.9
@@ -110,6 +114,13 @@ class TestNifti:
         assert_same(read_maps(path).maps, VOLUME)
         nibabel.save(nibabel.Nifti1Image(stored[..., :1], np.eye(4)), path)
         assert_same(read_maps(path).maps, VOLUME[:1])
+
+    def test_labels_of_maps_stored_as_vectors_are_none(self, tmp_path):
+        image = nibabel.Nifti1Image(np.moveaxis(VOLUME, 0, -1)[..., None, :], np.eye(4))
+        image.header.set_intent("vector")
+        nibabel.save(image, tmp_path / "a.nii")
+        write_labels(tmp_path / "b.nii", VOLUME.argmax(0), read_maps(tmp_path / "a.nii"))
+        assert nibabel.load(tmp_path / "b.nii").header.get_intent()[0] == "none"
 
     def test_time_is_refused(self, tmp_path):
         stored = np.zeros((4, 5, 6, 2, 3), np.float32)
@@ -310,7 +321,10 @@ class TestTiff:
                 file.write(page)
             for page in half:
                 file.write(page, subfiletype=1)
-        for name in "abc":
+        with tifffile.TiffWriter(tmp_path / "d.tif") as file:
+            file.write(FLAT, **options)
+            file.write(np.zeros((12, 16), bool), subfiletype=4, **options)  # a mask
+        for name in "abcd":
             assert_same(read_maps(tmp_path / f"{name}.tif").maps, FLAT)
 
     @pytest.mark.parametrize("options", [{}, {"metadata": None}, {"compression": "zlib"}])

@@ -196,7 +196,7 @@ def lying_nifti(path, _):
     save_nifti(path, np.zeros((3, 4, 5, 2), np.float32))
     content = (gzip.decompress if path.suffix == ".gz" else bytes)(path.read_bytes())
     content = bytearray(content)
-    content[42:50] = np.array([2000, 2000, 500, 2], "<i2").tobytes()
+    content[42:50] = np.array([1000, 1000, 100, 2], "<i2").tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
@@ -212,15 +212,19 @@ def lying_zarr(path, shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "save"),
+    ("name", "save", "words"),
     [
-        ("a.npy", lying_npy), ("a.npz", lying_npz), ("a.nii", lying_nifti),
-        ("a.nii.gz", lying_nifti), ("a.tif", lying_tiff), ("a.zarr", lying_zarr),
+        ("a.npy", lying_npy, "does not fit into memory"),
+        ("a.npz", lying_npz, "does not fit into memory"),
+        ("a.nii", lying_nifti, r"declares .*\(1000, 1000, 100, 2\), .* too small to hold it"),
+        ("a.nii.gz", lying_nifti, r"declares .*\(1000, 1000, 100, 2\), .* too small to hold it"),
+        ("a.tif", lying_tiff, r"declares .* more than the memory of this machine"),
+        ("a.zarr", lying_zarr, r"declares .* more than the memory of this machine"),
     ],
-)  # fmt: skip
-def test_a_header_that_declares_too_much_is_an_error_of_its_file(tmp_path, name, save):
+)
+def test_a_header_that_declares_too_much_is_an_error_of_its_file(tmp_path, name, save, words):
     save(tmp_path / name, (4, 10**6, 10**6))
-    with pytest.raises(ValueError, match=rf"{name} (cannot be read|does not fit into memory)"):
+    with pytest.raises(ValueError, match=rf"{name} .*{words}"):
         read_maps(tmp_path / name)
 
 
@@ -242,8 +246,8 @@ def test_only_regular_files_are_opened(tmp_path, suffix):
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     writer.join()
     os.close(reader)
-    (tmp_path / f"zero{suffix}").symlink_to("/dev/zero")
-    refuse("zero", "must be a regular file, got a device")
+    (tmp_path / f"null{suffix}").symlink_to("/dev/null")
+    refuse("null", "must be a regular file, got a device")
     (tmp_path / f"loop{suffix}").symlink_to(f"loop{suffix}")
     refuse("loop", "cannot be opened: Too many levels")
     with socket.socket(socket.AF_UNIX) as server:
@@ -258,7 +262,7 @@ def test_a_chunk_that_is_no_regular_file(tmp_path):
     zarr.save_array(tmp_path / "a.zarr", MAPS)
     chunk = next(file for file in (tmp_path / "a.zarr" / "c").rglob("*") if file.is_file())
     chunk.unlink()
-    chunk.symlink_to("/dev/zero")
+    chunk.symlink_to("/dev/null")
     with pytest.raises(ValueError, match="must be a regular file, got a device"):
         read_maps(tmp_path / "a.zarr")
 

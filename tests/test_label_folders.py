@@ -200,7 +200,7 @@ class TestScaledLabels:
         self.save(folders[0] / "a.nii", np.rint((VOXELS + 1) / slope).astype(dtype), slope, -1)
         assert dice(folders) == [1, 1, 1]
 
-    @pytest.mark.parametrize("slope", [0.5, 0.1, 1 / 255])
+    @pytest.mark.parametrize("slope", [0.909, 0.5, 0.1, 1 / 255])
     def test_other_values_are_refused(self, folders, slope):
         save_nifti(folders[1] / "a.nii", VOXELS)
         self.save(folders[0] / "a.nii", VOXELS + (np.uint8(99) if slope < 0.1 else 0), slope)
