@@ -212,7 +212,7 @@ def _encoded(content: Mapping[str, Any]) -> bytes:
 
 def _mixture(folder: Path, known: Mapping[str, Any]) -> str:
     if known.get(OVERWRITING):
-        why = f"of two kinds, as {RECORD} says: a run that overwrote them did not decide all cases"
+        why = f"of two kinds, as {RECORD} says: a run that was to overwrite them did not do all"
     else:
         why = f"made from other folders or with other options, which {RECORD} lists"
     return f"{folder} holds label maps {why}; take another folder, or overwrite them"

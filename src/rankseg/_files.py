@@ -202,7 +202,12 @@ def _create(part: Path) -> int:
 
 def _create_folder(part: Path) -> int:
     part.mkdir()
-    return -1 if fcntl is None else os.open(part, os.O_RDONLY)
+    if fcntl is None:
+        return -1
+    try:
+        return os.open(part, os.O_RDONLY)
+    except FileNotFoundError as error:  # a sweep was faster: take another name
+        raise FileExistsError from error
 
 
 def _lock(descriptor: int, wait: bool) -> None:
