@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,9 +40,10 @@ SOUND = {
     "stored in 8 bits": (torch.from_numpy(maps.softmax(1, 150, 32, 32)) * 255).round() / 255,
     "resized": nn.functional.interpolate(PROBS, (77, 91), mode="bilinear"),
     "padded": nn.functional.pad(PROBS, (20, 20, 20, 20)),
-    "a few pixels off": torch.where(torch.arange(40) < 4, 0.7 * PROBS, PROBS),
+    "a few pixels off": torch.where(torch.arange(40) < 10, 0.7 * PROBS, PROBS),
     "zeros": torch.zeros(1, 3, 8, 8),
     "constant": torch.full((2, 2, 2, 2), 0.5),
+    "constant of four classes": torch.full((2, 4, 4, 5), 0.5),
     "one channel": SIGMOIDS[:, :1],
     "nothing": torch.zeros(0, 3, 8, 8),
 }
@@ -80,7 +82,7 @@ def test_sound_maps_say_nothing(backend, name, options):
     ("probs", "cure"),
     [
         (SIGMOIDS, r"apply softmax\(1\) in place of sigmoid, or pass output_mode='multilabel'"),
-        ((SIGMOIDS.logit() * 4 - 12).sigmoid(), "in place of sigmoid"),  # sure nearly everywhere
+        (torch.where(torch.arange(40) < 30, PROBS, SIGMOIDS), "in place of sigmoid"),
         (PROBS[:, 1:], r"add the class that is missing \(background\)"),
         (PROBS * 0.95, "axis 1 at 64 sampled pixels"),
         (SIGMOIDS[:, 0], r"probs\[None\] \(batch\) or probs\[:, None\] \(class\)"),
@@ -133,6 +135,7 @@ CALLS = {
     "decide of masks": lambda: RankSEG(output_mode="multilabel").decide(VOLUME[0]),
     "decide of logits": lambda: RankSEG(from_logits="softmax").decide(PROBS[:1]),
     "calibrated": lambda: RankSEG(calibration=FIVE)(SIGMOIDS),
+    "calibrated sigmoids": lambda: RankSEG(calibration=replace(FIVE, link="sigmoid"))(SIGMOIDS),
     "decide of calibrated": lambda: RankSEG(calibration=FIVE).decide(SIGMOIDS[:1]),
     "rankseg": lambda: rankseg(SIGMOIDS),
     "rankseg_rma": lambda: rankseg_rma(SIGMOIDS),

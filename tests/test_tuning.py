@@ -130,7 +130,7 @@ def test_wrong_options():
     with pytest.raises(ValueError, match="candidates must begin with"):
         tune(drawn(3), candidates=[DICE])
     with pytest.raises(ValueError, match="metric must be one of"):
-        tune(drawn(3), "f1")
+        tune(drawn(3), "hd95")
     with pytest.raises(ValueError, match="cases must hold one at least"):
         tune([])
 

@@ -43,22 +43,27 @@ def check_sums(probs: Tensor, valid: Tensor | None, settings: Settings) -> None:
     if not probs.numel() or (probs.shape[1] == 1 and link is None):
         return
     values = _sample(probs, 1)
-    if link is None and (np.abs(values.sum(1) - 1) <= ROUNDING).all():
+    if link is None and _every_one(values.sum(1, dtype=float)):
         return  # most often, and soon
     values = np.moveaxis(values, 1, -1).reshape(-1, probs.shape[1])
     if valid is not None:
         values = values[_sample(valid.unsqueeze(1), 1).reshape(-1) > 0]
-    if link is not None and len(values):
+    if not len(values) or values.min() == values.max():  # what is constant tells nothing
+        return
+    if link is not None:
         _check_logits(values, link)
-    if link is None:
-        sums, rounding = values.sum(1), ROUNDING + ROUNDING_PER_CLASS * probs.shape[1]
+    else:
+        sums, rounding = values.sum(1, dtype=float), ROUNDING + ROUNDING_PER_CLASS * probs.shape[1]
         if not _are_one(sums, rounding, at_most=settings.unassigned_policy == "void"):
             _report(probs, sums, settings, with_axes=valid is None)
 
 
 def _sample(maps: Tensor, whole: int) -> np.ndarray:
     """Return some images, classes and pixels, evenly spread; one axis is whole."""
-    return maps[_lattice(maps.shape, whole)].double().cpu().numpy()
+    lattice = _lattice(maps.shape, whole)
+    if maps.device.type == "cpu" and maps.dtype != torch.bfloat16:  # unknown to NumPy
+        return maps.numpy()[lattice]  # sooner than torch
+    return maps[lattice].double().cpu().numpy()
 
 
 @functools.lru_cache(256)  # to make it takes longer than to use it
@@ -69,6 +74,10 @@ def _lattice(shape: torch.Size, whole: int) -> tuple[slice, ...]:
     most[whole] = shape[whole]
     steps = [-(-size // count) for size, count in zip(shape, most, strict=True)]
     return tuple(slice(step // 2, None, step) for step in steps)
+
+
+def _every_one(sums: np.ndarray) -> bool:
+    return bool((np.abs(sums - 1) <= ROUNDING).all())
 
 
 def _are_one(sums: np.ndarray, rounding: float, at_most: bool) -> bool:
@@ -112,9 +121,9 @@ def _all_one(probs: Tensor, axis: int) -> bool:
     """Return whether sums over an axis are 1, wherever sampled."""
     if probs.shape[axis] == 1:
         return False
-    sums = _sample(probs, axis).sum(axis)
+    sums = _sample(probs, axis).sum(axis, dtype=float)
     sums = sums[sums > 0]
-    return len(sums) > 1 and bool((np.abs(sums - 1) <= ROUNDING).all())
+    return len(sums) > 1 and _every_one(sums)
 
 
 def _moved(axis: int, axes: int) -> str:
@@ -145,9 +154,9 @@ def _likely_cures(shape: tuple[int, ...], most: float) -> str:
 def _check_logits(values: np.ndarray, link: str) -> None:
     """Warn if logits look like probabilities."""
     low, high = values.min(), values.max()
-    if low < 0 or high > 1 or low == high:
+    if low < 0 or high > 1:
         return
-    sum_to_one = link == "softmax" and bool((np.abs(values.sum(1) - 1) <= ROUNDING).all())
+    sum_to_one = link == "softmax" and _every_one(values.sum(1, dtype=float))
     if sum_to_one or ((values > 0) & (values < 1)).any():
         and_sums = " and sum to 1 over axis 1" if sum_to_one else ""
         warn(

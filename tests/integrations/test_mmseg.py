@@ -358,8 +358,8 @@ def test_wrong_arguments(mmseg):
     for wrong in (torch.nn.ReLU(), "model", SegTTAModel(module=model)):
         with pytest.raises(TypeError, match=r"model must be a segmentor of MMSeg.*got "):
             mmseg.enable(wrong)
-    with pytest.raises(ValueError, match=r"metric must be one of .*got 'f1'"):
-        mmseg.enable(model, "f1")
+    with pytest.raises(ValueError, match=r"metric must be one of .*got 'hd95'"):
+        mmseg.enable(model, "hd95")
     with pytest.raises(ValueError, match=r"kind must be one of .*got 'logits'"):
         mmseg.enable(model, kind="logits")
     with pytest.raises(ValueError, match=r"\['output_mode'\] follow from the model"):

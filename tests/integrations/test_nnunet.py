@@ -429,7 +429,7 @@ def test_an_interrupt_tells_what_is_written(folder, tmp_path):
 
 def test_what_makes_no_sense(folder, tmp_path):
     for options, error, message in (
-        ({"metric": "f1"}, ValueError, "metric must be one of"),
+        ({"metric": "hd95"}, ValueError, "metric must be one of"),
         ({"output_mode": "multilabel"}, TypeError, r"\['output_mode'\] follow from the labels"),
         ({"unassigned_policy": "void"}, ValueError, "no label for void"),
     ):
@@ -508,7 +508,7 @@ def test_command_tells_what_failed(folder, tmp_path):
     assert isinstance(result.exception, SystemExit)
     assert "2 written to" in result.output
     assert "Not decided: broken [red]:" in result.output
-    wrong = command(folder, "-o", tmp_path / "other", "--metric", "f1")
+    wrong = command(folder, "-o", tmp_path / "other", "--metric", "hd95")
     assert wrong.exit_code == 1
     assert "Error: metric must be one of" in wrong.output
     assert isinstance(wrong.exception, SystemExit)
@@ -755,7 +755,7 @@ def test_predictors_that_cannot_be_enabled(framework):
         enable(3)
     predictor = predictor_of(framework, ORGANS)
     with pytest.raises(ValueError, match="metric must be one of"):
-        enable(predictor, metric="f1")
+        enable(predictor, metric="hd95")
     assert type(predictor.plans_manager).__name__ == "PlansManager"
 
 

@@ -225,6 +225,6 @@ def test_command(tmp_path):
     logits = np.random.default_rng(0).normal(size=(2, 3, 12, 14)).astype(np.float32)
     expected = RankSEG("iou", output_mode="multilabel", from_logits="sigmoid")(logits)
     np.testing.assert_array_equal(run(session(path), logits), expected)
-    wrong = testing.CliRunner().invoke(app, f"export {path} --classes 3 --metric f1".split())
+    wrong = testing.CliRunner().invoke(app, f"export {path} --classes 3 --metric hd95".split())
     assert wrong.exit_code == 2
     assert "metric" in wrong.output

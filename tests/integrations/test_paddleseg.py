@@ -259,7 +259,7 @@ def _save(paddle, model, folder):
 def test_wrong_arguments(paddle, adapter, infer):
     before = infer.inference
     for options, message in (
-        ({"metric": "f1"}, r"metric must be one of .*got 'f1'"),
+        ({"metric": "hd95"}, r"metric must be one of .*got 'hd95'"),
         ({"output_mode": "multilabel"}, r"\['output_mode'\] follow from PaddleSeg"),
         ({"pruning_prob": 2.0}, r"pruning_prob must be in \[0, 1\], got 2.0"),
     ):

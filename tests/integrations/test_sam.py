@@ -934,7 +934,7 @@ def found(**fields):
             "rankseg_kwargs must not name from_logits",
         ),
         (lambda: Sam3(rankseg_kwargs="dice"), TypeError, "rankseg_kwargs must be a mapping"),
-        (lambda: Sam3(rankseg_kwargs={"metric": "f1"}), ValueError, "metric must be one of"),
+        (lambda: Sam3(rankseg_kwargs={"metric": "hd95"}), ValueError, "metric must be one of"),
         (lambda: Sam3(threshold=1.5), ValueError, r"threshold must be in \[0, 1\], got 1.5"),
         (
             lambda: Sam2(apply_non_overlapping_constraints="yes"),

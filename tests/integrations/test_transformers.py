@@ -958,7 +958,7 @@ def outputs_of(name, **fields):
         ({"logits": MAP}, {"target_sizes": 8}, TypeError, "target_sizes must be .* got int"),
         ({"logits": MAP}, {"model": "segformer"}, TypeError, "model must be a model of Transf"),
         ({"logits": MAP}, {"rankseg_kwargs": ["dice"]}, TypeError, "be a mapping, got list"),
-        ({"logits": MAP}, {"rankseg_kwargs": {"metric": "f1"}}, ValueError, "metric must be one"),
+        ({"logits": MAP}, {"rankseg_kwargs": {"metric": "hd95"}}, ValueError, "metric must be one"),
         (
             {"logits": MAP},
             {"rankseg_kwargs": {"from_logits": "softmax"}},
