@@ -101,6 +101,7 @@ def write_folder_whole(path: Path, fill: Callable[[Path], object]) -> None:
             _move_away(path, part / OLD)
             try:
                 os.replace(part / NEW, path)
+                shutil.rmtree(part / OLD, ignore_errors=True)  # another may move the new one away
                 return
             except OSError as error:  # another writer was faster
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -202,7 +203,12 @@ def _create(part: Path) -> int:
 
 def _create_folder(part: Path) -> int:
     part.mkdir()
-    return -1 if fcntl is None else os.open(part, os.O_RDONLY)
+    if fcntl is None:
+        return -1
+    try:
+        return os.open(part, os.O_RDONLY)
+    except FileNotFoundError as error:  # a sweep was faster: take another name
+        raise FileExistsError from error
 
 
 def _lock(descriptor: int, wait: bool) -> None:
@@ -267,8 +273,12 @@ def _remove(part: Path) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         for old in list((part / OLD).iterdir()):
-            if not os.path.lexists(part.parent / old.name):
-                os.replace(old, part.parent / old.name)
+            try:
+                if not os.path.lexists(part.parent / old.name):
+                    os.replace(old, part.parent / old.name)
+            except OSError:
+                if not os.path.lexists(part.parent / old.name):
+                    raise  # it stays here; else another writer was faster
     shutil.rmtree(part, ignore_errors=True)
 
 
