@@ -325,11 +325,11 @@ def test_a_part_that_a_sweep_took_is_made_anew(tmp_path, monkeypatch):
 def test_a_part_folder_that_a_sweep_took_is_made_anew(tmp_path, monkeypatch):
     open_file, taken = os.open, []
 
-    def sweep_first(path, flags, *mode):
+    def sweep_first(path, flags, *mode, **more):
         if not taken and Path(path).is_dir():
             taken.extend(names_in(tmp_path))
             sweep(tmp_path)
-        return open_file(path, flags, *mode)
+        return open_file(path, flags, *mode, **more)
 
     monkeypatch.setattr(os, "open", sweep_first)
     write_folder_whole(tmp_path / "a", fill_with("x"))

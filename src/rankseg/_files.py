@@ -101,6 +101,7 @@ def write_folder_whole(path: Path, fill: Callable[[Path], object]) -> None:
             _move_away(path, part / OLD)
             try:
                 os.replace(part / NEW, path)
+                shutil.rmtree(part / OLD, ignore_errors=True)  # another may move the new one away
                 return
             except OSError as error:  # another writer was faster
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -272,8 +273,12 @@ def _remove(part: Path) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         for old in list((part / OLD).iterdir()):
-            if not os.path.lexists(part.parent / old.name):
-                os.replace(old, part.parent / old.name)
+            try:
+                if not os.path.lexists(part.parent / old.name):
+                    os.replace(old, part.parent / old.name)
+            except OSError:
+                if not os.path.lexists(part.parent / old.name):
+                    raise  # it stays here; else another writer was faster
     shutil.rmtree(part, ignore_errors=True)
 
 
