@@ -11,7 +11,7 @@ import typer
 
 from rankseg import _tables
 from rankseg._commands._options import CLUSTERS, clusters_from
-from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg._commands._terminal import check_place, fail, open_console, tracker
 from rankseg.calibration import Calibration, cross_validate, fit
 from rankseg.evaluation import CaseFolder
 from rankseg.plots import reliability_diagram, write_figure
@@ -58,12 +58,14 @@ def calibrate(
         Path | None,
         typer.Option(help="A PNG to write: reliability before and after.", dir_okay=False),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draws of pixels and folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws of pixels and folds.")] = 0,
 ) -> None:
     """Fit a calibration to labelled maps, and show what it changes on maps left out of the fit.
 
     The file is taken by rankseg predict --calibration and RankSEG(calibration=...).
     """
+    check_place(output)
+    check_place(diagram)
     console = open_console()
     try:
         maps = CaseFolder.open(folder)

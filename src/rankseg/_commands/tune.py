@@ -9,7 +9,7 @@ import typer
 
 from rankseg import _tables
 from rankseg._commands._options import CLUSTERS, clusters_from
-from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg._commands._terminal import check_place, fail, open_console, tracker
 from rankseg.calibration import Calibration
 from rankseg.evaluation import CaseFolder
 from rankseg.tuning import standard_candidates, tune
@@ -56,12 +56,13 @@ def tune_folder(
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     clusters: CLUSTERS = None,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
 ) -> None:
     """Choose solver, correlation, pruning and temperature on labelled maps, by cross-validation.
 
     Argmax is always among the candidates. The file holds options for RankSEG.
     """
+    check_place(output)
     try:
         maps = CaseFolder.open(folder)
         candidates = standard_candidates(
