@@ -159,6 +159,33 @@ def test_tune(folder, tmp_path):
     assert "6 cases are too few" in " ".join(result.stdout.split())
 
 
+@pytest.mark.parametrize("command", ["calibrate", "tune"])
+def test_wrong_options_are_noticed_before_the_work(folder, tmp_path, command):
+    place = tmp_path / "nowhere" / "x.json"
+    result = run(command, folder, "-o", place)
+    assert result.exit_code == 1
+    assert_no_traceback(result)
+    assert result.stderr == f"Error: there is no folder {place.parent} to write x.json to\n"
+    result = run(command, folder, "-o", tmp_path / "x.json", "--seed", -1)
+    assert result.exit_code == 2
+    assert_no_traceback(result)
+
+
+def test_a_diagram_without_a_folder_is_noticed_before_the_work(folder, tmp_path):
+    result = run("calibrate", folder, "-o", tmp_path / "c.json",
+                 "--diagram", tmp_path / "nowhere" / "d.png")  # fmt: skip
+    assert result.exit_code == 1
+    assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize("temperature", [0, -1, "nan", "inf"])
+def test_a_temperature_that_is_none(folder, tmp_path, temperature):
+    result = run("tune", folder, "-o", tmp_path / "t.json", "--temperature", temperature)
+    assert result.exit_code == 1
+    assert_no_traceback(result)
+    assert "Error: every temperature must be" in result.stderr
+
+
 class TestReport:
     def test_says_what_the_library_says_and_loads_nothing(self, folder, tmp_path):
         (folder / "broken <b>.npz").write_bytes(b"nothing")

@@ -17,6 +17,7 @@ from rankseg._tables import PlainConsole
 
 __all__ = [
     "Commands",
+    "check_place",
     "fail",
     "make_folder",
     "open_console",
@@ -62,6 +63,12 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         fail(error)
+
+
+def check_place(path: Path | None) -> None:
+    """Exit with the reason if there is no folder to write a file to: before the work."""
+    if path is not None and not path.parent.is_dir():
+        fail(f"there is no folder {path.parent} to write {path.name} to")
 
 
 def tracker(description: str) -> Callable[[Any], Iterable[Any]]:

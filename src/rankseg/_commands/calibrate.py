@@ -13,7 +13,7 @@ from rankseg import _tables
 from rankseg._cases import clusters_of
 from rankseg._commands._comparison import print_not_compared
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
-from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg._commands._terminal import check_place, fail, open_console, tracker
 from rankseg.calibration import Calibration, cross_validate, fit
 from rankseg.plots import reliability_diagram, write_figure
 
@@ -60,13 +60,15 @@ def calibrate(
         Path | None,
         typer.Option(help="A PNG to write: reliability before and after.", dir_okay=False),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draws of pixels and folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws of pixels and folds.")] = 0,
 ) -> None:
     """Fit a calibration to labelled maps, and show what it changes on maps left out of the fit.
 
     The file is taken by rankseg predict --calibration and RankSEG(calibration=...). Exits with 1
     if a case could not be used; the fit is made to the others.
     """
+    check_place(output)
+    check_place(diagram)
     console = open_console()
     told = None
     try:

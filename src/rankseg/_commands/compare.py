@@ -13,7 +13,7 @@ import typer
 from rankseg import _tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
-from rankseg._commands._terminal import fail, make_folder, open_console, tracker
+from rankseg._commands._terminal import check_place, fail, make_folder, open_console, tracker
 from rankseg.calibration import reliability
 from rankseg.evaluation import (
     CaseFolder,
@@ -126,8 +126,7 @@ def compare_folder(
     """
     if output is not None:
         make_folder(output)  # before the work, should it fail
-    if report is not None and not report.parent.is_dir():
-        fail(f"there is no folder {report.parent} to write {report.name} to")
+    check_place(report)
     metrics: tuple[Metric, ...] = (
         ("dice", "iou") if metric is MetricChoice.BOTH else (metric.value,)
     )

@@ -9,7 +9,7 @@ import typer
 
 from rankseg import _tables
 from rankseg._commands._comparison import print_comparison
-from rankseg._commands._terminal import fail, open_console
+from rankseg._commands._terminal import check_place, open_console
 from rankseg._demo import load_sample
 from rankseg.evaluation import Case, compare, standard_methods, time_methods
 from rankseg.plots import comparison_figure, gain_and_loss
@@ -23,8 +23,7 @@ def demo(
     ] = Path("rankseg-demo.png"),
 ) -> None:
     """Compare argmax with RankSEG on the held-out sample that comes with the package."""
-    if not output.parent.is_dir():
-        fail(f"there is no folder {output.parent} to write {output.name} to")
+    check_place(output)
     sample = load_sample()
     names = [f"image {i}" for i in range(len(sample.probs))]
     cases = [

@@ -10,7 +10,7 @@ import typer
 from rankseg import _tables
 from rankseg._commands._comparison import print_not_compared
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
-from rankseg._commands._terminal import fail, open_console, tracker
+from rankseg._commands._terminal import check_place, fail, open_console, tracker
 from rankseg.calibration import Calibration
 from rankseg.tuning import count_classes, standard_candidates, tune
 
@@ -57,13 +57,14 @@ def tune_folder(
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
 ) -> None:
     """Choose solver, correlation, pruning and temperature on labelled maps, by cross-validation.
 
     Argmax is always among the candidates. The file holds options for RankSEG. Exits with 1 if a
     case could not be decided; the choice is made on the others.
     """
+    check_place(output)
     try:
         maps = maps_from(folder, ignore_index)
         candidates = standard_candidates(
