@@ -100,11 +100,8 @@ def standard_candidates(
     Raises
     ------
     ValueError
-        If a temperature is not above 0.
+        If a temperature is outside this range.
     """
-    for temperature in temperatures:
-        if number("every temperature", temperature, 0.0, math.inf) == 0:
-            raise ValueError(f"every temperature must be above 0, got {temperature!r}")
     link = "sigmoid" if classes == 1 else "softmax"
     scaled: list[Calibration | None] = [None, *calibrations]
     scaled += [
