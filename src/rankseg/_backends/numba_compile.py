@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import pickle
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.serialize import dumps
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 INSIDE: Final = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of what is only called by compiled functions: half of compiling goes into what numba
 wraps around a function for others."""
+
+
+class _CheckedCode(CompileResultCacheImpl):  # type: ignore[misc]
+    """Compiled code with a checksum: LLVM ends the process when it is given damaged code."""
+
+    def reduce(self, compiled: Any) -> tuple[bytes, bytes]:
+        content = dumps(super().reduce(compiled))
+        return hashlib.sha256(content).digest(), content
+
+    def rebuild(self, target_context: Any, data: tuple[bytes, bytes]) -> Any:
+        checksum, content = data
+        if hashlib.sha256(content).digest() != checksum:
+            raise ValueError("the compiled code is damaged")
+        return super().rebuild(target_context, pickle.loads(content))
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Compiled code on disk, of which what cannot be read or written is compiled anew."""
+
+    _impl_class = _CheckedCode
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception:  # a damaged file can make pickle raise anything
+            with contextlib.suppress(OSError):
+                self.flush()  # or the damaged index would be read again when code is saved
+            return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        with contextlib.suppress(Exception):  # such as a full disk
+            super().save_overload(signature, compiled)
 
 
 def _jit(function: Function) -> Function:
@@ -44,7 +81,7 @@ def _kernel(function: Function) -> Function:
 
 def _compile(function: Function, **options: Any) -> Function:
     compile_kernel: Any = functools.partial(numba.njit, nogil=True, error_model="numpy", **options)
-    try:
-        return cast("Function", compile_kernel(function, cache=True))
-    except RuntimeError:  # no folder to keep compiled code in: compile anew in each process
-        return cast("Function", compile_kernel(function))
+    compiled = compile_kernel(function)
+    with contextlib.suppress(Exception):  # no folder to keep it in: compile in each process
+        compiled._cache = _Cache(function)
+    return cast("Function", compiled)
