@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from rankseg._backends.numba_compile import _kernel
+from rankseg._backends.numba_compile import _Cache, _kernel
 
 numba = pytest.importorskip("numba")
 
@@ -72,3 +72,8 @@ def test_a_full_disk(folder, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     assert [loads(), loads()] == [0, 0]
+
+
+def test_damaged_code_does_not_reach_the_compiler(folder):
+    with pytest.raises(ValueError, match="the compiled code is damaged"):
+        _Cache(doubled)._impl.rebuild(None, (b"checksum", b"code"))

@@ -20,7 +20,7 @@ INSIDE: Final = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": 
 wraps around a function for others."""
 
 
-class _CheckedCode(CompileResultCacheImpl):  # type: ignore[misc]
+class _CheckedCode(CompileResultCacheImpl):
     """Compiled code with a checksum: LLVM ends the process when it is given damaged code."""
 
     def reduce(self, compiled: Any) -> tuple[bytes, bytes]:
@@ -34,7 +34,7 @@ class _CheckedCode(CompileResultCacheImpl):  # type: ignore[misc]
         return super().rebuild(target_context, pickle.loads(content))
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """Compiled code on disk, of which what cannot be read or written is compiled anew."""
 
     _impl_class = _CheckedCode
