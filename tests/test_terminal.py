@@ -226,6 +226,26 @@ class TestInterrupts:
         assert done.returncode == 130
         assert done.stderr == "Interrupted before the end. Run the same command again.\n"
 
+    def test_gives_the_cursor_back(self, folder):
+        pty = pytest.importorskip("pty")
+        code = (
+            "import os, signal, sys, rankseg\n"
+            "from rankseg import cli\n"
+            "rankseg.RankSEG.forward = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+            f"sys.argv = ['rankseg', 'compare', {str(folder)!r}]\n"
+            "cli.main()"
+        )
+        terminal, end = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm"}
+        done = subprocess.run([sys.executable, "-c", code], stderr=end, env=environment)
+        os.close(end)
+        shown = os.read(terminal, 1 << 16).decode()
+        os.close(terminal)
+        assert done.returncode == 130
+        bar, message = shown.rsplit("\x1b[?25h", 1)  # the cursor is shown
+        assert "Comparing" in bar
+        assert message.endswith("Interrupted before the end. Run the same command again.\r\n")
+
     def test_while_packages_are_imported(self, tmp_path):
         (tmp_path / "matplotlib.py").write_text(
             "import os, signal\n"

@@ -202,6 +202,20 @@ def test_what_cannot_be_exported(tmp_path, arguments, error, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("opset", [-1, 17, 99, 10**30])
+def test_operators_that_cannot_be_written(tmp_path, opset):
+    with pytest.raises(ValueError, match="opset must"):
+        export(tmp_path / "x.onnx", RankSEG(), 3, opset=opset)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_oldest_operators(tmp_path):
+    import onnx
+
+    export(tmp_path / "x.onnx", RankSEG(), 3, opset=18)
+    assert onnx.load(tmp_path / "x.onnx").opset_import[0].version == 18
+
+
 def test_wrong_shape_dtype_and_folder(tmp_path):
     for options, error, message in (
         ({"spatial_axes": 4}, ValueError, "spatial_axes must be 2 or 3, got 4"),

@@ -41,10 +41,12 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except EXPECTED as error:
-            fail(error)
+            message, status = f"Error: {str(error) or type(error).__name__}", 1
         except KeyboardInterrupt as interrupt:
-            _print_errors([_explain_interrupt(interrupt)])
-            raise typer.Exit(INTERRUPTED) from None
+            message, status = _explain_interrupt(interrupt), INTERRUPTED
+        # The exception is gone by now, and the progress bar that it kept on the terminal.
+        _print_errors([message])
+        raise typer.Exit(status)
 
 
 def open_console() -> PlainConsole:
@@ -52,17 +54,14 @@ def open_console() -> PlainConsole:
     return console if console.is_terminal else PlainConsole(width=PIPED_WIDTH)
 
 
-def fail(reason: str | Exception) -> NoReturn:
+def fail(reason: str) -> NoReturn:
     """Say on the error stream what is wrong, and exit with 1."""
-    _print_errors([f"Error: {str(reason) or type(reason).__name__}"])
+    _print_errors([f"Error: {reason}"])
     raise typer.Exit(1)
 
 
 def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(error)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def check_place(path: Path | None) -> None:

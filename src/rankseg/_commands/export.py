@@ -34,7 +34,8 @@ def export(
     spatial_axes: Annotated[int, typer.Option(min=2, max=3, help="2: images; 3: volumes.")] = 2,
     dtype: Annotated[str, typer.Option(help="Of the maps: float16, float32, float64.")] = "float32",
     opset: Annotated[
-        int | None, typer.Option(help="Version of the ONNX operators; by default that of torch.")
+        int | None,
+        typer.Option(help="Version of the ONNX operators, 18 or later; torch's by default."),
     ] = None,
 ) -> None:
     """Write the decision alone as an ONNX graph, to run behind a model that gives maps."""

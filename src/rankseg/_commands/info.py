@@ -30,7 +30,7 @@ def info(
     try:
         backend, reason = choose(torch.device("cpu"))
     except (ValueError, RuntimeError) as error:
-        fail(error)
+        fail(str(error))
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("rankseg", __version__)
     table.add_row("python", platform.python_version())

@@ -32,6 +32,9 @@ SOLVERS = ("RMA", "joint", "TR", "argmax")
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
+OLDEST_OPSET = 18
+"""The oldest version of the operators that torch writes."""
+
 AXES = ("height", "width"), ("depth", "height", "width")
 """Names of the spatial axes, of images and of volumes."""
 
@@ -68,7 +71,7 @@ def export(
     dtype : {'float32', 'float16', 'float64'}
         Of the maps.
     opset : int, optional
-        The version of the ONNX operators; that which torch prefers by default.
+        The version of the ONNX operators, 18 or later; that which torch prefers by default.
 
     Raises
     ------
@@ -98,6 +101,7 @@ def export(
     decide(example if decide.from_logits else example.sigmoid())  # raises what the options forbid
     for package in ("onnx", "onnxscript"):
         require(package, "onnx", "exporting to ONNX")
+    _check_opset(opset)
     masks = decide.output_mode == "multilabel"
     axes = {0: "batch", **dict(enumerate(AXES[spatial_axes - 2], 2))}
     with _quiet():
@@ -131,6 +135,13 @@ def _check(decide: Any) -> None:
             f"ONNX has operators for the solvers {list(SOLVERS)} with correlation=0, got "
             f"solver={settings.solver!r} with correlation={settings.correlation:g}"
         )
+
+
+def _check_opset(opset: int | None) -> None:
+    """Refuse a version that torch would silently replace by the oldest it writes."""
+    newest = require("onnx", "onnx", "exporting to ONNX").defs.onnx_opset_version()
+    if opset is not None and not OLDEST_OPSET <= integer("opset", opset) <= newest:
+        raise ValueError(f"opset must be from {OLDEST_OPSET} to {newest}, got {opset}")
 
 
 def _dtype(dtype: str) -> str:
