@@ -17,7 +17,7 @@ import maps
 import public_calls
 from conftest import SHARED_WORK
 from rankseg import RankSEG
-from rankseg._backends import numba_cpu, numba_threads
+from rankseg._backends import numba_cpu, numba_labels, numba_threads
 
 CASES = 6
 
@@ -185,3 +185,57 @@ def test_concurrent_calls_of_one_module(kind_of_threads, threads):
     with ThreadPoolExecutor(8) as pool:
         for decision in pool.map(decide, [probs] * 60):
             np.testing.assert_array_equal(decision, alone)
+
+
+@pytest.mark.skipif(numba_threads._start_team is None, reason="torch has no threads to lend here")
+def test_a_failure_that_is_lost_in_the_team_is_not_taken_for_success(monkeypatch, threads):
+    """A second interrupt can come before the first is kept."""
+    threads(2)
+
+    def lost(job, ranges, failures):
+        yield
+        ranges.clear()
+
+    monkeypatch.setattr(numba_threads, "_member", lost)
+    with pytest.raises(KeyboardInterrupt):
+        numba_threads.spread(lambda *_: None, 8, 8)
+
+
+def test_values_that_appear_between_two_passes_find_no_room():
+    """Another thread may write to the maps: no pass writes beyond what it was given."""
+    probs = torch.full((1, 2, 3000), 0.25)
+    opened = numba_cpu.open_maps(probs, None)
+    survey = numba_cpu.survey(opened)
+    rows = torch.tensor([[0, 0], [0, 1]])
+    low, high = torch.tensor([0.1, 0.4]).double(), torch.tensor([0.3, 0.5]).double()
+    found = numba_cpu.between(opened, survey, low, high, rows, width=5)
+    assert found.tolist() == [[0.25] * 5, [0.0] * 5]
+
+    labels = np.full((2, 3000), -1)
+    valid = np.ones((2, 3000), np.bool_)
+    maps_of_two = numba_cpu.open_maps(probs.repeat(2, 1, 1), torch.from_numpy(valid))
+    place, values = np.full((2, 5), 7), np.zeros((2, 2, 5), np.float32)
+    numba_labels.gather_unsettled(
+        maps_of_two.source,
+        labels,
+        np.ones((2, 2), np.bool_),
+        np.zeros((2, 1), np.int64),
+        255,
+        place[:1].copy(),
+        values,
+        0,
+        1,
+    )
+    assert values[0].tolist() == [[0.25] * 5] * 2
+    assert not values[1].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf, -1.0, 7.0])
+def test_values_that_become_no_probabilities_are_in_some_bin(value, dtype):
+    probs = torch.full((1, 1, 2000), 0.25, dtype=dtype)
+    opened = numba_cpu.open_maps(probs, None)
+    survey = numba_cpu.survey(opened)
+    probs[0, 0, 100:200] = value
+    table = numba_cpu.profile(opened, survey, torch.tensor([[0, 0]]))
+    assert table[0, :, 0].sum() == 2000

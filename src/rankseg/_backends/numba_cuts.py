@@ -357,6 +357,7 @@ def _between_range(source, tables, low, high, images, labels, found, first, last
             stop = min(source.pixels, pixel + BLOCK)
             row = _row(source, image, label, pixel, stop, space.block)
             number = _list_between(row, low[unit], high[unit], space)
+            number = min(number, found.shape[1] - size)  # the maps may have changed since
             for k in range(number):
                 found[unit, size + k] = row[space.picked[k]]
             size += number

@@ -136,6 +136,9 @@ def _gather_unsettled_range(
                 for i in range(here.size):
                     space.marks[i] &= source.valid[image, pixel + i]
             size = _list_marked(space.marks, here.size, space)
+            size = min(
+                size, place.shape[1] - done
+            )  # the mask may have changed since it was counted
             if size == 0:
                 continue
             for j in range(size):

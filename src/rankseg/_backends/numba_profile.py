@@ -56,7 +56,7 @@ def write_bins(values, bins):
         distance = np.float64(max(1.0 - value if upper else value, 2.0**-25))
         pattern = distance.view(np.int64) - np.int64(not upper)
         short = np.int32(max((pattern >> (52 - OCTAVE_BITS)) - LOWEST_PATTERN_64, 0))
-        bins[i] = LAST - short if upper else short
+        bins[i] = LAST - short if upper else min(short, LAST)  # NaN, if the maps changed
 
 
 @_jit

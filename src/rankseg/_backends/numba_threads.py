@@ -41,9 +41,22 @@ def spread(job: Job, units: int, tasks: int) -> None:
     if threads == 1 or sys.is_finalizing():  # no other thread can enter the interpreter any more
         _work_through(job, ranges)
     elif _start_team is not None:
-        _work_in_team(_start_team, job, ranges, threads)
+        done: list[int] = []
+        _work_in_team(_start_team, _counted(job, done), ranges, threads)
+        if sum(done) < units:  # a second interrupt came while the first was kept
+            raise KeyboardInterrupt
     else:
         _work_with_pool(job, ranges, threads)
+
+
+def _counted(job: Job, done: list[int]) -> Job:
+    """Return a job that notes how many units it has done."""
+
+    def count(first: int, last: int) -> None:
+        job(first, last)
+        done.append(last - first)
+
+    return count
 
 
 def _work_through(job: Job, ranges: Ranges) -> None:
