@@ -241,14 +241,14 @@ class TestGainAndLoss:
         assert gain.title.startswith("Largest gain: case 0")
 
     def test_a_false_mask_where_nothing_is_can_be_the_loss(self):
-        (loss,) = self.compare([0] * 10, probs=row_of(), counted="either")
+        _, loss = self.compare([0] * 10, [1] * 10, probs=row_of(), counted="either")
         assert loss.title == "Largest loss: case 0, mean Dice argmax -, all but 0.1 0.0"
-        (none,) = self.compare([0] * 10, probs=row_of(), counted="label")
-        assert none.title.startswith("No case differs")
+        (gain,) = self.compare([0] * 10, [1] * 10, probs=row_of(), counted="label")
+        assert gain.title.startswith("Largest gain: case 1")
 
     def test_shows_a_tie_if_there_is_nothing_else(self):
         methods = (self.METHODS[0], Method("same", argmax))
-        case = Case("only", row_of(3), torch.tensor([0] * 10))
+        case = Case("only", row_of(3), torch.tensor([1] + [0] * 9))
         (tie,) = gain_and_loss(compare([case], methods), methods, lambda name: case)
         assert tie.title.startswith("No case differs: only")
 

@@ -20,8 +20,6 @@ BROKEN = {
     "nested arrays": b"[" * 200_000,
     "nested objects": b'{"a":' * 200_000 + b"1" + b"}" * 200_000,
     "too many digits": b'{"classes": ' + b"9" * 5000 + b"}",
-    "half of a surrogate pair": rb'{"classes": ["\ud800"]}',
-    "half of a pair as a key": rb'{"\udfff": 1}',
     "latin-1": b'{"classes": ["\xe9"]}',
     "nothing": b"",
     "cut off": b'{"classes": [',
@@ -186,7 +184,7 @@ def test_broken_clusters(tmp_path, content):
 
 
 @pytest.mark.parametrize("command", ["compare", "calibrate", "tune"])
-@pytest.mark.parametrize("name", ["nested arrays", "too many digits", "half of a surrogate pair"])
+@pytest.mark.parametrize("name", ["nested arrays", "too many digits"])
 def test_commands_say_it_in_one_line(folder, tmp_path, command, name):
     (folder / "meta.json").write_bytes(BROKEN[name])
     result = run(command, folder, "--output", tmp_path / "out")

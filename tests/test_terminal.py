@@ -139,7 +139,8 @@ class TestNames:
         )
         assert status == 1
         assert f"6 written to {shown(str(odd / 'new'), encoding)}" in output.replace("\n", "")
-        assert errors.startswith(f"Not decided: {shown(f'bad {ODD}', encoding)}: maps must")
+        assert errors.startswith(f"Not decided: {shown(f'bad {ODD}', encoding)}: ")
+        assert "maps must be floating" in errors
         assert (odd / "new" / f"{ODD}0.npy").is_file()
 
     def test_errors(self, main, encoding):

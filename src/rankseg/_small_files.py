@@ -25,15 +25,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     OSError
         If the file cannot be read.
     ValueError
-        If the file is not regular, is too large, is no JSON, is nested too deeply, holds half of a
-        surrogate pair or holds no object. The message is one line.
+        If the file is not regular, is too large, is no JSON, is nested too deeply or holds no
+        object. The message is one line.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} must be a regular file, and is not")  # a pipe would never end
     try:
         content = json.loads(_read_text(path))
-        # Text with half of a surrogate pair can be neither printed nor written.
-        json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
     except ValueError as error:

@@ -924,10 +924,10 @@ def outputs_of(name, **fields):
         (
             {"class_queries_logits": MAP[:, :, 0], "masks_queries_logits": MAP.to("meta")},
             {},
-            ValueError,
-            "all fields must be on one device, got class_queries_logits on cpu, .* on meta",
+            TypeError,
+            "masks_queries_logits must be .* got a meta tensor",
         ),
-        ({"logits": MAP.to("meta")}, {}, TypeError, "logits must hold values"),
+        ({"logits": MAP.to("meta")}, {}, TypeError, "logits must be .* a meta tensor"),
         ({"pred_masks": MAP}, {}, ValueError, "rankseg.integration.sam"),
         (
             {"pred_masks": MAP, "pred_boxes": MAP, "pred_logits": MAP[0, 0]},
