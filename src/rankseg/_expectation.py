@@ -50,6 +50,9 @@ MARGIN = 1.2
 """By how much brackets of the best cut are wider than expected: a second try costs more than a few
 more pixels."""
 
+DOUBLINGS = 64
+"""Most times that a bracket is widened: a width of ``DUST`` becomes more than 1 before."""
+
 NEAR, UNKNOWN = 1e-3, 1 / 32
 """A cut this near 1/2 tells nothing about the values in between: then brackets are so wide."""
 

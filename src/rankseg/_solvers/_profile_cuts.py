@@ -132,6 +132,11 @@ class Bracket:
         """Return how many values lie between."""
         return (self.below[:, 0] - self.above[:, 0]).long()
 
+    @property
+    def top(self) -> Tensor:
+        """The largest value between: of the last bin also what exceeds 1 by rounding."""
+        return self.high.where(self.high < 1, torch.inf)
+
     def where(self, chosen: Tensor, other: Bracket) -> Bracket:
         """Take the rows ``chosen`` from another bracket."""
         pairs = {
