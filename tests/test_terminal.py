@@ -222,7 +222,9 @@ class TestInterrupts:
             f"sys.argv = ['rankseg', 'compare', {str(folder)!r}]\n"
             "cli.main()"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 130
         assert done.stderr == "Interrupted before the end. Run the same command again.\n"
 
