@@ -81,7 +81,7 @@ def tracker(description: str) -> Callable[[Any], Iterable[Any]]:
 def print_outcome(outcome: Outcome, output: Path) -> None:
     """Say what was written; name what could not be decided, and exit with 1 if anything is."""
     skipped = f", {len(outcome.skipped)} were there" if outcome.skipped else ""
-    open_console().print(f"{len(outcome.written)} written to {output}{skipped}")
+    open_console().print(f"{len(outcome.written)} written to {output}{skipped}", soft_wrap=True)
     print_failures("Not decided", outcome.failures)
 
 

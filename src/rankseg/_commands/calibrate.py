@@ -104,6 +104,6 @@ def calibrate(
             console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     except (ImportError, TypeError, ValueError, OSError) as error:
         fail(str(error))
-    console.print(f"Written to {output}")
+    console.print(f"Written to {output}", soft_wrap=True)
     if told is not None:
         print_not_compared(told.decisions, "Left out")

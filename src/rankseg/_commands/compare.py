@@ -155,11 +155,11 @@ def compare_folder(
     _tables.print_table(_tables.decision_table(comparison))
     if output is not None:
         _write_report(output, comparison, methods, maps, metrics[0])
-        console.print(f"Written to {output}")
+        console.print(f"Written to {output}", soft_wrap=True)
     if report is not None:
         settings = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
         _write_html(report, comparison, methods, maps, metrics[0], pruning_prob, settings)
-        console.print(f"Report: {report}")
+        console.print(f"Report: {report}", soft_wrap=True)
     print_not_compared(comparison)
 
 

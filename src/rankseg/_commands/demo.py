@@ -49,7 +49,7 @@ def demo(
         images=dict(zip(names, sample.images, strict=True)),
     )
     comparison_figure(output, examples, sample.classes)
-    console.print(f"Picture: {output}")
+    console.print(f"Picture: {output}", soft_wrap=True)
 
 
 def _size(case: Case) -> str:

@@ -78,5 +78,5 @@ def evaluate_folders(
     print_aggregates(console, comparison)
     if output is not None:
         comparison.write(output)
-        console.print(f"Written to {output}")
+        console.print(f"Written to {output}", soft_wrap=True)
     print_not_compared(comparison, "Not scored")

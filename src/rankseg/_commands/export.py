@@ -44,4 +44,4 @@ def export(
         export_decision(path, decide, classes, spatial_axes=spatial_axes, dtype=dtype, opset=opset)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    open_console().print(f"Written to {path}")
+    open_console().print(f"Written to {path}", soft_wrap=True)

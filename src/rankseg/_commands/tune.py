@@ -94,5 +94,5 @@ def tune_folder(
     console.print(LEGEND + "\n", style="dim")
     for warning in tuned.warnings:
         console.print(f"Note: {warning}.")
-    console.print(f"Chosen: {tuned.chosen.name}. Written to {output}")
+    console.print(f"Chosen: {tuned.chosen.name}. Written to {output}", soft_wrap=True)
     print_not_compared(tuned.comparison, "Left out")
