@@ -116,8 +116,12 @@ def count_nodes(rate: Tensor, count: Tensor, rest: Tensor) -> Tensor:
 
 
 def most_nodes(pixels: int) -> int:
-    """Return the number of nodes that is enough for every row of so many pixels."""
-    return math.ceil((math.log(END * (2 * pixels + 3)) - FIRST) / STEP) + 1
+    """Return a number of nodes that is enough for every row of so many pixels.
+
+    The same up to 256 pixels, then up to 256 ** 2 and so on: a traced graph holds for one number.
+    """
+    most = 256.0 ** math.ceil(math.log2(pixels + 1) / 8)
+    return math.ceil((math.log(END * (2 * most + 3)) - FIRST) / STEP) + 1
 
 
 def place_nodes(
