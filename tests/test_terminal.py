@@ -19,7 +19,6 @@ from rich.cells import cell_len
 
 import rankseg
 from rankseg import _interrupts, cli
-from rankseg._batch import Outcome
 from rankseg._commands import app
 from rankseg.evaluation import CaseFolder
 from test_cli import assert_no_traceback, folder, run
@@ -192,16 +191,11 @@ def fail_with(monkeypatch, error):
 
 class TestInterrupts:
     def test_says_what_is_done_and_how_to_go_on(self, monkeypatch):
-        interrupt = KeyboardInterrupt()
-        interrupt.outcome = Outcome(("a", "b"), ("c",), {"d": "broken"})
-        fail_with(monkeypatch, interrupt)
+        fail_with(monkeypatch, KeyboardInterrupt("interrupted: 2 written;\nrun it again"))
         result = run("predict", "maps", "-o", "labels")
         assert result.exit_code == 130
         assert_no_traceback(result)
-        assert result.stderr == (
-            "Interrupted: 2 written, 1 were there, 1 could not be decided. "
-            "Run the same command again to go on.\n"
-        )
+        assert result.stderr == "Interrupted: 2 written; run it again\n"
 
     def test_of_a_command_that_writes_at_its_end(self, folder, monkeypatch):
         monkeypatch.setattr(
@@ -210,7 +204,7 @@ class TestInterrupts:
         result = run("compare", folder)
         assert result.exit_code == 130
         assert_no_traceback(result)
-        assert result.stderr == "Interrupted before the end. Run the same command again.\n"
+        assert result.stderr == "Interrupted before the end; run the same command again\n"
 
     def test_ends_at_once_whatever_threads_are_at(self, folder):
         code = (
@@ -227,7 +221,7 @@ class TestInterrupts:
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 130
-        assert done.stderr == "Interrupted before the end. Run the same command again.\n"
+        assert done.stderr == "Interrupted before the end; run the same command again\n"
 
     def test_gives_the_cursor_back(self, folder):
         pty = pytest.importorskip("pty")
@@ -247,7 +241,7 @@ class TestInterrupts:
         assert done.returncode == 130
         bar, message = shown.rsplit("\x1b[?25h", 1)  # the cursor is shown
         assert "Comparing" in bar
-        assert message.endswith("Interrupted before the end. Run the same command again.\r\n")
+        assert message.endswith("Interrupted before the end; run the same command again\r\n")
 
     def test_while_packages_are_imported(self, tmp_path):
         (tmp_path / "matplotlib.py").write_text(
@@ -264,7 +258,7 @@ class TestInterrupts:
         )  # fmt: skip
         assert done.returncode == 130
         assert done.stdout == ""
-        assert done.stderr == ("Interrupted before the work began. Run the same command again.\n")
+        assert done.stderr == ("Interrupted before the work began; run the same command again\n")
 
     def test_nothing_happens_once_the_work_is_done(self, main):
         assert main("info")[0] == 0

@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line, or say how to install what it needs and exit with 1."""
-    leave_at_interrupt("Interrupted before the work began. Run the same command again.\n")
+    leave_at_interrupt("Interrupted before the work began; run the same command again\n")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that the encoding of the terminal lacks is written as \u80cc or \udcff: no

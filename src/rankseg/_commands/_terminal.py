@@ -31,6 +31,8 @@ PIPED_WIDTH = 100  # columns
 EXPECTED = (ImportError, MemoryError, OSError, TypeError, ValueError)
 """What wrong options, files and folders raise; the message is for whoever gave them."""
 
+UNTOLD = "interrupted before the end; run the same command again"
+
 
 class Commands(TyperGroup):
     """The commands: an expected error or Ctrl-C ends each of them with one line."""
@@ -43,7 +45,8 @@ class Commands(TyperGroup):
         except EXPECTED as error:
             message, status = f"Error: {str(error) or type(error).__name__}", 1
         except KeyboardInterrupt as interrupt:
-            message, status = _explain_interrupt(interrupt), INTERRUPTED
+            told = str(interrupt) or UNTOLD  # who works case by case says what is done
+            message, status = told[0].upper() + told[1:], INTERRUPTED
         # The exception is gone by now, and the progress bar that it kept on the terminal.
         _print_errors([message])
         raise typer.Exit(status)
@@ -97,16 +100,3 @@ def _print_errors(messages: Iterable[str]) -> None:
     errors = PlainConsole(stderr=True, soft_wrap=True)
     for message in messages:
         errors.print(" ".join(line.strip() for line in message.splitlines()))
-
-
-def _explain_interrupt(interrupt: KeyboardInterrupt) -> str:
-    """Say what is done, as far as the command knows, and how to go on."""
-    outcome: Outcome | None = getattr(interrupt, "outcome", None)
-    if outcome is None:
-        return str(interrupt) or "Interrupted before the end. Run the same command again."
-    done = f"{len(outcome.written)} written"
-    if outcome.skipped:
-        done += f", {len(outcome.skipped)} were there"
-    if outcome.failures:
-        done += f", {len(outcome.failures)} could not be decided"
-    return f"Interrupted: {done}. Run the same command again to go on."
