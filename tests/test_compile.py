@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import maps
@@ -44,6 +45,37 @@ def test_full_graph_by_the_default_compiler():
     compiled = torch.compile(decide, fullgraph=True)
     probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))
     assert torch.equal(compiled(probs), decide(probs))
+
+
+GRAPHS = [
+    *("RMA-dice-multiclass", "RMA-iou-multilabel", "joint-dice-multiclass"),
+    *("RMA-dice-multiclass-correlated", "exact-dice-multilabel", "TR-acc-multilabel"),
+    *("argmax-acc-multiclass", "argmax-acc-multilabel", "smooth", "void", "logits", "calibrated"),
+]
+"""Every solver and output that a graph can hold, and decides as outside of one."""
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_one_graph_of_any_size(name):
+    decide = RankSEG(**public_calls.DECISIONS[name])
+    graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(decide, fullgraph=True, dynamic=True, backend=graphs)
+    counts = []
+    for seed, shape in enumerate([(2, 3, 8, 9), (3, 3, 7, 11), (4, 3, 10, 5)]):
+        probs = torch.from_numpy(maps.dyadic(*shape, seed=seed))
+        assert torch.equal(compiled(probs), decide(probs))
+        counts.append(graphs.frame_count)
+    assert counts[0] == counts[-1]  # the first call may have compiled more than once
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("options", [{}, {"unassigned_policy": "void", "void_index": 77}], ids=str)
+def test_joint_of_any_size_by_the_default_compiler(options):
+    decide = RankSEG(solver="joint", **options)
+    compiled = torch.compile(decide, fullgraph=True, dynamic=True)
+    for seed, shape in enumerate([(2, 3, 20, 30), (1, 3, 40, 17)]):
+        probs = torch.from_numpy(maps.dyadic(*shape, seed=seed))
+        assert torch.equal(compiled(probs), decide(probs))
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])

@@ -17,7 +17,7 @@ from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
-from rankseg._solvers import _profile_cuts, rma
+from rankseg._solvers import _profile_cuts, joint, rma
 from rankseg._solvers._correlated import Correlated
 from rankseg._solvers._cuts import optimal_cuts
 
@@ -259,3 +259,36 @@ def test_sums_over_bins_are_those_over_pixels():
     exact = torch.stack([torch.ones_like(values), values, values, values**2, values.sqrt()]).sum(1)
     assert torch.allclose(sums, exact, rtol=1e-5, atol=0)
     assert torch.allclose(sums[:3], exact[:3], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("ulps", [2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_joint_ends_where_values_exceed_one_by_rounding(metric, dtype, ulps, backend, monkeypatch):
+    steps = []
+
+    def counted(relabelling, labels, rising, step=joint._Relabelling.step):
+        scores = relabelling.model.score(relabelling.model.tally(labels))
+        steps.append(float(scores.min()))  # rounding must not make that of no pixels negative
+        return step(relabelling, labels, rising)
+
+    monkeypatch.setattr(joint._Relabelling, "step", counted)
+    high = 1 + ulps * torch.finfo(dtype).eps
+    for rest in (1.0, high, 0.5, 0.0):
+        probs = torch.tensor([[[high, 1.0], [high, rest]]], dtype=dtype)
+        labels = RankSEG(metric, solver="joint", correlation=0.5)(probs)
+        assert set(labels.unique().tolist()) <= {0, 1}
+    assert len(steps) < 20
+    assert min(steps) >= 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_exceeds_one_by_rounding_counts_as_one(dtype, backend):
+    rng = np.random.default_rng(0)
+    for metric, solver in itertools.product(("dice", "iou"), ("RMA", "exact")):
+        decide = RankSEG(metric, 0.5, "multilabel", solver, 0.0, correlation=0.5)
+        probs = torch.from_numpy(rng.random((2, 3, 30)) ** 3).to(dtype)
+        sure = torch.from_numpy(rng.random((2, 3, 30)) < 0.3)
+        above = 1 + 3 * torch.finfo(dtype).eps
+        expected = decide(probs.masked_fill(sure, 1.0))
+        assert torch.equal(decide(probs.masked_fill(sure, above)), expected)

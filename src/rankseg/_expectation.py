@@ -50,6 +50,9 @@ MARGIN = 1.2
 """By how much brackets of the best cut are wider than expected: a second try costs more than a few
 more pixels."""
 
+DOUBLINGS = 64
+"""Most times that a bracket is widened: a width of ``DUST`` becomes more than 1 before."""
+
 NEAR, UNKNOWN = 1e-3, 1 / 32
 """A cut this near 1/2 tells nothing about the values in between: then brackets are so wide."""
 
@@ -113,8 +116,12 @@ def count_nodes(rate: Tensor, count: Tensor, rest: Tensor) -> Tensor:
 
 
 def most_nodes(pixels: int) -> int:
-    """Return the number of nodes that is enough for every row of so many pixels."""
-    return math.ceil((math.log(END * (2 * pixels + 3)) - FIRST) / STEP) + 1
+    """Return a number of nodes that is enough for every row of so many pixels.
+
+    The same up to 256 pixels, then up to 256 ** 2 and so on: a traced graph holds for one number.
+    """
+    most = 256.0 ** math.ceil(math.log2(pixels + 1) / 8)
+    return math.ceil((math.log(END * (2 * most + 3)) - FIRST) / STEP) + 1
 
 
 def place_nodes(

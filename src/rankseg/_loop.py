@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+MOST_STEPS: Final = 1000
+"""Steps after which any loop ends. Cuts are raised some 10 times, labels relabelled some 20 times;
+values that rounding makes rise for ever would keep a loop from ending by itself."""
 
 
 def while_rising(step: Step, best: Tensor, rising: Tensor, fault: Tensor) -> Tensor:
@@ -19,13 +23,15 @@ def while_rising(step: Step, best: Tensor, rising: Tensor, fault: Tensor) -> Ten
     """
     if torch.compiler.is_compiling():
         loop = cast("Any", torch.while_loop)
-        return cast("Tensor", loop(_any_rising, step, (best, rising))[0])
-    goes_on = True
-    while goes_on:
+        count = torch.zeros((), dtype=torch.int64, device=best.device)
+        carried = (best, rising, count)
+        return cast("Tensor", loop(_goes_on, lambda *at: (*step(*at[:2]), at[2] + 1), carried)[0])
+    for _ in range(MOST_STEPS):
         best, rising = step(best, rising)
-        goes_on = bool(rising.any() & ~fault)
+        if not bool(rising.any() & ~fault):
+            break
     return best
 
 
-def _any_rising(best: Tensor, rising: Tensor) -> Tensor:
-    return rising.any()
+def _goes_on(best: Tensor, rising: Tensor, count: Tensor) -> Tensor:
+    return rising.any() & (count < MOST_STEPS)

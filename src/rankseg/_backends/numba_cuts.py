@@ -20,6 +20,7 @@ from rankseg._backends.numba_kernels import (
     _sum_above,
     _survey_group,
 )
+from rankseg._loop import MOST_STEPS
 
 KEPT = 16 * BLOCK
 """Most values of a class that are kept apart while its cut rises: they fit in a nearby cache."""
@@ -166,7 +167,7 @@ def _raised(
     high = dtype.type(0.5)
     marked = _round_down(cut, dtype)
     size, spilled, spilled_mass, passes, all_kept = 0, 0, 0.0, 0, False
-    while True:
+    for _ in range(MOST_STEPS):
         if cut >= high:
             high, likely_count, likely_mass, all_kept = dtype.type(np.inf), 0.0, 0.0, False
         low = _round_down(cut, dtype)
@@ -181,6 +182,7 @@ def _raised(
         if not fraction > cut:
             return cut, marked, size if all_kept and passes == 1 else -1
         cut = fraction
+    return cut, marked, -1
 
 
 @_jit

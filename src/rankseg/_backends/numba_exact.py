@@ -27,6 +27,7 @@ from rankseg._backends.numba_cuts import (
 from rankseg._backends.numba_kernels import BLOCK, GROUP
 from rankseg._backends.numba_moments import NEGLIGIBLE, _scan_row, _split_group
 from rankseg._expectation import (
+    DOUBLINGS,
     END,
     FAINT,
     FIRST,
@@ -140,7 +141,7 @@ def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
     degree, spread = _powers_needed(rate), NEGLIGIBLE * rate**2 / source.pixels
     dtype = source.values.dtype
     low, high = _first_bracket(cut, row, metric)
-    while True:
+    for doubled in range(DOUBLINGS + 2):
         if high >= row.peak:
             high = np.inf
         lowest, highest = _round_down(low, dtype), _round_down(high, dtype)
@@ -150,11 +151,12 @@ def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
         down = low > 0.0 and _may_be_best(count + between, below, row.volume, deficit, metric)
         up = high < np.inf and _may_be_best(count, above, row.volume, deficit, metric)
         if not (down or up):
-            return low, high, degree
+            break
         if down:
-            low = max(2.0 * low - cut, 0.0)
+            low = max(2.0 * low - cut, 0.0) if doubled < DOUBLINGS else 0.0
         if up:
-            high = 2.0 * high - cut
+            high = 2.0 * high - cut if doubled < DOUBLINGS else np.inf
+    return low, high, degree
 
 
 @_jit

@@ -27,6 +27,7 @@ from rankseg._backends.torch_reference import (
     split,
     takes_rows_at_once,
 )
+from rankseg._loop import MOST_STEPS
 
 __all__ = [
     "COMPILES",
@@ -260,11 +261,13 @@ def _raised(maps: Maps, terms: Tensor, here: Tensor) -> Tensor:
     rooms = [_room(maps) for _ in range(2)]
     width = 1 << (maps.parts - 1).bit_length()
     first = True
-    while first or _ends(here, maps)[1].any():
+    for _ in range(MOST_STEPS // STEPS_PER_WAIT):
         for there in rooms * (STEPS_PER_WAIT // 2):
             constants = {"FIRST": first, "PARTS": width}
             _by_row(kernels.raise_cuts, maps, maps.parts, terms, here, there, **constants)
             here, first = there, False
+        if not _ends(here, maps)[1].any():
+            break
     return here
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._records import GainCurves, Survey, write_lines
+from rankseg._loop import MOST_STEPS
 from rankseg._objectives import Objective
 from rankseg._quiet import product
 from rankseg._settings import Settings
@@ -114,7 +115,8 @@ class Correlated:
 
     def tally(self, labels: Tensor) -> Tensor:
         changes = self.backend.exchange(self.maps, self.survey, labels, self.best, self.rows)
-        return self.masks + self.average.factor.curves.sums(changes)
+        state = self.masks + self.average.factor.curves.sums(changes)
+        return torch.where(state[:, :1] > 0, state, 0.0)  # no pixels: what is left is rounding
 
     def score(self, state: Tensor) -> Tensor:
         scores = self.average.score(state.unsqueeze(1)).squeeze(1)
@@ -188,7 +190,7 @@ class _Search:
     def ends(self) -> tuple[Tensor, Tensor]:
         """Return between which values the cuts of every row lie, by all objectives."""
         shape = self.objectives, len(self.average.whole)
-        low, high = self.bracket.low.view(shape).amin(0), self.bracket.high.view(shape).amax(0)
+        low, high = self.bracket.low.view(shape).amin(0), self.bracket.top.view(shape).amax(0)
         return low.where(low > bin_edges(low.device)[1], 0.0), high  # the first bin was not seen
 
     def best_cuts(self, part: Unsettled) -> list[tuple[Tensor, Tensor]]:
@@ -229,14 +231,16 @@ class _Search:
     def _between(self, bracket: search.Bracket, low: Tensor, part: Unsettled, width: int) -> Tensor:
         """Gather the values of every bracket, from ``low`` on."""
         values: Tensor = self.backend.between(
-            part.maps, part.survey, low, bracket.high, self.rows, width
+            part.maps, part.survey, low, bracket.top, self.rows, width
         )
         return values
 
     def _narrow_crowds(self, bracket: search.Bracket) -> search.Bracket:
         """Narrow the brackets that hold too many values to gather."""
-        crowded = search.is_crowded(bracket)
-        while crowded.any():
+        for _ in range(MOST_STEPS):
+            crowded = search.is_crowded(bracket)
+            if not crowded.any():
+                break
             places = search.places_between(bracket)
             seen = [self._above(place, crowded) for place in places.unbind(1)]
             count, mass = (torch.stack(terms, 1) for terms in zip(*seen, strict=True))
@@ -244,7 +248,6 @@ class _Search:
                 bracket, places, count, mass, self.average.factor.curves, self.score
             )
             bracket = bracket.where(crowded, narrowed)
-            crowded = search.is_crowded(bracket)
         return bracket
 
     def _above(self, cut: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:

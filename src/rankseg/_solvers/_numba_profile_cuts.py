@@ -249,7 +249,8 @@ def _own_cut(source, tables, image, label, curves, found, flat, no_mask, space, 
     table[0] = 0.0  # no mask is to hold them
     _sum_cells(table, ends, curves, above, whole)
     _find_bracket(table, curves, whole, above, fine, False, 0, 0, found)
-    low, high = flat.low[0], flat.high[0]
+    low = flat.low[0]
+    high = flat.high[0] if flat.high[0] < 1.0 else np.inf  # as ``Bracket.top``
     size = _rank_between(source, tables, image, label, low, high, no_mask, space, ranked)
     if size < 0:
         return np.nan

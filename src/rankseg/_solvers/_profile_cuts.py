@@ -82,7 +82,13 @@ class Curves:
         return self.lines.shape[2]
 
     def parts(self, rows: int) -> Iterator[slice]:
-        """Slices of the rows to treat at a time, one at least: fewer, the more functions."""
+        """Slices of the rows to treat at a time, one at least: fewer, the more functions.
+
+        In a traced graph all rows, because the graph would hold for one number of slices only.
+        """
+        if torch.compiler.is_compiling():
+            yield slice(None)
+            return
         step = max(1, ROWS * FEW // self.functions)
         for start in range(0, max(1, rows), step):
             yield slice(start, start + step)
@@ -90,7 +96,8 @@ class Curves:
     def sums(self, profile: Tensor) -> Tensor:
         """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
         pieces = self.lines.view(PIECES, -1, self.functions)
-        parts = profile.reshape(len(profile), PIECES, 2 * BINS // PIECES).split(ROWS)
+        table = profile.reshape(len(profile), PIECES, 2 * BINS // PIECES)
+        parts = [table] if torch.compiler.is_compiling() else table.split(ROWS)
         sums = [product(part.transpose(0, 1), pieces).sum(0) for part in parts]
         return torch.cat(sums)
 
@@ -131,6 +138,11 @@ class Bracket:
     def extra(self) -> Tensor:
         """Return how many values lie between."""
         return (self.below[:, 0] - self.above[:, 0]).long()
+
+    @property
+    def top(self) -> Tensor:
+        """The largest value between: of the last bin also what exceeds 1 by rounding."""
+        return self.high.where(self.high < 1, torch.inf)
 
     def where(self, chosen: Tensor, other: Bracket) -> Bracket:
         """Take the rows ``chosen`` from another bracket."""

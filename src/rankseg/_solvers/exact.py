@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rankseg._backends._records import DUST, POWERS, Integrals, Survey
 from rankseg._expectation import (
+    DOUBLINGS,
     FAINT,
     MANY,
     MARGIN,
@@ -133,14 +134,19 @@ class _Search:
         high = torch.where(to_empty, torch.inf, cut + width)
         unsure = self.active
         bracket = self._split(low, high, unsure)
-        while True:
+        for doubled in range(DOUBLINGS + 2):
             down, up = self._open_ends(bracket, 1 - value)
             unsure = unsure & (down | up)
             if not bool(unsure.any()):
-                return bracket
-            low = torch.where(down, (2 * bracket.low - cut).clamp(min=0), bracket.low)
-            high = torch.where(up, 2 * bracket.high - cut, bracket.high)
+                break
+            lower = (2 * bracket.low - cut).clamp(min=0)
+            higher = 2 * bracket.high - cut
+            if doubled >= DOUBLINGS:
+                lower, higher = torch.zeros_like(lower), torch.full_like(higher, torch.inf)
+            low = torch.where(down, lower, bracket.low)
+            high = torch.where(up, higher, bracket.high)
             bracket = bracket.replaced(unsure, self._split(low, high, unsure))
+        return bracket
 
     def _half_width(self, cut: Tensor) -> Tensor:
         """Guess how far from RMA's cut the bracket ends, if values are as dense as up to 1/2.

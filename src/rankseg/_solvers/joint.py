@@ -32,13 +32,17 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     eligible = eligible_classes(kept)
     model = model_of(backend, maps, survey, settings, eligible)
     labels = labels_of(model, kept, eligible, settings)
-    # A tensor, because a traced loop cannot refer to a number that may change between calls.
-    smooth = torch.full((), settings.smooth, dtype=torch.float64, device=survey.mass.device)
+    # Tensors, because a traced loop cannot refer to a number that may change between calls.
+    smooth, noticeable = (
+        torch.full((), number, dtype=torch.float64, device=survey.mass.device)
+        for number in (settings.smooth, NOTICEABLE)
+    )
     relabelling = _Relabelling(
         model.with_objective(OBJECTIVES[settings.metric](smooth)),
         kept if leaves_void else eligible,
         leaves_void,
-        void=settings.void_index,
+        settings.void_index,
+        noticeable,
     )
     rising = torch.ones_like(survey.peak[:, 0], dtype=torch.bool)
     return while_rising(relabelling.step, labels, rising, survey.fault)
@@ -52,6 +56,7 @@ class _Relabelling:
     eligible: Tensor
     leaves_void: bool
     void: int
+    noticeable: Tensor
 
     def step(self, labels: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
         """Relabel the images that are ``rising``; keep what scores more, image by image."""
@@ -69,6 +74,6 @@ class _Relabelling:
         )
         old = model.score(state).sum(1)
         new = model.score(model.tally(proposed)).sum(1)
-        rising = rising & (new > old * (1 + NOTICEABLE))
+        rising = rising & (new > old + self.noticeable * old.abs())
         image = rising.view(-1, *[1] * (labels.dim() - 1))
         return torch.where(image, proposed, labels), rising
