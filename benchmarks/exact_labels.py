@@ -31,7 +31,7 @@ from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
 from rankseg._solvers._models import Exact, Model
 from rankseg._solvers.baselines import argmax_labels
-from rankseg._solvers.joint import _Relabelling, joint_labels
+from rankseg._solvers.joint import NOTICEABLE, _Relabelling, joint_labels
 from rankseg._solvers.rma import eligible_classes, kept_classes, labels_of, shared_labels
 
 HISTORY = REPOSITORY / "benchmarks" / "results" / "exact_labels.csv"
@@ -84,7 +84,8 @@ def share_out(model: Model, settings: Settings) -> Tensor:
 
 def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
     eligible = eligible_classes(kept_classes(model.survey, settings))
-    relabelling = _Relabelling(model, eligible, leaves_void=False, void=settings.void_index)
+    noticeable = torch.tensor(NOTICEABLE, dtype=torch.float64)
+    relabelling = _Relabelling(model, eligible, False, settings.void_index, noticeable)
     rising = torch.ones(len(labels), dtype=torch.bool)
     return while_rising(relabelling.step, labels, rising, model.survey.fault)
 
