@@ -113,3 +113,16 @@ def test_a_sure_pixel_gains_as_an_almost_sure_one(backend, dtype):
         for p in (1.0, 1 - 1e-7)
     ]
     assert torch.equal(*labels)
+
+
+@pytest.mark.parametrize("most", [1, 2, 64])
+def test_of_very_many_small_classes_the_largest_get_exact_gains(most, monkeypatch, backend):
+    monkeypatch.setattr(_models, "MOST_SMALL", most)
+    probs = maps.softmax(2, 5, 40, scale=2.0, dtype="float64")
+    model = model_of(probs, "dice", 0.0)
+    volumes = probs.sum(2)
+    for image in range(2):
+        chosen = model.rows[model.rows[:, 0] == image, 1].tolist()
+        assert sorted(chosen) == sorted(np.argsort(-volumes[image])[:most].tolist())
+    labels = RankSEG(solver="exact", pruning_prob=0.0)(probs)
+    assert labels.shape == (2, 40)

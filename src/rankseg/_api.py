@@ -50,10 +50,11 @@ class RankSEG(nn.Module):
         ``'RMA'`` maximises the reciprocal moment approximation of the expected metric for each
         class, then resolves pixels claimed by several classes or by none as published.
         ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
-        ``'exact'`` maximises the expected metric itself for each class, and shares pixels out as
-        ``'RMA'`` does, to classes that expect fewer than 100 of them by what they add to the
-        expected metric itself (not in a traced graph): it differs where few pixels are expected
-        in a class, in some 1.2 to 2.5 times the time of RMA, or 20 ms for an image of such classes.
+        ``'exact'`` maximises the expected metric itself for each class. It shares pixels out as
+        ``'RMA'`` does, but to classes that expect fewer than 100 pixels by what they add to the
+        expected metric itself (at most 64 classes of an image, and not in a traced graph). It
+        differs from RMA where a class expects few pixels. It takes 1.2 to 2.5 times the time of
+        RMA, and about 30 ms for each such class.
         ``'BA'`` and ``'TRNA'`` (Dice; multilabel, or one channel) approximate the distribution of
         a class's volume instead, by a refined normal [1]_: the same for every pixel, or without
         the pixel looked at, which is closer for small regions. ``'BA+TRNA'`` takes the first for
@@ -123,6 +124,9 @@ class RankSEG(nn.Module):
     the sums being those of :math:`p_i(z)`, to about 1e-7 for :math:`r` up to 0.99. Multiclass
     labels never score less by it than the published ones. With ``'exact'`` it is the mean of the
     expected metric itself over these values, at some 50 ms for every class and image.
+
+    Float64 sets limits. IoU with a ``smooth`` between 0 and 1e-170 may miss the best mask, and so
+    may a mask with a ``correlation`` if all probabilities of its class are below 1e-40.
 
     See :func:`rankseg.expected_score` for what ``'exact'`` maximises. Linear time in pixels and
     classes. BA and TRNA are equations (13) and (12) of [1]_ with every
