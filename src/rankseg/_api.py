@@ -125,8 +125,9 @@ class RankSEG(nn.Module):
     labels never score less by it than the published ones. With ``'exact'`` it is the mean of the
     expected metric itself over these values, at some 50 ms for every class and image.
 
-    Float64 sets limits. IoU with a ``smooth`` between 0 and 1e-170 may miss the best mask, and so
-    may a mask with a ``correlation`` if all probabilities of its class are below 1e-40.
+    Float64 sets limits. IoU with a ``smooth`` between 0 and 1e-32 may give an empty mask if all
+    probabilities of the class are below 1e-16. With a ``correlation``, no pixel whose probability
+    is ``2 ** -24`` or less is in a mask.
 
     See :func:`rankseg.expected_score` for what ``'exact'`` maximises. Linear time in pixels and
     classes. BA and TRNA are equations (13) and (12) of [1]_ with every
