@@ -46,6 +46,7 @@ LAYERS = [
     {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
     | {"rankseg._backends.numba_kernels", "rankseg._backends.triton_kernels"},
     {"rankseg._backends.numba_cuts", "rankseg._backends.numba_moments"}
+    | {"rankseg._backends.numba_winners"}
     | {"rankseg._backends.numba_logits"},
     {"rankseg._backends.numba_profile", "rankseg._backends.numba_exact"},
     {"rankseg._backends.numba_labels"},
@@ -53,6 +54,7 @@ LAYERS = [
     {"rankseg._backends.triton_gpu"},
     {"rankseg._backends"},
     {"rankseg._solvers._interpolation", "rankseg._solvers._volume"}
+    | {"rankseg._solvers._presence"}
     | {"rankseg._solvers._unsettled"},
     {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
     | {"rankseg._solvers._reciprocals"},

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from rankseg._calibration import Calibration
 from rankseg._decision import Decision, decide
 from rankseg._problem import Maps, Problem
-from rankseg._settings import Settings, SolverOptions, checked, combined
+from rankseg._settings import PRUNING_PROB, Settings, SolverOptions, checked, combined
 from rankseg._solvers import solve
 from rankseg._tracing import REFUSAL
 from rankseg._warn import warn
@@ -61,10 +61,9 @@ class RankSEG(nn.Module):
         classes whose volume has a standard deviation above 5, else the second.
         ``'TR'`` (a threshold of 1/2, multilabel) and ``'argmax'`` are optimal for ``'acc'``.
         ``'auto'`` is ``'RMA'`` for Dice and IoU, ``'argmax'`` or ``'TR'`` for accuracy.
-    pruning_prob : float
-        In [0, 1]. A class whose largest probability in an image does not exceed this is taken
-        to be absent from it. This is a decision about presence, not an economy: it changes
-        results, and 0 turns it off. Not used for ``'acc'``.
+    pruning_prob : float, optional
+        In [0, 1], 0.5 by default. What ``presence='peak'`` asks of the largest probability of a
+        class. Not used for ``'acc'``; an error beside another ``presence``.
     from_logits : {'softmax', 'sigmoid'}, optional
         What makes probabilities of the maps, which then hold logits, any finite numbers: softmax
         of classes that exclude each other, sigmoid of one channel or of classes that do not. By
@@ -74,9 +73,16 @@ class RankSEG(nn.Module):
     calibration : rankseg.calibration.Calibration or path, optional
         Makes better probabilities of the maps first: all of them, in memory, float32 or wider.
         Made by :func:`rankseg.calibration.fit`, or the file that it was saved to.
+    presence : {'peak', 'argmax', 'all'}
+        For RMA, joint and exact. Which classes are taken to be in an image; the others are given
+        no pixel, unless there is no class at all. This is a decision, not an economy: it changes
+        results. ``'peak'`` (published, the default) takes a class whose largest probability
+        exceeds ``pruning_prob``. ``'argmax'`` takes one that the plain decision predicts: with
+        multiclass output the likeliest in some valid pixel (of equally likely classes the first),
+        else a mask with a probability above 0.5. ``'all'`` takes every class.
     unassigned_policy : {'max_score', 'void'}
         For RMA, joint and exact with multiclass output. What becomes of a pixel that is in no
-        mask: it goes to the class, among those not pruned, that gains most (the default), or is
+        mask: it goes to the class, among those present, that gains most (the default), or is
         left void. With joint, a void pixel is one that would lower the objective of every class.
     void_index : int
         With multiclass output: the label of void pixels and of pixels that are not valid, 255
@@ -169,7 +175,7 @@ class RankSEG(nn.Module):
         smooth: float = 0.0,
         output_mode: str = "multiclass",
         solver: str = "auto",
-        pruning_prob: float = 0.5,
+        pruning_prob: float | None = None,
         *,
         from_logits: str | None = None,
         calibration: Calibration | str | PathLike[str] | None = None,
@@ -192,9 +198,18 @@ class RankSEG(nn.Module):
     metric = _option("metric")
     smooth = _option("smooth")
     output_mode = _option("output_mode")
-    pruning_prob = _option("pruning_prob")
     from_logits = _option("from_logits")
     calibration = _option("calibration")
+
+    @property
+    def pruning_prob(self) -> float:
+        """What a peak must exceed, 0.5 if it was not given; it matters to ``presence='peak'``."""
+        given: float | None = self._options["pruning_prob"]
+        return PRUNING_PROB if given is None else given
+
+    @pruning_prob.setter
+    def pruning_prob(self, value: float | None) -> None:
+        self._options["pruning_prob"] = checked("pruning_prob", value)
 
     @property
     def solver(self) -> str:
@@ -307,5 +322,8 @@ class RankSEG(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options in ``repr``, ``'auto'`` replaced by the solver it stands for."""
-        options = self._options | {"solver": self.solver} | self.solver_params
+        known = {"solver": self.solver, "pruning_prob": self.pruning_prob}
+        options = self._options | known | self.solver_params
+        if self.settings.presence != "peak":
+            del options["pruning_prob"]  # of no effect, and refused beside this
         return ", ".join(f"{name}={value!r}" for name, value in options.items())

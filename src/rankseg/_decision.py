@@ -14,7 +14,7 @@ from rankseg._inputs import as_tensor
 from rankseg._problem import Problem
 from rankseg._score import score
 from rankseg._settings import Settings
-from rankseg._solvers import solve
+from rankseg._solvers import present_in, solve
 
 __all__ = ["Decision", "decide"]
 
@@ -42,7 +42,8 @@ class Decision:
     expected_argmax
         The same of ``argmax``, or of the threshold 1/2 where masks were decided.
     present
-        ``(batch, classes)`` boolean: whether the peak of the class exceeds ``pruning_prob``.
+        ``(batch, classes)`` boolean: whether the class is taken to be in the image, by the rule
+        that ``presence`` names.
     upper_bound
         ``(batch,)`` float64: the mean over the present classes of what each class's own mask is
         expected to score. No labels can be expected to score more if the masks are those of
@@ -84,9 +85,9 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     prediction = solve(problem)
     problem = replace(problem.of_probabilities(), derived=True)
     settings = problem.settings
-    masks = _own_masks(problem, prediction)
+    present = present_in(problem)
+    inside = _own_masks(problem, prediction, present)
     baseline = Settings.parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
-    inside = as_tensor("masks", masks)
     scores = [
         score(problem, as_tensor("prediction", decided), settings.correlation)
         for decided in (prediction, solve(replace(problem, settings=baseline)), inside)
@@ -95,21 +96,21 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     if problem.valid is not None:
         shown = shown.masked_fill(~problem.valid.unsqueeze(1), 0)
     cut = shown.masked_fill(inside, 0).flatten(2).amax(2).double()
-    present = shown.flatten(2).amax(2).double() > settings.pruning_prob
     volume = _volume(problem, prediction)
     tables = [table.numpy() if problem.numpy else table for table in (cut, volume, present)]
     bound = _mean(scores[2], tables[2])
     return Decision(prediction, tables[0], tables[1], scores[0], scores[1], tables[2], bound)
 
 
-def _own_masks(problem: Problem, prediction: Any) -> Any:
+def _own_masks(problem: Problem, prediction: Any, present: Tensor) -> Tensor:
     """Return the mask of every class alone, as the solver decides it before it shares out."""
     settings = problem.settings
     if settings.output_mode == "multilabel":
-        return prediction
+        return as_tensor("prediction", prediction)
     solver = "RMA" if settings.solver == "joint" else settings.solver
-    alone = replace(settings, output_mode="multilabel", solver=solver)
-    return solve(replace(problem, settings=alone))
+    alone = replace(settings, output_mode="multilabel", solver=solver, presence="all")
+    masks = as_tensor("masks", solve(replace(problem, settings=alone)))
+    return masks & present.view(*present.shape, *[1] * (masks.dim() - 2))
 
 
 def _volume(problem: Problem, prediction: Any) -> Tensor:

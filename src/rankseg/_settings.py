@@ -28,6 +28,8 @@ __all__ = ["Settings", "SolverOptions", "checked", "combined", "smoothing"]
 METRICS = ("dice", "iou", "acc")
 OUTPUT_MODES = ("multiclass", "multilabel")
 POLICIES = ("max_score", "void")
+PRESENCE = ("peak", "argmax", "all")
+PRUNING_PROB = 0.5
 VOID_INDEX = 255
 EPS = 1e-4
 
@@ -49,6 +51,7 @@ class SolverOptions(TypedDict, total=False):
 
     unassigned_policy: Literal["max_score", "void"]
     void_index: int
+    presence: Literal["peak", "argmax", "all"]
     correlation: float
     safe_screening: bool | Literal["auto"]
     eps: float
@@ -72,24 +75,19 @@ MASKS_BY_VOLUME = Support(
 """BA and TRNA: the paper says how to decide a mask, and not how to share pixels among classes."""
 
 
+OF_MASKS = ("presence", "correlation")
+OF_LABELS = (*OF_MASKS, "unassigned_policy", "void_index")
+
 SUPPORT = {
     "RMA": Support(
         ("dice", "iou"),
         {
-            "multiclass": ("unassigned_policy", "void_index", "correlation", "safe_screening"),
-            "multilabel": ("correlation", "safe_screening"),
+            "multiclass": (*OF_LABELS, "safe_screening"),
+            "multilabel": (*OF_MASKS, "safe_screening"),
         },
     ),
-    "joint": Support(
-        ("dice", "iou"), {"multiclass": ("unassigned_policy", "void_index", "correlation")}
-    ),
-    "exact": Support(
-        ("dice", "iou"),
-        {
-            "multiclass": ("unassigned_policy", "void_index", "correlation"),
-            "multilabel": ("correlation",),
-        },
-    ),
+    "joint": Support(("dice", "iou"), {"multiclass": OF_LABELS}),
+    "exact": Support(("dice", "iou"), {"multiclass": OF_LABELS, "multilabel": OF_MASKS}),
     "BA": MASKS_BY_VOLUME,
     "TRNA": MASKS_BY_VOLUME,
     "BA+TRNA": MASKS_BY_VOLUME,
@@ -104,6 +102,7 @@ NAMED_BY_STRINGS = {
     "output_mode": OUTPUT_MODES,
     "solver": ("auto", *SUPPORT),
     "unassigned_policy": POLICIES,
+    "presence": PRESENCE,
     "from_logits": LINKS,
 }
 """The options that are strings, and the strings they take."""
@@ -129,7 +128,8 @@ class Settings:
     smooth: float = 0.0
     output_mode: str = "multiclass"
     solver: str = "RMA"
-    pruning_prob: float = 0.5
+    pruning_prob: float = PRUNING_PROB
+    presence: str = "peak"
     unassigned_policy: str = "max_score"
     void_index: int = VOID_INDEX
     correlation: float = 0.0
@@ -144,7 +144,7 @@ class Settings:
         smooth: float,
         output_mode: str,
         solver: str,
-        pruning_prob: float,
+        pruning_prob: float | None,
         options: Mapping[str, Any],
         from_logits: str | None = None,
         calibration: object = None,
@@ -163,6 +163,13 @@ class Settings:
         solver = combined(checked("solver", solver), metric, output_mode)
         _refuse_unknown(options, solver, output_mode)
         _check_screening(options.get("safe_screening", False))
+        least_peak: float | None = checked("pruning_prob", pruning_prob)
+        presence = checked("presence", options.get("presence", "peak"))
+        if presence != "peak" and least_peak is not None:
+            raise ValueError(
+                f"pruning_prob goes with presence='peak', got {least_peak:g} with "
+                f"presence={presence!r}: leave one of the two out"
+            )
         link: str | None = checked("from_logits", from_logits)
         applied: Calibration | None = checked("calibration", calibration)
         if applied is not None and link not in (None, applied.link):
@@ -174,7 +181,8 @@ class Settings:
             smooth=smoothing(smooth),
             output_mode=output_mode,
             solver=solver,
-            pruning_prob=checked("pruning_prob", pruning_prob),
+            pruning_prob=PRUNING_PROB if least_peak is None else least_peak,
+            presence=presence,
             unassigned_policy=checked(
                 "unassigned_policy", options.get("unassigned_policy", "max_score")
             ),
@@ -209,7 +217,10 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "smooth": lambda value: number("smooth", value, 0.0, math.inf),
     "output_mode": lambda value: choice("output_mode", value, OUTPUT_MODES),
     "solver": lambda value: choice("solver", value, ("auto", *SUPPORT)),
-    "pruning_prob": lambda value: number("pruning_prob", value, 0.0, 1.0),
+    "pruning_prob": lambda value: (
+        None if value is None else number("pruning_prob", value, 0.0, 1.0)
+    ),
+    "presence": lambda value: choice("presence", value, PRESENCE),
     "from_logits": lambda value: None if value is None else choice("from_logits", value, LINKS),
     "calibration": _open_calibration,
     "unassigned_policy": lambda value: choice("unassigned_policy", value, POLICIES),

@@ -22,7 +22,7 @@ def rankseg(
     smooth: float = 0.0,
     output_mode: str = "multiclass",
     solver: str = "auto",
-    pruning_prob: float = 0.5,
+    pruning_prob: float | None = None,
     *,
     valid: Maps | None = None,
     from_logits: str | None = None,

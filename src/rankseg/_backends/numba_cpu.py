@@ -20,6 +20,7 @@ from rankseg._backends import (
     numba_moments,
     numba_profile,
     numba_threads,
+    numba_winners,
 )
 from rankseg._backends import numba_kernels as kernels
 from rankseg._backends._axes import merge_axes
@@ -249,6 +250,20 @@ def best_cuts(
     """
     raised = functools.partial(raise_cuts, maps, survey)
     return survey.best_cuts(raised, active, bonus, offset, keep_peak)
+
+
+def winners(maps: Maps, survey: Survey) -> Tensor:
+    """Return which classes are the likeliest in some valid pixel; of equal ones the first is.
+
+    ``(batch, classes)`` boolean.
+    """
+    won = np.zeros((maps.batch, maps.classes), np.bool_)
+    arguments = survey.mass.numpy(), survey.peak.numpy(), won
+    _run(numba_winners.witness, won.size, maps, survey.detail, *arguments)
+    if not won.all():
+        units = maps.batch * _groups(maps)
+        _run(numba_winners.contest, units, maps, survey.detail, won)
+    return torch.from_numpy(won)
 
 
 def sizes(maps: Maps) -> Tensor:

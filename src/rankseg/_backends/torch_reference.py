@@ -83,6 +83,17 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
     return _above(maps, torch.where(active, cuts, torch.inf))
 
 
+def winners(maps: Maps, survey: Survey) -> Tensor:
+    images, classes = maps.probs.shape[:2]
+    won = torch.zeros(images, classes + 1, device=maps.probs.device)  # the last: of no pixel
+    for slab in _slabs(maps):
+        winner = _probs(maps, slab).argmax(1)
+        if maps.valid is not None:
+            winner = winner.masked_fill(~maps.valid[:, slab], classes)
+        won = won.scatter(1, winner.flatten(1), 1.0)
+    return won[:, :-1] > 0
+
+
 def sizes(maps: Maps) -> Tensor:
     if maps.valid is not None:
         return maps.valid.flatten(1).sum(1).double()

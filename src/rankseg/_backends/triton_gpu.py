@@ -26,6 +26,7 @@ from rankseg._backends.torch_reference import (
     sizes,
     split,
     takes_rows_at_once,
+    winners,
 )
 from rankseg._loop import MOST_STEPS
 
@@ -51,6 +52,7 @@ __all__ = [
     "takes_rows_at_once",
     "tally",
     "unsettled",
+    "winners",
 ]
 
 FAULT_IS_KNOWN = False

@@ -13,6 +13,7 @@ from rankseg._backends._records import Survey
 from rankseg._fork import safe_in_fork
 from rankseg._problem import Problem
 from rankseg._settings import Settings
+from rankseg._solvers._presence import present_classes
 from rankseg._solvers.ba import ba_masks
 from rankseg._solvers.baselines import argmax_labels, argmax_masks, threshold_masks
 from rankseg._solvers.joint import joint_labels
@@ -71,6 +72,13 @@ def solve(problem: Problem) -> Any:
     if not check_first:
         problem.check_values(survey.fault)
     return problem.restore(decision)
+
+
+def present_in(problem: Problem) -> Tensor:
+    """Return the classes taken to be present in maps of probabilities, ``(batch, classes)``."""
+    backend, _ = _backends.choose(problem.probs.device, problem.settings.from_logits)
+    maps = backend.open_maps(problem.probs, problem.valid, problem.settings.from_logits)
+    return present_classes(backend, maps, backend.survey(maps), problem.settings)
 
 
 def _looks_at_numbers(settings: Settings) -> bool:

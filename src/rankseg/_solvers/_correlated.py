@@ -68,6 +68,7 @@ class Correlated:
         survey: Survey,
         objective: Objective,
         settings: Settings,
+        kept: Tensor,
         eligible: Tensor,
         shared: bool,
     ) -> Correlated:
@@ -95,7 +96,6 @@ class Correlated:
         part = Unsettled.all_of(maps, survey)
         if shared and len(rows) and not tracing:
             brackets = _brackets(rows, searches, published)
-            kept = survey.peak > settings.pruning_prob
             part = split_off(backend, maps, survey, brackets, kept, settings.void_index)
         found = [each.best_cuts(part) for each in searches]
         (cuts, masks), *others = [_joined(terms) for terms in zip(*found, strict=True)]
@@ -265,7 +265,7 @@ class _Search:
 
 
 def correlated_masks(
-    backend: ModuleType, maps: Any, objective: Objective, settings: Settings
+    backend: ModuleType, maps: Any, objective: Objective, settings: Settings, least_peak: float
 ) -> tuple[Tensor, bool, Tensor]:
     """Return the best mask of every class by itself, if there is a fault, and which are known.
 
@@ -275,7 +275,7 @@ def correlated_masks(
     compiled = _compiled(backend, average)
     assert compiled is not None
     found: tuple[Tensor, bool, Tensor]
-    found = compiled.own_masks(backend, maps, average, settings.pruning_prob)
+    found = compiled.own_masks(backend, maps, average, least_peak)
     return found
 
 

@@ -14,7 +14,8 @@ from rankseg._loop import while_rising
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
 from rankseg._solvers._models import Model
-from rankseg._solvers.rma import eligible_classes, kept_classes, labels_of, model_of
+from rankseg._solvers._presence import eligible_classes, present_classes
+from rankseg._solvers.rma import labels_of, model_of
 
 NOTICEABLE = 1e-12
 """Relative rise of the objective below which another pass would chase rounding."""
@@ -28,10 +29,9 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     image by image. The labels returned never score less than those it started from.
     """
     leaves_void = settings.unassigned_policy == "void"
-    kept = kept_classes(survey, settings)
-    eligible = eligible_classes(kept)
-    model = model_of(backend, maps, survey, settings, eligible)
-    labels = labels_of(model, kept, eligible, settings)
+    kept = present_classes(backend, maps, survey, settings)
+    model = model_of(backend, maps, survey, settings, kept)
+    labels = labels_of(model, kept, settings)
     # Tensors, because a traced loop cannot refer to a number that may change between calls.
     smooth, noticeable = (
         torch.full((), number, dtype=torch.float64, device=survey.mass.device)
@@ -39,7 +39,7 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     )
     relabelling = _Relabelling(
         model.with_objective(OBJECTIVES[settings.metric](smooth)),
-        kept if leaves_void else eligible,
+        kept if leaves_void else eligible_classes(kept),
         leaves_void,
         settings.void_index,
         noticeable,

@@ -16,11 +16,12 @@ from rankseg._objectives import OBJECTIVES, Objective
 from rankseg._settings import Settings
 from rankseg._solvers._correlated import Correlated, correlated_masks
 from rankseg._solvers._models import Exact, ExactLabels, Independent, Model
+from rankseg._solvers._presence import eligible_classes, least_peak, present_classes
 
 
 def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return the mask of every class that is best for it alone, to RMA or exactly."""
-    kept = kept_classes(survey, settings)
+    kept = present_classes(backend, maps, survey, settings)
     cuts = model_of(backend, maps, survey, settings, kept, shared=False).cuts(kept)
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
@@ -36,18 +37,19 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
     exact, correlated = settings.solver == "exact", settings.correlation > 0
     if not backend.takes_rows_at_once(maps, alike=not (exact or correlated)):
         return None
+    least = least_peak(settings)
     found: tuple[Tensor, bool] | None = None
     if correlated and not exact:
         found = _completed(
-            correlated_masks(backend, maps, objective, settings), backend, maps, settings
+            correlated_masks(backend, maps, objective, settings, least), backend, maps, settings
         )
     elif exact and not correlated:
         ratio, smooth = RATIOS[settings.metric], settings.smooth
-        some = backend.exact_masks(maps, settings.pruning_prob, ratio, smooth, *objective.endless)
+        some = backend.exact_masks(maps, least, ratio, smooth, *objective.endless)
         found = _completed(some, backend, maps, settings)
     elif not exact and objective.fraction is not None:
         keep_peak = settings.smooth == 0
-        found = backend.own_masks(maps, settings.pruning_prob, *objective.fraction, keep_peak)
+        found = backend.own_masks(maps, least, *objective.fraction, keep_peak)
     return found
 
 
@@ -64,10 +66,8 @@ def _completed(
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return labels that share the pixels out between these masks by the published rule."""
-    kept = kept_classes(survey, settings)
-    eligible = eligible_classes(kept)
-    model = model_of(backend, maps, survey, settings, eligible)
-    return labels_of(model, kept, eligible, settings)
+    kept = present_classes(backend, maps, survey, settings)
+    return labels_of(model_of(backend, maps, survey, settings, kept), kept, settings)
 
 
 def model_of(
@@ -75,16 +75,17 @@ def model_of(
     maps: Any,
     survey: Survey,
     settings: Settings,
-    eligible: Tensor,
+    kept: Tensor,
     shared: bool = True,
 ) -> Model:
-    """Return the model of the labels that the settings ask for, for the ``eligible`` classes.
+    """Return the model of the labels that the settings ask for, for the classes ``kept``.
 
     ``shared`` tells whether a pixel has one label only.
     """
     objective = OBJECTIVES[settings.metric](settings.smooth)
+    eligible = eligible_classes(kept) if shared else kept
     if settings.correlation > 0:
-        return Correlated.build(backend, maps, survey, objective, settings, eligible, shared)
+        return Correlated.build(backend, maps, survey, objective, settings, kept, eligible, shared)
     if settings.solver == "exact" and shared:
         return ExactLabels.build(backend, maps, survey, objective, settings, eligible)
     if settings.solver == "exact":
@@ -92,12 +93,13 @@ def model_of(
     return Independent(backend, maps, survey, objective)
 
 
-def labels_of(model: Model, kept: Tensor, eligible: Tensor, settings: Settings) -> Tensor:
+def labels_of(model: Model, kept: Tensor, settings: Settings) -> Tensor:
     """Share the pixels out by the published rule, with the masks and the gains of the model.
 
-    Classes ``kept`` have masks, and leftover pixels go to an ``eligible`` one, if to any.
+    Classes ``kept`` have masks, and leftover pixels go to an eligible one, if to any.
     """
-    takers = torch.zeros_like(eligible) if settings.unassigned_policy == "void" else eligible
+    leaves_void = settings.unassigned_policy == "void"
+    takers = torch.zeros_like(kept) if leaves_void else eligible_classes(kept)
     share_out = partial(_share_out, takers=takers, void=settings.void_index)
     if not isinstance(model, Correlated):
         return share_out(model, model.cuts(kept))
@@ -127,16 +129,6 @@ def _better_labels(
     independent = Independent(model.backend, model.maps, model.survey, objective)
     published = share_out(independent, cuts)
     return torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, published)
-
-
-def eligible_classes(kept: Tensor) -> Tensor:
-    """Return the classes a leftover pixel may get: those kept, or all if none is."""
-    return kept | ~kept.any(1, keepdim=True)
-
-
-def kept_classes(survey: Survey, settings: Settings) -> Tensor:
-    """Return the classes that are not pruned."""
-    return survey.peak > settings.pruning_prob
 
 
 def _share_out(model: Model, cuts: Tensor, takers: Tensor, void: int) -> Tensor:
