@@ -37,6 +37,7 @@ LAYERS = [
     | {"rankseg._backends.numba_threads"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
     {"rankseg._refined_normal"},
+    {"rankseg._presence"},
     {"rankseg._calibration", "rankseg._backends._records", "rankseg._correlation"}
     | {"rankseg._loop", "rankseg._backends.numba_exponential"},
     {"rankseg._settings", "rankseg._inputs"},
@@ -54,10 +55,10 @@ LAYERS = [
     {"rankseg._backends.triton_gpu"},
     {"rankseg._backends"},
     {"rankseg._solvers._interpolation", "rankseg._solvers._volume"}
-    | {"rankseg._solvers._presence"}
     | {"rankseg._solvers._unsettled"},
     {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
     | {"rankseg._solvers._reciprocals"},
+    {"rankseg._solvers._presence"},
     {"rankseg._solvers.exact", "rankseg._solvers._average", "rankseg._solvers._numba_ba"},
     {"rankseg._solvers._exact_average", "rankseg._solvers._exact_gains"}
     | {"rankseg._solvers._numba_profile_cuts"},

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from rankseg import RankSEG
 from rankseg._backends import choose
+from rankseg._presence import PresenceTable
+from rankseg.calibration import Calibration, PresenceModel
+from rankseg.evaluation import Case
 from rankseg.functional import rankseg
 
 SOLVERS = [
@@ -179,3 +185,153 @@ def test_pruning_prob_goes_with_peaks_only(presence):
 def test_solvers_of_the_volume_have_the_published_rule_only(solver):
     with pytest.raises(TypeError, match="presence goes with a solver in"):
         RankSEG(output_mode="multilabel", solver=solver, presence="argmax")
+
+
+def cases_with_rare_classes(number=200, seed=0):
+    """Draw cases of three classes; the peak of the last says less of its presence than of others.
+
+    A class that is there has a peak of 0.6 on average, one that is not of 0.4.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for index in range(number):
+        there = rng.random(3) < np.array([1.0, 0.5, 0.2])
+        peak = np.clip(rng.normal(0.4 + 0.2 * there, [0.02, 0.12, 0.12]), 0.01, 0.99)
+        probs = peak[:, None] * rng.random((3, 50)) ** 2
+        probs[:, 0] = peak
+        label = np.zeros(50, np.int64)
+        label[1] = 1 if there[1] else 0
+        label[2] = 2 if there[2] else 0
+        drawn.append(Case(str(index), torch.from_numpy(probs), torch.from_numpy(label)))
+    return drawn
+
+
+def test_a_model_tells_how_likely_classes_are_there():
+    model = PresenceModel.fit(cases_with_rare_classes())
+    table = PresenceTable.of(cases_with_rare_classes(1000, seed=1), None, None)
+    told = model.probability(table.peak, table.share, 1.0)
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        near = (told[:, 1:] - share).abs() < 0.1
+        assert table.present[:, 1:][near].double().mean() == pytest.approx(share, abs=0.1)
+    brier = (told - table.present.double()).square().mean()
+    assert brier < 0.6 * (table.peak - table.present.double()).square().mean()
+
+
+def test_the_fit_is_the_most_likely_one():
+    """Its terms are where the gradient of log-likelihood and priors, written anew, vanishes."""
+    table = PresenceTable.of(cases_with_rare_classes(), None, None)
+    model = table.fit()
+    shared = sum(model.offset) / (3 + 1 / 100)  # the mean, drawn to 0 by its own prior
+    error = model.probability(table.peak, table.share, 1.0) - table.present.double()
+    by_class = error.sum(0) + torch.tensor(model.offset) - shared
+    torch.testing.assert_close(by_class, torch.zeros(3).double(), atol=1e-4, rtol=0)
+    logit = (table.peak / (1 - table.peak)).log()
+    for slope, feature in ((model.peak, logit), (model.volume, table.share.log())):
+        assert float((error * feature).sum() + slope / 100) == pytest.approx(0, abs=1e-3)
+
+
+def test_image_level_labels_do_in_place_of_masks():
+    cases = cases_with_rare_classes()
+    held = {case.name: set(case.label.unique().tolist()) for case in cases}
+    blank = [Case(case.name, case.probs, torch.full_like(case.label, 255)) for case in cases]
+    assert PresenceModel.fit(blank, held) == PresenceModel.fit(cases)
+
+
+def test_few_cases_share_one_offset():
+    with pytest.warns(UserWarning, match="19 cases are too few to tell the classes apart"):
+        model = PresenceModel.fit(cases_with_rare_classes(19))
+    assert len(set(model.offset)) == 1
+    assert len(set(PresenceModel.fit(cases_with_rare_classes(20)).offset)) == 3
+
+
+@pytest.mark.parametrize(
+    ("present", "message"),
+    [
+        ({"0": {0}}, "present must name the classes of every case, got none for '1'"),
+        ({"0": {0}, "1": {3}}, r"the classes of 1 must be from 0 to 2, .* got \[3\]"),
+        ({"0": {0}, "1": {0}, "x": {0}}, r"not among the maps: \['x'\]"),
+    ],
+)
+def test_wrong_image_level_labels_are_named(present, message):
+    with pytest.raises(ValueError, match=message):
+        PresenceModel.fit(cases_with_rare_classes(2), present)
+
+
+def test_a_model_that_is_of_no_use_is_refused():
+    for options, message in [
+        ({"peak": math.nan}, r"peak must be in \[-1e\+06, 1e\+06\]"),
+        ({"offset": []}, "offset must be a sequence of numbers"),
+        ({"absent": "one"}, "absent must be one of"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            PresenceModel(**({"peak": 1.0, "volume": 0.0, "offset": [0.0]} | options))
+    with pytest.raises(ValueError, match="at least one, all of the same classes, got \\[\\]"):
+        PresenceModel.fit([])
+
+
+MODEL = PresenceModel(peak=1.0, volume=0.0, offset=[9.0, 0.0, 0.0])
+
+
+def test_where_absent_classes_score_0_doubtful_ones_are_left_out(backend):
+    probs = torch.zeros(1, 3, 4, 25)
+    probs[:, 0] = 1.0
+    probs[0, :, 0, :20] = torch.tensor([0.4, 0.6, 0.0])[:, None]
+    probs[0, :, 1, :20] = torch.tensor([0.6, 0.0, 0.4])[:, None]
+    told = RankSEG(solver="joint", presence=MODEL).decide(probs)
+    assert told.present.tolist() == [[True, True, False]]
+    everything = PresenceModel(1.0, 0.0, MODEL.offset, "ignored")
+    assert RankSEG(solver="joint", presence=everything).decide(probs).present.all()
+    masks = RankSEG(output_mode="multilabel", presence=MODEL)(probs)
+    assert masks.flatten(2).any(2).tolist() == [[True, True, False]]
+
+
+def test_the_rule_is_the_one_stated(backend):
+    """pi D > (1 - pi) m, with the expected scores of own masks given presence."""
+    probs = draw(1, "unsure")
+    model = PresenceModel(1.5, 0.2, [1.0, 0.5, 0.0, -0.5, 0.0, 0.0])
+    masks = RankSEG("iou", output_mode="multilabel", presence="all")(probs)
+    share = model.probability(probs.flatten(2).amax(2), probs.flatten(2).sum(2), 45 * 70)
+    times = 1 / share.maximum(probs.flatten(2).amax(2))
+    inside = (probs * masks).flatten(2).sum(2) * times
+    volume = probs.flatten(2).sum(2) * times
+    score = inside / (masks.flatten(2).sum(2) + volume - inside)
+    kept = torch.zeros(2, 6, dtype=torch.bool)
+    for image in range(2):
+        for label in range(6):
+            others = [other for other in range(6) if other != label]
+            mean = (share * score)[image, others].sum() / share[image, others].sum()
+            chance = share[image, label]
+            kept[image, label] = chance * score[image, label] > (1 - chance) * mean
+    assert 0 < kept.sum() < kept.numel()
+    assert RankSEG("iou", solver="RMA", presence=model).decide(probs).present.equal(kept)
+
+
+def test_one_channel_is_there_if_that_is_likelier_than_not(backend):
+    model = PresenceModel(peak=1.0, volume=0.0, offset=[1.0])
+    probs = torch.tensor([[[0.3, 0.2, 0.1]], [[0.2, 0.2, 0.1]]])  # 0.54 and 0.40
+    masks = RankSEG(output_mode="multilabel", presence=model)(probs)
+    assert masks.any(2).tolist() == [[True], [False]]
+
+
+def test_a_calibration_brings_its_model(tmp_path):
+    probs = draw(1, "unsure", (1, 3, 20, 20))
+    calibration = Calibration("softmax", [0.8] * 3, [0.1, 0.0, 0.0], "vector", MODEL)
+    calibration.save(tmp_path / "made.json")
+    assert Calibration.load(tmp_path / "made.json") == calibration
+    decide = RankSEG(solver="joint", calibration=str(tmp_path / "made.json"))
+    assert decide.settings.presence == MODEL
+    bare = RankSEG(solver="joint", calibration=replace(calibration, presence=None), presence=MODEL)
+    assert decide(probs).equal(bare(probs))
+    assert replace(calibration, link="sigmoid").of_class(2).presence.offset == (0.0,)
+    for other in ({"presence": "all"}, {"pruning_prob": 0.3}):
+        assert RankSEG(calibration=calibration, **other).settings.presence != MODEL
+    assert RankSEG("acc", calibration=calibration).settings.presence == "peak"
+
+
+def test_a_model_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match="presence must be for the 2 classes of probs, got one fo"):
+        RankSEG(solver="RMA", presence=MODEL)(torch.rand(1, 2, 4, 4))
+    with pytest.raises(ValueError, match="presence must be a model of 2 classes"):
+        Calibration("softmax", [1.0, 1.0], [0.0, 0.0], presence=MODEL)
+    with pytest.raises(TypeError, match="presence must be a PresenceModel, got dict"):
+        Calibration("softmax", [1.0] * 3, [0.0] * 3, presence={"peak": 1.0})

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rankseg._arguments import choice, describe, number
 from rankseg._files import write_whole
+from rankseg._presence import PresenceModel
 from rankseg._small_files import read_json_object
 
 __all__ = ["LINKS", "MOST", "Calibration", "check_weights", "log_probabilities"]
@@ -55,12 +56,16 @@ class Calibration:
     offset : sequence of float
         One for each class, in [-1e+06, 1e+06]. With softmax only their differences matter.
     kind : str
-        What it is called: ``'temperature'``, ``'vector'``, ``'binary'``, ``'prior'``.
+        What it is called: ``'temperature'``, ``'vector'``, ``'binary'``, ``'prior'``, ``'none'``.
+    presence : PresenceModel, optional
+        Tells which classes are in an image, from the calibrated maps. RankSEG decides by it unless
+        it is given ``presence`` or ``pruning_prob``.
 
     Raises
     ------
     TypeError, ValueError
-        If an option is not allowed, or there are not as many scales as offsets.
+        If an option is not allowed, or there are not as many scales as offsets, or as many classes
+        of which the presence is told.
 
     Examples
     --------
@@ -73,6 +78,7 @@ class Calibration:
     scale: Sequence[float]
     offset: Sequence[float]
     kind: str = "vector"
+    presence: PresenceModel | None = None
 
     def __post_init__(self) -> None:
         choice("link", self.link, LINKS)
@@ -88,6 +94,13 @@ class Calibration:
             raise ValueError(
                 f"scale and offset must have one entry for each class, got {len(self.scale)} and "
                 f"{len(self.offset)}"
+            )
+        if not isinstance(self.presence, PresenceModel | None):
+            raise TypeError(f"presence must be a PresenceModel, got {describe(self.presence)}")
+        if self.presence is not None and self.presence.classes != self.classes:
+            raise ValueError(
+                f"presence must be a model of {self.classes} classes, as the calibration is, got "
+                f"one of {self.presence.classes}"
             )
 
     @classmethod
@@ -123,7 +136,8 @@ class Calibration:
         """
         if self.link != "sigmoid":
             raise ValueError("calibration must be for 'sigmoid' to be of one class, got 'softmax'")
-        return Calibration("sigmoid", [self.scale[index]], [self.offset[index]], self.kind)
+        model = None if self.presence is None else self.presence.of_class(index)
+        return Calibration("sigmoid", [self.scale[index]], [self.offset[index]], self.kind, model)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write it as JSON; the file is there whole or not at all.
@@ -151,10 +165,13 @@ class Calibration:
             content = read_json_object(Path(path))
             if content.get("format") != FORMAT:
                 raise ValueError(f'it lacks "format": "{FORMAT}"')
-            missing = [field.name for field in fields(cls) if field.name not in content]
+            held: dict[str, Any] = {field.name: content.get(field.name) for field in fields(cls)}
+            missing = [name for name in held if name not in content and name != "presence"]
             if missing:
                 raise ValueError(f"it lacks {missing}")
-            return cls(**{field.name: content[field.name] for field in fields(cls)})
+            if held["presence"] is not None:
+                held["presence"] = PresenceModel(**held["presence"])
+            return cls(**held)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no calibration file: {error}") from error
 

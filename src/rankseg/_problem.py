@@ -12,7 +12,9 @@ from torch import Tensor
 
 from rankseg._backends._logits import to_probabilities
 from rankseg._backends._records import ULPS_ABOVE_ONE
+from rankseg._calibration import Calibration
 from rankseg._inputs import as_tensor, dtype_cure
+from rankseg._presence import PresenceModel
 from rankseg._sampled_sums import check_sums
 from rankseg._settings import SMOOTH_PER_PIXEL, SUPPORT, VOID_INDEX, Settings
 
@@ -226,12 +228,12 @@ def _check_classes(settings: Settings, classes: int) -> None:
             "from_logits='softmax' needs two classes or more, got one channel, whose probabilities "
             "would all be 1; take from_logits='sigmoid'"
         )
-    calibration = settings.calibration
-    if calibration is not None and calibration.classes != classes:
-        raise ValueError(
-            f"calibration must be for the {classes} classes of probs, got one for "
-            f"{calibration.classes}"
-        )
+    fitted = {"calibration": settings.calibration, "presence": settings.presence}
+    for name, model in fitted.items():
+        if isinstance(model, Calibration | PresenceModel) and model.classes != classes:
+            raise ValueError(
+                f"{name} must be for the {classes} classes of probs, got one for {model.classes}"
+            )
     mode = settings.output_mode
     if classes == 1 or mode not in SUPPORT[settings.solver].binary:
         return

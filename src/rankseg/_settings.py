@@ -22,6 +22,7 @@ from rankseg._arguments import (
     shown,
 )
 from rankseg._calibration import LINKS, Calibration
+from rankseg._presence import PresenceModel
 
 __all__ = ["Settings", "SolverOptions", "checked", "combined", "smoothing"]
 
@@ -51,7 +52,7 @@ class SolverOptions(TypedDict, total=False):
 
     unassigned_policy: Literal["max_score", "void"]
     void_index: int
-    presence: Literal["peak", "argmax", "all"]
+    presence: Literal["peak", "argmax", "all"] | PresenceModel
     correlation: float
     safe_screening: bool | Literal["auto"]
     eps: float
@@ -129,7 +130,7 @@ class Settings:
     output_mode: str = "multiclass"
     solver: str = "RMA"
     pruning_prob: float = PRUNING_PROB
-    presence: str = "peak"
+    presence: str | PresenceModel = "peak"
     unassigned_policy: str = "max_score"
     void_index: int = VOID_INDEX
     correlation: float = 0.0
@@ -163,19 +164,18 @@ class Settings:
         solver = combined(checked("solver", solver), metric, output_mode)
         _refuse_unknown(options, solver, output_mode)
         _check_screening(options.get("safe_screening", False))
-        least_peak: float | None = checked("pruning_prob", pruning_prob)
-        presence = checked("presence", options.get("presence", "peak"))
-        if presence != "peak" and least_peak is not None:
-            raise ValueError(
-                f"pruning_prob goes with presence='peak', got {least_peak:g} with "
-                f"presence={presence!r}: leave one of the two out"
-            )
         link: str | None = checked("from_logits", from_logits)
         applied: Calibration | None = checked("calibration", calibration)
         if applied is not None and link not in (None, applied.link):
             raise ValueError(
                 f"calibration must be for from_logits={link!r}, got one for {applied.link!r}"
             )
+        least_peak: float | None = checked("pruning_prob", pruning_prob)
+        presence = _presence_rule(options.get("presence"), least_peak)
+        if presence is None:
+            takes = "presence" in SUPPORT[solver].options[output_mode] and least_peak is None
+            fitted = applied.presence if takes and applied is not None else None
+            presence = fitted or "peak"
         return cls(
             metric=metric,
             smooth=smoothing(smooth),
@@ -192,6 +192,17 @@ class Settings:
             from_logits=link,
             calibration=applied,
         )
+
+
+def _presence_rule(given: object, least_peak: float | None) -> str | PresenceModel | None:
+    """Return the rule that is given for which classes are present, if any is."""
+    rule: str | PresenceModel | None = checked("presence", given)
+    if rule not in (None, "peak") and least_peak is not None:
+        raise ValueError(
+            f"pruning_prob goes with presence='peak', got {least_peak:g} with "
+            f"presence={shown(rule)}: leave one of the two out"
+        )
+    return rule
 
 
 def smoothing(value: object) -> float:
@@ -220,7 +231,11 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "pruning_prob": lambda value: (
         None if value is None else number("pruning_prob", value, 0.0, 1.0)
     ),
-    "presence": lambda value: choice("presence", value, PRESENCE),
+    "presence": lambda value: (
+        value
+        if value is None or isinstance(value, PresenceModel)
+        else choice("presence", value, PRESENCE)
+    ),
     "from_logits": lambda value: None if value is None else choice("from_logits", value, LINKS),
     "calibration": _open_calibration,
     "unassigned_policy": lambda value: choice("unassigned_policy", value, POLICIES),

@@ -9,12 +9,14 @@ changes on maps that it was not fitted to, the decisions included.
 from rankseg._calibrate import calibrate
 from rankseg._calibration import Calibration
 from rankseg._fit import CrossValidation, cross_validate, fit
+from rankseg._presence import PresenceModel
 from rankseg._prior_correction import prior_correction
 from rankseg._reliability import Reliability, reliability
 
 __all__ = [
     "Calibration",
     "CrossValidation",
+    "PresenceModel",
     "Reliability",
     "calibrate",
     "cross_validate",

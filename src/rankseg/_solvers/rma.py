@@ -35,9 +35,9 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
     """
     objective = OBJECTIVES[settings.metric](settings.smooth)
     exact, correlated = settings.solver == "exact", settings.correlation > 0
-    if not backend.takes_rows_at_once(maps, alike=not (exact or correlated)):
-        return None
     least = least_peak(settings)
+    if least is None or not backend.takes_rows_at_once(maps, alike=not (exact or correlated)):
+        return None
     found: tuple[Tensor, bool] | None = None
     if correlated and not exact:
         found = _completed(
