@@ -96,6 +96,7 @@ LAYERS = [
     {"rankseg._seen_labels"},
     {"rankseg._conventions", "rankseg._folds", "rankseg._reliability"},
     {"rankseg.evaluation"},
+    {"rankseg._presence_validation"},
     {"rankseg._fit", "rankseg.tuning"},
     {"rankseg.calibration"},
     {"rankseg.plots", "rankseg._tables"},
@@ -300,7 +301,7 @@ def test_backends_offer_the_same_operations():
 
     cuts = {"open_maps", "survey", "above", "raise_cuts", "best_cuts", "between", "masks"}
     operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
-    operations |= {"sizes", "moments"}
+    operations |= {"sizes", "moments", "winners"}
     operations |= {"split", "scan", "takes_rows_at_once"}
     for backend, more in (
         (numba_cpu, {"own_masks", "exact_masks", "masks_by_row"}),

@@ -11,8 +11,15 @@ import torch
 
 from rankseg import RankSEG
 from rankseg._backends import choose
+from rankseg._folds import folds_of
 from rankseg._presence import PresenceTable
-from rankseg.calibration import Calibration, PresenceModel
+from rankseg.calibration import (
+    Calibration,
+    PresenceModel,
+    calibrate,
+    cross_validate_presence,
+    fit,
+)
 from rankseg.evaluation import Case
 from rankseg.functional import rankseg
 
@@ -335,3 +342,41 @@ def test_a_model_of_other_classes_is_refused():
         Calibration("softmax", [1.0, 1.0], [0.0, 0.0], presence=MODEL)
     with pytest.raises(TypeError, match="presence must be a PresenceModel, got dict"):
         Calibration("softmax", [1.0] * 3, [0.0] * 3, presence={"peak": 1.0})
+
+
+def test_presence_is_validated_on_images_left_out_of_the_fit():
+    cases = cases_with_rare_classes(100)
+    told = cross_validate_presence(cases, folds=4)
+    assert sorted(told.names) == sorted(case.name for case in cases)
+    assert told.brier < 0.7 * told.brier_of_peaks
+    place = told.names.index("7")
+    fold = next(part for part in folds_of(100, 4, None, 0) if 7 in part)
+    without = PresenceModel.fit([case for index, case in enumerate(cases) if index not in fold])
+    table = PresenceTable.of([cases[7]], None, None)
+    expected = without.probability(table.peak, table.share, 1.0)[0]
+    torch.testing.assert_close(told.probability[place], expected)
+    before, after = told.reliability(bins=5)
+    assert before.count.sum() == after.hits.size * 20 == 300
+    assert after.hits.sum() == int(told.present.sum())
+    assert after.ece < before.ece
+
+
+def test_a_fit_makes_calibration_and_model_together():
+    cases = cases_with_rare_classes(40)
+    made = fit(iter(cases), "none", presence="ignored")
+    assert made.scale == (1.0, 1.0, 1.0)
+    assert made.presence.absent == "ignored"
+    plain = PresenceModel.fit(cases)
+    assert made.presence.offset == pytest.approx(plain.offset, rel=1e-6)
+    warm = fit(cases, "temperature", presence="zero")
+    assert warm.presence == PresenceModel.fit(cases, calibration=replace(warm, presence=None))
+    assert warm.presence.offset != pytest.approx(plain.offset, rel=1e-3)
+    assert fit(cases, "temperature").presence is None
+
+
+def test_leaving_probabilities_as_they_are_leaves_them():
+    one_of = [Case("a", torch.tensor([[0.2, 0.7], [0.8, 0.3]]), torch.tensor([0, 1]))]
+    any_of = [Case("a", torch.tensor([[0.9, 0.7], [0.8, 0.3]]), torch.tensor([0, 1]))]
+    for cases in (one_of, any_of):
+        kept = calibrate(cases[0].probs[None], fit(cases, "none"))
+        torch.testing.assert_close(kept[0], cases[0].probs)

@@ -20,20 +20,24 @@ from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
 from rankseg._fork import safe_in_fork
+from rankseg._presence import PresenceModel, PresenceTable
+from rankseg._presence_validation import PresenceValidation
 from rankseg._reliability import Reliability, labelled_pixels, measure, without_failures
 from rankseg._seen_labels import SeenLabels
 from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
 
 __all__ = ["CrossValidation", "cross_validate", "fit"]
 
-Kind: TypeAlias = Literal["temperature", "vector", "binary"]
-KINDS: Final = ("temperature", "vector", "binary")
+Kind: TypeAlias = Literal["temperature", "vector", "binary", "none"]
+KINDS: Final = ("temperature", "vector", "binary", "none")
+Absent: TypeAlias = Literal["ignored", "zero"]
 
 PIXELS: Final = 20_000
 STEPS: Final = 200
 """Most steps of L-BFGS: a fit that takes more has not been seen."""
 
-SMALLEST_STEP: Final = 1e-9
+NEAR_ONE: Final = 0.02
+"""How far half precision and resampling put the sums of softmax from 1, at most."""
 
 
 @safe_in_fork
@@ -44,6 +48,7 @@ def fit(
     ignore_index: int | None = None,
     pixels: int = PIXELS,
     seed: int = 0,
+    presence: Absent | None = None,
 ) -> Calibration:
     r"""Fit a calibration to labelled maps: the one under which their labels are likeliest.
 
@@ -52,16 +57,20 @@ def fit(
     cases : iterable of Case or Failure
         Maps that the network was not trained on, with their labels. Only one is held at a time;
         failures are left out.
-    kind : {'temperature', 'vector', 'binary'}
+    kind : {'temperature', 'vector', 'binary', 'none'}
         One scale for all classes; a scale and an offset for each class; or these for each class by
         itself, against all others, after which probabilities no longer sum to 1 over the classes.
-        With one channel the second is the third.
+        With one channel the second is the third. The last leaves probabilities as they are.
     ignore_index : int, optional
         Pixels whose label has this value do not count. Default: all do.
     pixels : int
         Most pixels taken of a case, drawn at random: 8 bytes of each are kept for every class.
     seed : int
         Of the draws.
+
+    presence : {'ignored', 'zero'}, optional
+        How classes that an image lacks are scored: fit a `PresenceModel` for that to the calibrated
+        maps, too. ``cases`` are read twice then. Default: no model.
 
     Returns
     -------
@@ -106,13 +115,30 @@ def fit(
     '0.750'
     """
     kind = _kind(kind)
+    if presence is not None and iter(cases) is cases:
+        cases = list(cases)
     most = integer("pixels", pixels)
     if most < 1:
         raise ValueError(f"pixels must be at least 1, got {pixels}")
     seen = SeenLabels(ignore_index)
     found = _gather(seen.watch(cases), ignore_index, most, seed)
     seen.refuse_truth_without_foreground()
-    return _fit(*found, kind)
+    calibration = _fit(*found, kind)
+    return _with_presence(calibration, cases, presence, ignore_index)
+
+
+def _with_presence(
+    calibration: Calibration,
+    cases: Iterable[Case | Failure],
+    absent: Absent | None,
+    ignore_index: int | None,
+) -> Calibration:
+    """Return the calibration with a model of presence, fitted to the maps it makes."""
+    if absent is None:
+        return calibration
+    options: dict[str, Any] = {"ignore_index": ignore_index, "calibration": calibration}
+    model = PresenceModel.fit(cases, absent=absent, **options)
+    return replace(calibration, presence=model)
 
 
 def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
@@ -121,6 +147,10 @@ def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
         raise ValueError("cases must hold labelled pixels, got none")
     binary = kind == "binary" or len(probs) == 1
     link: Literal["softmax", "sigmoid"] = "sigmoid" if binary else "softmax"
+    if kind == "none":
+        if (probs.sum(0) - 1).abs().max() > NEAR_ONE:
+            link = "sigmoid"
+        return Calibration(link, [1.0] * len(probs), [0.0] * len(probs), kind)
     logs = log_probabilities(probs[None], link)[0]
     first = 1 if len(probs) == 1 else 0
     target = torch.stack([label == index for index in range(first, first + len(probs))])
@@ -215,12 +245,15 @@ class CrossValidation:
         used are among its failures.
     folder : CaseFolder
         The cases that could be used.
+    presence : PresenceValidation or None
+        How well it is told which classes images hold, if that was to be fitted.
     """
 
     before: Reliability
     after: Reliability
     decisions: Comparison
     folder: CaseFolder
+    presence: PresenceValidation | None = None
 
 
 @safe_in_fork
@@ -232,6 +265,7 @@ def cross_validate(
     clusters: Clusters | None = None,
     bins: int = 15,
     seed: int = 0,
+    presence: Absent | None = None,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> CrossValidation:
     """Measure a kind of calibration on every case by one that was fitted without it.
@@ -242,7 +276,7 @@ def cross_validate(
     ----------
     folder : CaseFolder
         The labelled maps.
-    kind : {'temperature', 'vector', 'binary'}
+    kind : {'temperature', 'vector', 'binary', 'none'}
         As for `fit`.
     folds : int
         In how many parts the cases are put, at least 2; each is left out once.
@@ -253,6 +287,8 @@ def cross_validate(
         As for `reliability`.
     seed : int
         Of the draws of pixels and of the parts.
+    presence : {'ignored', 'zero'}, optional
+        As for `fit`. The calibrations then decide which classes are present, too.
     track : callable
         Called with the numbers of the folds; returns them one by one, as ``rich.progress.track``.
 
@@ -277,10 +313,15 @@ def cross_validate(
         raise ValueError(f"{error}{reasons(failures)}") from error
     options: dict[str, Any] = {"classes": folder.classes, "ignore_index": folder.ignore_index}
     found: list[tuple[Reliability, Reliability, Comparison]] = []
+    told: list[PresenceValidation] = []
     for number in track(range(len(parts))):
         rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
         held_out = _chosen(folder, parts[number])
         calibration = _fit(*_gather(rest, folder.ignore_index, PIXELS, seed), kind)
+        calibration = _with_presence(calibration, rest, presence, folder.ignore_index)
+        if calibration.presence is not None:
+            rows = PresenceTable.of(held_out, None, folder.ignore_index, calibration)
+            told.append(PresenceValidation.of(rows, calibration.presence))
         before = measure(held_out, bins=bins, **options)
         after = measure(held_out, calibration=calibration, bins=bins, **options)
         decisions = decide_and_count(held_out, list(_methods(calibration)), **options)
@@ -289,7 +330,8 @@ def cross_validate(
     for other in found[1:]:
         before, after, decisions = before + other[0], after + other[1], decisions + other[2]
     decisions = replace(decisions, failures=(*failures, *decisions.failures))
-    return CrossValidation(before, after, decisions, folder)
+    checked = PresenceValidation.joined(told) if told else None
+    return CrossValidation(before, after, decisions, folder, checked)
 
 
 def _usable(folder: CaseFolder) -> tuple[CaseFolder, list[int], list[Failure]]:

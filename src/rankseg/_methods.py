@@ -6,11 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from rankseg._api import RankSEG
-from rankseg._settings import checked
+from rankseg._settings import PRUNING_PROB, checked
 from rankseg.metrics import Metric
 
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
@@ -106,17 +107,18 @@ class _PrunedArgmax:
 
 
 def standard_methods(
-    pruning_prob: float = 0.5,
+    pruning_prob: float = PRUNING_PROB,
     metrics: Sequence[Metric] = ("dice", "iou"),
     solvers: Sequence[str] = ("RMA",),
     correlations: Sequence[float] = (0.0,),
+    presences: Sequence[str] = ("peak",),
 ) -> tuple[Method, ...]:
-    """Return the two baselines and RankSEG for every correlation, solver and metric.
+    """Return the two baselines and RankSEG for every rule, correlation, solver and metric.
 
     Parameters
     ----------
     pruning_prob : float
-        In [0, 1], for pruned argmax and RankSEG alike.
+        In [0, 1], for pruned argmax and RankSEG by peaks alike.
     metrics : sequence of {'dice', 'iou'}
         What RankSEG is to maximise.
     solvers : sequence of {'RMA', 'joint'}
@@ -124,12 +126,15 @@ def standard_methods(
     correlations : sequence of float
         In [0, 1): how strongly the labels of an image are taken to vary together. 0 is the
         published rule.
+    presences : sequence of {'peak', 'argmax', 'all'}
+        By what rule RankSEG tells which classes are in an image.
 
     Returns
     -------
     tuple of Method
         ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on; ``RankSEG dice joint
-        r=0.5`` names a solver that is not RMA and a correlation that is not 0.
+        r=0.5 presence=all`` names a solver that is not RMA, a correlation that is not 0 and a rule
+        that is not by peaks.
 
     Raises
     ------
@@ -143,7 +148,8 @@ def standard_methods(
     ['argmax', 'pruned argmax', 'RankSEG dice', 'RankSEG dice joint']
     """
     ours = [
-        _ours(metric, solver, pruning_prob, correlation)
+        _ours(metric, solver, pruning_prob, correlation, presence)
+        for presence in presences
         for correlation in correlations
         for solver in solvers
         for metric in metrics
@@ -155,15 +161,19 @@ def standard_methods(
     )
 
 
-def _ours(metric: Metric, solver: str, pruning_prob: float, correlation: float) -> Method:
+def _ours(
+    metric: Metric, solver: str, pruning_prob: float, correlation: float, presence: str
+) -> Method:
     parts = ["RankSEG", metric]
     if solver != "RMA":
         parts.append(solver)
     if correlation:
         parts.append(f"r={correlation:g}")
-    decide = RankSEG(
-        metric=metric, solver=solver, pruning_prob=pruning_prob, correlation=correlation
-    )
+    options: dict[str, Any] = {"pruning_prob": pruning_prob}
+    if checked("presence", presence) != "peak":
+        parts.append(f"presence={presence}")
+        options = {"presence": presence}
+    decide = RankSEG(metric=metric, solver=solver, correlation=correlation, **options)
     return Method(" ".join(parts), decide, correlation)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from rankseg._arguments import integer
 from rankseg._backends._records import ULPS_ABOVE_ONE
@@ -20,7 +21,14 @@ from rankseg._cases import Case, Failure
 from rankseg._fork import safe_in_fork
 from rankseg._seen_labels import SeenLabels
 
-__all__ = ["Reliability", "labelled_pixels", "measure", "reliability", "without_failures"]
+__all__ = [
+    "Reliability",
+    "labelled_pixels",
+    "measure",
+    "of_events",
+    "reliability",
+    "without_failures",
+]
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -289,6 +297,20 @@ def _of_pixels(
         top_hits=of_top.hits,
         loss=float(-logs[label, pixels].sum()),
     )
+
+
+def of_events(told: Tensor, happened: Tensor, bins: int) -> Reliability:
+    """Return the reliability of probabilities ``(n, classes)`` of what ``happened`` or did not."""
+    edges = np.linspace(0, 1, bins + 1)
+    own = [
+        _binned(column.numpy(), hit.numpy(), edges)
+        for column, hit in zip(told.T, happened.T, strict=True)
+    ]
+    count, mass, hits = (np.stack(terms) for terms in zip(*own, strict=True))
+    loss = F.binary_cross_entropy(told, happened.double(), reduction="sum")
+    names = tuple(f"class {index}" for index in range(told.shape[1]))
+    sums = count.sum(0), mass.sum(0), hits.sum(0)
+    return Reliability(names, edges, count, mass, hits, *sums, float(loss))
 
 
 class _Binned(NamedTuple):

@@ -10,6 +10,7 @@ from rankseg._calibrate import calibrate
 from rankseg._calibration import Calibration
 from rankseg._fit import CrossValidation, cross_validate, fit
 from rankseg._presence import PresenceModel
+from rankseg._presence_validation import PresenceValidation, cross_validate_presence
 from rankseg._prior_correction import prior_correction
 from rankseg._reliability import Reliability, reliability
 
@@ -17,9 +18,11 @@ __all__ = [
     "Calibration",
     "CrossValidation",
     "PresenceModel",
+    "PresenceValidation",
     "Reliability",
     "calibrate",
     "cross_validate",
+    "cross_validate_presence",
     "fit",
     "prior_correction",
     "reliability",

@@ -26,6 +26,7 @@ from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Difference, Floats
 from rankseg._files import write_whole
 from rankseg._folds import folds_of
+from rankseg._settings import PRUNING_PROB
 from rankseg.evaluation import Comparison, Counted, Method, argmax, compare
 from rankseg.metrics import Metric
 
@@ -75,6 +76,7 @@ def standard_candidates(
     solvers: Sequence[str] = ("RMA", "joint"),
     correlations: Sequence[float] = (0.0, 0.5),
     pruning_probs: Sequence[float] = (0.0, 0.5, 0.8),
+    presences: Sequence[str] = ("argmax",),
     temperatures: Sequence[float] = (1.0,),
     calibrations: Sequence[Calibration] = (),
 ) -> list[Candidate]:
@@ -86,8 +88,9 @@ def standard_candidates(
         What is maximised.
     classes : int
         Of the maps. One channel has no ``joint``.
-    solvers, correlations, pruning_probs : sequence
-        Values of these options.
+    solvers, correlations, pruning_probs, presences : sequence
+        Values of these options. ``pruning_probs`` and ``presences`` stand for rules for which
+        classes are in an image, and each is tried by itself.
     temperatures : sequence of float
         From 1e-06 to 1e+06: maps are calibrated by ``1 / temperature``, if it is not 1.
     calibrations : sequence of Calibration
@@ -111,13 +114,15 @@ def standard_candidates(
     ]
     solvers = [solver for solver in solvers if classes > 1 or solver != "joint"]
     found = [Candidate({"metric": "acc"}), Candidate({"metric": metric})]
-    for calibration, solver, correlation, pruning in product(
-        scaled, solvers, correlations, pruning_probs
-    ):
+    rules: list[dict[str, Any]] = [
+        {"pruning_prob": pruning} if pruning != PRUNING_PROB else {} for pruning in pruning_probs
+    ]
+    rules += [{"presence": presence} for presence in presences]
+    for calibration, solver, correlation, rule in product(scaled, solvers, correlations, rules):
         options: dict[str, Any] = {"metric": metric}
         options |= {"solver": solver} if solver != "RMA" else {}
         options |= {"correlation": correlation} if correlation else {}
-        options |= {"pruning_prob": pruning} if pruning != 0.5 else {}
+        options |= rule
         options |= {"calibration": calibration} if calibration is not None else {}
         found.append(Candidate(options))
     unlike: dict[str, Candidate] = {candidate.name: candidate for candidate in reversed(found)}
@@ -337,16 +342,17 @@ def _warnings(
         yield "the interval of the gain on held-out cases includes 0: argmax may do as well"
     if len(set(picked)) > 1:
         yield f"the folds do not agree: {', '.join(sorted(set(picked)))}"
-    thresholds = {candidate.options.get("pruning_prob", 0.5) for candidate in candidates}
+    ours = [one.options for one in candidates if one.options.get("metric") != "acc"]
+    rules = {(one.get("presence"), one.get("pruning_prob")) for one in ours}
     counts = comparison.counts[comparison.methods[0]]
     present = counts.tp + counts.fn > 0
-    if len(thresholds) > 1 and bool(present.all()):
+    if len(rules) > 1 and bool(present.all()):
         yield (
             "every class is in every image, so these cases say nothing about presence: do not "
-            "read a choice of pruning_prob as one"
+            "read a choice of presence or pruning_prob as one"
         )
-    elif len(thresholds) > 1 and counted == "label":
+    elif len(rules) > 1 and counted == "label":
         yield (
             "by counted='label' a false class costs nothing, so presence is not judged: take "
-            "'either' to choose pruning_prob"
+            "'either' to choose presence or pruning_prob"
         )
