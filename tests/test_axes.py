@@ -223,6 +223,69 @@ class TestOmeZarr:
             read_labels(tmp_path / "a.zarr")
 
 
+def save_named(path, array, names, way):
+    """Store an array that names its axes, as Zarr 3 does or as xarray does, perhaps in a group."""
+    version = 2 if "2" in way else 3
+    place = zarr.open_group(path, mode="w", zarr_format=version) if "group" in way else None
+    options = {"name": "probs"} if place is not None else {"store": path, "overwrite": True}
+    if "xarray" in way:
+        options["attributes"] = {"_ARRAY_DIMENSIONS": list(names)}
+    else:
+        options["dimension_names"] = names
+    if place is None:
+        zarr.create_array(data=array, zarr_format=version, **options)
+    else:
+        place.create_array(data=array, **options)
+
+
+class TestNamesOfZarr:
+    @pytest.mark.parametrize(
+        "way", ["zarr 3", "xarray 2", "xarray 3", "zarr 3 group", "xarray 2 group"]
+    )
+    @pytest.mark.parametrize(
+        ("stored", "names", "expected"),
+        [
+            (np.moveaxis(FLAT, 0, -1), ("y", "x", "c"), FLAT),
+            (np.moveaxis(FLAT, 0, 1), ("Latitude", "class", "Longitude"), FLAT),
+            (np.moveaxis(VOLUME, 0, 1)[None], ("time", "depth", "band", "y_1", "x_1"), VOLUME),
+            (FLAT[None], ("batch", "classes", "height", "width"), FLAT),
+            (np.moveaxis(FLAT, 0, -1), ("y", "x", "tissue"), FLAT),
+            (DEPTH, ("z", "y", "x"), DEPTH[None]),
+            (FLAT, ("dim_0", "dim_1", "dim_2"), FLAT),
+        ],
+    )
+    def test_declared_axes(self, tmp_path, way, stored, names, expected):
+        save_named(tmp_path / "a.zarr", 9 * stored, names, way)
+        assert_same(read_maps(tmp_path / "a.zarr").maps, 9 * expected)
+
+    @pytest.mark.parametrize(
+        ("names", "words"),
+        [
+            (("time", "c", "y", "x"), r"\(time 3, class 5, y 12, x 14\): .*each point in time"),
+            (("batch", "c", "y", "x"), r"\(batch 3, class 5, y 12, x 14\): .*each image"),
+            (("channel", "band", "y", "x"), "more than one could be that of classes"),
+            (("one", "other", "y", "x"), "more than one could be that of classes"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, names, words):
+        save_named(tmp_path / "a.zarr", 9 * VOLUME, names, "zarr 3")
+        with pytest.raises(ValueError, match=words):
+            read_maps(tmp_path / "a.zarr")
+
+    def test_labels(self, tmp_path):
+        labels = VOLUME.argmax(0)
+        save_named(tmp_path / "a.zarr", labels[None], ("time", "z", "y", "x"), "xarray 2")
+        assert_same(read_labels(tmp_path / "a.zarr"), labels)
+        save_named(tmp_path / "a.zarr", labels, ("y", "x", "class"), "zarr 3")
+        with pytest.raises(ValueError, match=r"got \(y 5, x 12, class 14\): colours"):
+            read_labels(tmp_path / "a.zarr")
+
+    def test_names_of_some_axes(self, tmp_path):
+        zarr.create_array(tmp_path / "a.zarr", data=FLAT, dimension_names=("y", None, None))
+        with pytest.raises(ValueError, match=r"\(y 4, page 12, page 10\), and more than one"):
+            read_maps(tmp_path / "a.zarr")
+
+
 def write_pages(path, pages, **options):
     with tifffile.TiffWriter(path) as file:
         for page in pages:

@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._files import write_folder_whole
+from rankseg._formats._axes import letters
 from rankseg._formats._common import LABEL_NAMES, Names, Stored, as_tensor, check_room
 from rankseg.integration._common import require
 
 __all__ = ["read_zarr", "write_zarr"]
 
-LETTERS = {"channel": "c", "time": "t", "space": "z"}
+TYPES = {"channel": "c", "time": "t"}
 """The letter of `rankseg._formats._axes` for a type of axis of OME-Zarr."""
 
-NAMES = {"c": "channel", "t": "time"}
-"""The types of axes that OME-Zarr only names."""
+OLD_AXES = "tczyx"
+"""The axes of OME-Zarr before version 0.3, which names none."""
 
 
 def read_zarr(path: Path, names: Names) -> Stored:
@@ -28,7 +29,13 @@ def read_zarr(path: Path, names: Names) -> Stored:
     if isinstance(node, zarr.Group):
         node, axes = _pick(_label_image(node, names), names)
     check_room(node.shape, node.dtype.itemsize)
-    return Stored(as_tensor(np.asarray(node[...])), axes)
+    return Stored(as_tensor(np.asarray(node[...])), axes or _declared(node))
+
+
+def _declared(array: Any) -> str | None:
+    """Return the axes that an array names: by Zarr 3, or by the attribute that xarray writes."""
+    names = getattr(array.metadata, "dimension_names", None)
+    return letters(names or array.attrs.get("_ARRAY_DIMENSIONS") or [])
 
 
 def _label_image(group: Any, names: Names) -> Any:
@@ -42,7 +49,7 @@ def _label_image(group: Any, names: Names) -> Any:
 
 
 def _pick(group: Any, names: Names) -> tuple[Any, str | None]:
-    """Return an array of a group and its axes, if the group names them.
+    """Return an array of a group and its axes, if OME-Zarr names them.
 
     Of an image of OME-Zarr it is by default that of the highest resolution.
     """
@@ -52,8 +59,7 @@ def _pick(group: Any, names: Names) -> tuple[Any, str | None]:
     name = levels[0] if levels and names.chosen is None else names.pick(sorted({*held, *levels}))
     if name not in levels:
         return group[name], None
-    named = image.get("axes", [{"name": name} for name in "tczyx"])  # as versions before 0.4 have
-    return group[name], "".join(map(_letter, named))
+    return group[name], "".join(map(_letter, image.get("axes", OLD_AXES)))
 
 
 def _multiscales(group: Any) -> dict[str, Any]:
@@ -67,10 +73,10 @@ def _multiscales(group: Any) -> dict[str, Any]:
 def _letter(axis: Any) -> str:
     """Return the letter of an axis: a dictionary, or in version 0.3 a name."""
     named = axis if isinstance(axis, dict) else {"name": axis}
-    name = str(named.get("name")).lower()
-    kind = named.get("type") or NAMES.get(name, "space")
-    letter = LETTERS.get(kind, "p")
-    return name if letter == "z" and name in ("z", "y", "x") else letter
+    letter = letters([named.get("name")])
+    if named.get("type") == "space":
+        return letter if letter in ("z", "y", "x") else "z"
+    return TYPES.get(str(named.get("type")), letter or "p")
 
 
 def write_zarr(path: Path, labels: NDArray[Any], geometry: Any, masks: bool) -> None:
