@@ -297,6 +297,28 @@ def append_pages(path, pages):
         tifffile.imwrite(path, page, append=path.exists())
 
 
+OME = (
+    "<?xml version='1.0'?><OME xmlns='http://www.openmicroscopy.org/Schemas/OME/2016-06' "
+    "UUID='urn:uuid:{}'><Image ID='Image:0'><Pixels ID='Pixels:0' DimensionOrder='XYZCT' {} "
+    "SizeZ='1' SizeC='2' SizeT='1'><Channel ID='C:0' SamplesPerPixel='1'/>"
+    "<Channel ID='C:1' SamplesPerPixel='1'/>{}</Pixels></Image></OME>"
+)
+
+
+def save_set(folder, pages):
+    """Write two pages as files of one set of OME-TIFF."""
+    kind = "float" if pages.dtype.kind == "f" else "uint8"
+    size = f"Type='{kind}' SizeX='{pages.shape[2]}' SizeY='{pages.shape[1]}'"
+    places = "".join(
+        f"<TiffData FirstC='{at}' IFD='0' PlaneCount='1'>"
+        f'<UUID FileName="{at}.ome.tif">urn:uuid:{at}</UUID></TiffData>'
+        for at in range(len(pages))
+    )
+    for at, page in enumerate(pages):
+        content = OME.format(at, size, places)
+        tifffile.imwrite(folder / f"{at}.ome.tif", page, description=content, metadata=None)
+
+
 class TestTiff:
     @pytest.mark.parametrize("scale", [1, 9], ids=["probabilities", "logits"])
     @pytest.mark.parametrize(
@@ -369,6 +391,25 @@ class TestTiff:
         write_pages(path, [*FLAT[:3], FLAT[3].astype(np.float64)])
         with pytest.raises(ValueError, match=r"float32, .* of float64"):
             read_maps(path)
+
+    @pytest.mark.parametrize("lost", [None, 0, 1])
+    def test_pages_of_other_files_are_refused(self, tmp_path, lost):
+        labels = (9 * VOLUME.astype(np.uint8))[:2, 0]
+        for read, pages in ((read_maps, FLAT[:2]), (read_labels, labels)):
+            save_set(tmp_path, pages)
+            if lost is not None:
+                (tmp_path / f"{lost}.ome.tif").unlink()
+            told = "" if lost is None else rf", of which \['{lost}\.ome\.tif'\] are missing"
+            for path in tmp_path.iterdir():
+                words = rf"\['0\.ome\.tif', '1\.ome\.tif'\] with other files{told}: write"
+                with pytest.raises(ValueError, match=words):
+                    read(path)
+
+    def test_pages_that_a_file_declares_but_lacks_are_refused(self, tmp_path):
+        content = OME.format(0, "Type='float' SizeX='10' SizeY='12'", "<TiffData IFD='0'/>")
+        tifffile.imwrite(tmp_path / "a.tif", FLAT[0], description=content, metadata=None)
+        with pytest.raises(ValueError, match=r"a\.tif .* it lacks pages that it declares"):
+            read_maps(tmp_path / "a.tif")
 
     def test_reduced_copies_are_no_pages(self, tmp_path):
         half = np.ascontiguousarray(FLAT[:, ::2, ::2])

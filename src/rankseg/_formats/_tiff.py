@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,32 @@ def _read_pages(path: Path) -> _Pages:
                 "are meant to a file of their own"
             )
         first = held[0]
+        _refuse_sets(file, held)
         check_room((len(held), *first.shape), first.dtype.itemsize)
         arrays = [series.asarray() for series in held]
         place = _place(file.pages[0].tags)
     if len(held) == 1:
         return _Pages(arrays[0], first.axes, True, place)
     return _Pages(np.stack(arrays), f"I{first.axes}", False, place)
+
+
+def _refuse_sets(file: Any, held: Sequence[Any]) -> None:
+    """Refuse pages of other files, which each file of a set lists, and pages that are missing.
+
+    tifffile reads missing pages as zeros.
+    """
+    named = sorted(set(re.findall(r"FileName=[\"']([^\"']*)", file.ome_metadata or "")))
+    missing = [name for name in named if not Path(file.filehandle.dirname, name).exists()]
+    lacks = any(None in series.pages for series in held)
+    if lacks and not missing:
+        raise ValueError("it lacks pages that it declares: write it again")
+    if lacks or any(series.is_multifile for series in held):
+        raise ValueError(
+            f"it must hold all its pages, but shares the set {named} with other files"
+            + (f", of which {missing} are missing" if missing else "")
+            + ": write the set to one file, say by tifffile.imwrite(path, tifffile.imread(set), "
+            "metadata={'axes': 'CYX'})"
+        )
 
 
 def _is_extra(page: Any) -> bool:
