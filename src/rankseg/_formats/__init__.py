@@ -278,14 +278,16 @@ def write_labels(
 def read_image(path: str | PathLike[str]) -> MapFile:
     """Read a PNG, JPEG or TIFF image, as float32 ``(3, height, width)`` in [0, 1].
 
-    Grey becomes three equal channels; a fourth is left out.
+    Grey becomes three equal channels; palettes, CMYK and YCbCr are converted to RGB, and a fourth
+    channel is left out.
 
     Raises
     ------
     ImportError
         If the package that reads the format is not installed.
     ValueError
-        If it cannot be read, or does not have one, three or four channels.
+        If it cannot be read, holds several images, values outside [0, 1] or colours that are not
+        converted, or does not have one, three or four channels.
     """
     path = Path(path)
     _by_ending(path, dict.fromkeys(PICTURES), "an image")

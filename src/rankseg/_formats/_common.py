@@ -23,6 +23,9 @@ __all__ += ["as_tensor", "check_room", "in_unit_range", "reading"]
 MAP_NAMES = ("probs", "probabilities", "logits")
 LABEL_NAMES = ("label", "labels")
 
+UNIT = 1e-3
+"""How far from [0, 1] rounding may bring values of an image."""
+
 KINDS = {"d": "a folder", "p": "a FIFO", "s": "a socket", "c": "a device", "b": "a device"}
 """What is no regular file, by the first letter that ``ls -l`` shows."""
 
@@ -152,7 +155,22 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(viewable(array))
 
 
-def in_unit_range(pixels: NDArray[Any]) -> Tensor:
-    """Return pixels of an image as float32; integers are divided by the largest of their type."""
-    brightest = 1.0 if pixels.dtype.kind in "fb" else np.iinfo(pixels.dtype).max
-    return as_tensor(pixels.astype(np.float32) / np.float32(brightest))
+def in_unit_range(pixels: NDArray[Any], bits: int | None = None) -> Tensor:
+    """Return pixels of an image as float32; integers are divided by the largest that they can be.
+
+    Raises
+    ------
+    ValueError
+        If values are then not in [0, 1].
+    """
+    brightest = 1 if pixels.dtype.kind in "fb" else np.iinfo(pixels.dtype).max
+    if pixels.dtype.kind == "u" and bits is not None:
+        brightest = 2**bits - 1
+    scaled = pixels.astype(np.float32) / np.float32(brightest)
+    if scaled.size and not (scaled.min() >= -UNIT and scaled.max() <= 1 + UNIT):
+        raise ValueError(
+            f"an image of {pixels.dtype} must have its values in [0, {brightest}], got "
+            f"[{pixels.min()}, {pixels.max()}]: store it as uint8 or uint16, or divided by its "
+            "largest possible value"
+        )
+    return as_tensor(scaled)

@@ -1,0 +1,137 @@
+"""What stored pixels mean: colours, bits, frames and lossy formats of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg._formats import read_image, read_labels, read_maps
+from rankseg._formats._common import in_unit_range
+
+tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+image_module = pytest.importorskip("PIL.Image", reason="needs pillow")
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+LABELS = np.random.default_rng(0).integers(0, 3, (6, 8), np.uint8)
+
+
+def as_image(colours):
+    return colours.transpose(2, 0, 1) / np.float32(255)
+
+
+class TestColoursOfTiff:
+    @pytest.mark.parametrize("mode", ["P", "CMYK", "RGBA", "RGB"])
+    def test_they_are_converted_to_rgb(self, tmp_path, mode):
+        image = image_module.fromarray(COLOURS).convert(mode)
+        image.save(tmp_path / "a.tif")
+        wanted = as_image(np.asarray(image.convert("RGB")))
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif").maps, wanted)
+
+    def test_a_palette_keeps_the_place(self, tmp_path):
+        scale = (33550, "d", 3, (0.5, 0.25, 0.0), True)
+        colormap = np.arange(768, dtype=np.uint16).reshape(3, 256) * 80
+        tifffile.imwrite(
+            tmp_path / "a.tif", LABELS, photometric="palette", colormap=colormap, extratags=[scale]
+        )
+        image = read_image(tmp_path / "a.tif")
+        np.testing.assert_allclose(image.maps, colormap[:, LABELS] / 65535, atol=1 / 255)
+        assert image.geometry.extratags[0][3] == (0.5, 0.25, 0.0)
+        np.testing.assert_array_equal(read_labels(tmp_path / "a.tif"), LABELS)
+
+    @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.float32])
+    def test_where_0_is_white(self, tmp_path, dtype):
+        pixels = np.eye(8, dtype=dtype)
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite")
+        brightest = 1 if dtype in (bool, np.float32) else np.iinfo(dtype).max
+        wanted = np.broadcast_to(1 - pixels.astype(np.float32) / brightest, (3, 8, 8))
+        np.testing.assert_allclose(read_image(tmp_path / "a.tif").maps, wanted, atol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["cielab", "icclab", "logluv"])
+    def test_others_are_refused(self, tmp_path, kind):
+        tifffile.imwrite(tmp_path / "a.tif", COLOURS, photometric=kind)
+        with pytest.raises(ValueError, match=rf"a\.tif .*interpretation {kind.upper()}: convert"):
+            read_image(tmp_path / "a.tif")
+
+    def test_two_palette_images_are_refused(self, tmp_path):
+        first = image_module.fromarray(LABELS).convert("P")
+        first.save(tmp_path / "a.tif", save_all=True, append_images=[first])
+        with pytest.raises(ValueError, match="must hold one image, got 2 frames"):
+            read_image(tmp_path / "a.tif")
+
+
+class TestRangeOfImages:
+    @pytest.mark.parametrize(
+        ("pixels", "words"),
+        [
+            (COLOURS.astype(np.float32), r"float32 must .*in \[0, 1\], got \[\d.0, 2\d\d.0\]"),
+            (COLOURS.astype(np.float16), r"float16 must .*in \[0, 1\]"),
+            (COLOURS / 255 - 0.5, r"float64 must .*in \[0, 1\], got \[-0\.5"),
+            (np.where(COLOURS < 9, np.nan, 0.5), r"got \[nan, nan\]"),
+            (COLOURS.astype(np.int16) - 900, r"int16 must .*\[0, 32767\], got \[-"),
+        ],
+    )
+    def test_others_are_refused(self, tmp_path, pixels, words):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+        with pytest.raises(ValueError, match=words):
+            read_image(tmp_path / "a.tif")
+
+    def test_floating_colours(self, tmp_path):
+        tifffile.imwrite(tmp_path / "a.tif", COLOURS / 255, photometric="rgb")
+        np.testing.assert_allclose(read_image(tmp_path / "a.tif").maps, as_image(COLOURS))
+
+    def test_grey_of_few_bits(self):
+        """tifffile gives 4 or 12 bits in the next dtype, where imagecodecs is installed."""
+        for bits, dtype in ((4, np.uint8), (12, np.uint16)):
+            pixels = in_unit_range(np.array([0, 3, 2**bits - 1], dtype), bits)
+            np.testing.assert_allclose(pixels, np.float32([0, 3 / (2**bits - 1), 1]))
+
+    @pytest.mark.parametrize("mode", ["I", "F"])
+    def test_a_tiff_under_the_name_of_a_png(self, tmp_path, mode):
+        image = image_module.fromarray(LABELS).convert(mode)
+        image.save(tmp_path / "a.png", format="TIFF")
+        with pytest.raises(ValueError, match=f"it holds TIFF of mode {mode}"):
+            read_image(tmp_path / "a.png")
+
+
+class TestLabelsWhere0IsWhite:
+    @pytest.mark.parametrize("labels", [LABELS, LABELS.astype(np.uint16), LABELS / 2])
+    def test_they_are_refused(self, tmp_path, labels):
+        tifffile.imwrite(tmp_path / "a.tif", labels, photometric="miniswhite")
+        for read in (read_labels, read_maps):
+            with pytest.raises(ValueError, match="MINISWHITE: programs disagree"):
+                read(tmp_path / "a.tif")
+
+    def test_masks_of_other_programs_are_refused(self, tmp_path):
+        image_module.fromarray(LABELS == 1).save(tmp_path / "a.tif", tiffinfo={262: 0})
+        with pytest.raises(ValueError, match="MINISWHITE: programs disagree"):
+            read_labels(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize("options", [{}, {"metadata": None}])
+    def test_masks_of_tifffile_are_as_stored(self, tmp_path, options):
+        tifffile.imwrite(tmp_path / "a.tif", LABELS == 1, **options)  # MINISWHITE by default
+        np.testing.assert_array_equal(read_labels(tmp_path / "a.tif"), LABELS == 1)
+        image_module.fromarray(LABELS == 1).save(tmp_path / "b.tif")
+        np.testing.assert_array_equal(read_labels(tmp_path / "b.tif"), LABELS == 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_labels_that_are_no_png(tmp_path, kind):
+    image_module.fromarray(LABELS).save(tmp_path / "a.png", format=kind)
+    with pytest.raises(ValueError, match=f"must be stored as PNG, got {kind}"):
+        read_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "MPO"])
+def test_frames(tmp_path, kind):
+    first = image_module.fromarray(COLOURS if kind == "MPO" else LABELS)
+    other = image_module.fromarray(255 - np.asarray(first))
+    first.save(tmp_path / "a.png", format=kind, save_all=True, append_images=[other])
+    if kind == "MPO":  # of a camera: the photo, then a preview
+        assert read_image(tmp_path / "a.png").maps.dtype == torch.float32
+        return
+    with pytest.raises(ValueError, match="must hold one image, got 2 frames: write one file"):
+        read_image(tmp_path / "a.png")
+    if kind == "PNG":
+        with pytest.raises(ValueError, match="must hold one image, got 2 frames: write one file"):
+            read_labels(tmp_path / "a.png")
