@@ -1,4 +1,4 @@
-"""What stored pixels mean: colours, bits, frames and lossy formats of pictures."""
+"""What stored pixels mean, and files that hold more or less than one array."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg._formats import read_image, read_labels, read_maps
+from rankseg._formats import read_image, read_labels, read_maps, write_labels
 from rankseg._formats._common import in_unit_range
 
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
@@ -135,3 +135,62 @@ def test_frames(tmp_path, kind):
     if kind == "PNG":
         with pytest.raises(ValueError, match="must hold one image, got 2 frames: write one file"):
             read_labels(tmp_path / "a.png")
+
+
+MAPS = np.random.default_rng(0).dirichlet([1, 1, 1], (5, 6)).astype(np.float32).transpose(2, 0, 1)
+
+
+def save_old(maps, file):
+    torch.save(maps, file, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("a.npy", lambda maps, file: np.save(file, maps)),
+        ("a.npz", lambda maps, file: np.savez(file, probs=maps)),
+        ("a.pt", torch.save),
+        ("a.pt", save_old),
+    ],
+)
+def test_several_arrays_saved_to_one_file(tmp_path, name, save):
+    with (tmp_path / name).open("wb") as file:
+        save(torch.from_numpy(MAPS), file)
+    np.testing.assert_array_equal(read_maps(tmp_path / name).maps, MAPS)
+    with (tmp_path / name).open("ab") as file:
+        save(torch.from_numpy(MAPS), file)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read .*more follows the first array"):
+        read_maps(tmp_path / name)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old])
+@pytest.mark.parametrize("left", [0, 0.1, 0.5, 0.99])
+def test_pt_files_cut_short(tmp_path, save, left):
+    save(torch.rand(3, 64, 64), tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content[: int(left * len(content))])
+    with pytest.raises(ValueError, match=r"a\.pt cannot be read as \.pt: it is damaged, was cut"):
+        read_maps(tmp_path / "a.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors.*:UserWarning", "ignore:Sparse")
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("torch.sparse_coo", torch.Tensor.to_sparse),
+        ("torch.sparse_csr", lambda maps: maps[0].to_sparse_csr()),
+        ("meta", lambda maps: maps.to("meta")),
+        ("nested", lambda maps: torch.nested.nested_tensor([maps, maps[:, :2]])),
+    ],
+)
+def test_tensors_that_are_not_dense(tmp_path, kind, make):
+    torch.save({"probs": make(torch.from_numpy(MAPS))}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"must hold a dense tensor .* got a {kind} one: store"):
+        read_maps(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.tiff", "a.png"])
+def test_labels_of_one_axis_are_no_picture(tmp_path, name):
+    with pytest.raises(ValueError, match=r"labels of shape \(5,\): write another format"):
+        write_labels(tmp_path / name, np.arange(5))
+    assert not list(tmp_path.iterdir())

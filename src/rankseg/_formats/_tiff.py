@@ -187,6 +187,11 @@ def _place(tags: Any) -> Place:
 
 
 def write_tiff(path: Path, labels: NDArray[Any], place: Any, masks: bool) -> None:
+    if labels.ndim < 2:
+        raise ValueError(
+            f"a .tif holds labels of two axes or more, got labels of shape {labels.shape}: write "
+            "another format"
+        )
     options: dict[str, Any] = {}
     if isinstance(place, Place):
         options["extratags"] = place.extratags
