@@ -115,6 +115,27 @@ class TestNifti:
         nibabel.save(nibabel.Nifti1Image(stored[..., :1], np.eye(4)), path)
         assert_same(read_maps(path).maps, VOLUME[:1])
 
+    @pytest.mark.parametrize("most", [255, 65535])
+    @pytest.mark.parametrize("inter", [0, -1e-7])
+    def test_scaled_maps_are_in_0_to_1(self, tmp_path, most, inter):
+        stored = np.rint(np.moveaxis(VOLUME, 0, -1) * most).astype(np.min_scalar_type(most))
+        stored[0, 0, 0] = [most, 0, 0]
+        image = nibabel.Nifti1Image(stored, np.eye(4))
+        image.header.set_slope_inter(1 / most + 1e-10, inter)
+        (tmp_path / "a.nii").write_bytes(image.to_bytes())
+        maps = read_maps(tmp_path / "a.nii").maps
+        assert maps.dtype == torch.float32
+        assert 0 <= maps.min() < maps.max() <= 1
+        np.testing.assert_allclose(maps, np.moveaxis(stored / most, -1, 0), atol=1e-5)
+
+    def test_scaled_logits_are_not_clipped(self, tmp_path):
+        logits = np.array([-3, -1, 0, 1, 2, 3], np.int16).reshape(2, 1, 1, 3)
+        image = nibabel.Nifti1Image(logits, np.eye(4))
+        image.header.set_slope_inter(1.01, 0)
+        (tmp_path / "a.nii").write_bytes(image.to_bytes())
+        wanted = np.moveaxis(logits, -1, 0) * np.float32(1.01)
+        np.testing.assert_allclose(read_maps(tmp_path / "a.nii").maps, wanted)
+
     def test_labels_of_maps_stored_as_vectors_are_none(self, tmp_path):
         image = nibabel.Nifti1Image(np.moveaxis(VOLUME, 0, -1)[..., None, :], np.eye(4))
         image.header.set_intent("vector")

@@ -41,7 +41,16 @@ def read_nifti(path: Path, names: Names) -> Stored:
     axes = {3: "xyz", FOURTH: "xyzc", 5: "xyztc"}.get(image.ndim)
     if axes is None:
         raise ValueError(f"its axes must be (x, y, z, class) or (x, y, z), got shape {image.shape}")
-    return Stored(as_tensor(np.asarray(image.dataobj)), axes, image.header)
+    voxels = np.asarray(image.dataobj)
+    if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
+        voxels = _clipped(voxels.astype(np.float32), abs(float(image.dataobj.slope)) / 2)
+    return Stored(as_tensor(voxels), axes, image.header)
+
+
+def _clipped(voxels: NDArray[np.float32], error: float) -> NDArray[np.float32]:
+    """Bring values of a scaled map to 0 or 1 that exceed them by less than its rounding."""
+    clipped = voxels.clip(0, 1)
+    return np.where(np.abs(voxels - clipped) <= min(error, FLOATING), clipped, voxels)
 
 
 def read_label_nifti(path: Path, names: Names) -> Stored:
