@@ -204,10 +204,18 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         stored = read(path, Names(key, LABEL_NAMES))
         labels = arrange_labels(stored)
         if labels.is_floating_point():
-            raise HoldsMapsError(f"labels must be integers, got {labels.dtype}")
+            raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
         nifti = ending(path) in (".nii", ".nii.gz")
         return LabelFile(labels, _nifti.affine_of(stored.geometry) if nifti else None)
+
+
+def _floating(labels: Tensor) -> ValueError:
+    """Return why floating values are no labels: they are scores, or labels in the wrong dtype."""
+    told, values = f"labels must be integers, got {labels.dtype}", labels.double().nan_to_num()
+    if values.numel() and not (values == values.round()).all():
+        return HoldsMapsError(told)
+    return ValueError(f"{told}, though all are whole: store labels.astype('uint8')")
 
 
 def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
