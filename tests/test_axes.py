@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 
 import numpy as np
@@ -232,6 +233,23 @@ class TestOmeZarr:
         with pytest.raises(ValueError, match=r"time 2"):
             read_labels(tmp_path / "c.zarr")
 
+    @pytest.mark.parametrize(
+        "images",
+        [
+            {"a": 1}, "text", 5, [5], [{"datasets": 5}], [{"datasets": [{}]}],
+            [{"datasets": [{"path": "0"}], "axes": 5}], [{"datasets": [5]}],
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("place", ["multiscales", "ome"])
+    def test_metadata_of_another_form(self, tmp_path, images, place):
+        group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+        group.create_array("0", data=FLAT)
+        content = {"multiscales": images}
+        group.attrs.update(content if place == "multiscales" else {"ome": content})
+        for read in (read_maps, read_labels):
+            with pytest.raises(ValueError, match=r"metadata of OME-Zarr must be .*, got \{'multi"):
+                read(tmp_path / "a.zarr")
+
     def test_the_label_image_of_an_image(self, tmp_path):
         labels = VOLUME.argmax(0).astype(np.uint8)
         save_ome(tmp_path / "a.zarr", [VOLUME], named("czyx"))
@@ -257,6 +275,40 @@ def save_named(path, array, names, way):
         zarr.create_array(data=array, zarr_format=version, **options)
     else:
         place.create_array(data=array, **options)
+
+
+class TestMissingChunks:
+    @staticmethod
+    def save(path, maps, version, **options):
+        options = {"chunks": (len(maps), 6, 5), **options}
+        zarr.create_array(path, data=maps, zarr_format=version, **options)
+        chunks = [file for file in path.rglob("*") if re.fullmatch(r"[c/.\d]+", file.name)]
+        next(file for file in sorted(chunks) if file.is_file()).unlink()
+
+    @pytest.mark.parametrize("version", [2, 3])
+    @pytest.mark.parametrize("scale", [1, 9, -1])
+    def test_they_are_told(self, tmp_path, version, scale):
+        self.save(tmp_path / "a.zarr", scale * FLAT, version)
+        with pytest.warns(UserWarning, match="1 of 4 chunks are not stored, .* it again"):
+            read_maps(tmp_path / "a.zarr")
+
+    def test_shards_are_told(self, tmp_path):
+        self.save(tmp_path / "a.zarr", FLAT, 3, chunks=(4, 3, 5), shards=(4, 6, 10))
+        with pytest.warns(UserWarning, match="4 of 8 chunks are not stored"):
+            read_maps(tmp_path / "a.zarr")
+
+    @pytest.mark.parametrize("maps", [DEPTH[:1], DEPTH], ids=["one class", "classes that overlap"])
+    def test_chunks_of_zeros_are_not_stored(self, tmp_path, maps):
+        maps = maps.copy()
+        maps[:, :6, :7] = 0
+        zarr.create_array(tmp_path / "a.zarr", data=maps, chunks=(len(maps), 6, 7))
+        assert zarr.open(tmp_path / "a.zarr").nchunks_initialized == 3
+        assert_same(read_maps(tmp_path / "a.zarr").maps, maps)
+
+    def test_a_class_that_is_nowhere_in_a_chunk(self, tmp_path):
+        maps = np.eye(3, dtype=np.float32)[VOLUME[0, 0].argsort(0) % 2].transpose(2, 0, 1)
+        zarr.create_array(tmp_path / "a.zarr", data=maps, chunks=(1, 12, 14))
+        assert_same(read_maps(tmp_path / "a.zarr").maps, maps)
 
 
 class TestNamesOfZarr:
@@ -300,6 +352,11 @@ class TestNamesOfZarr:
         save_named(tmp_path / "a.zarr", labels, ("y", "x", "class"), "zarr 3")
         with pytest.raises(ValueError, match=r"got \(y 5, x 12, class 14\): colours"):
             read_labels(tmp_path / "a.zarr")
+
+    def test_names_that_are_no_list(self, tmp_path):
+        zarr.create_array(tmp_path / "a.zarr", data=FLAT, attributes={"_ARRAY_DIMENSIONS": 3})
+        with pytest.raises(ValueError, match="must be a list, got _ARRAY_DIMENSIONS 3"):
+            read_maps(tmp_path / "a.zarr")
 
     def test_names_of_some_axes(self, tmp_path):
         zarr.create_array(tmp_path / "a.zarr", data=FLAT, dimension_names=("y", None, None))

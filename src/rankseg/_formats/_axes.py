@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rankseg._formats._common import Stored
@@ -66,6 +67,8 @@ def arrange_maps(stored: Stored) -> Tensor:
         )
     maps = _without_batch(maps) if stored.axes is None else _class_first(*_squeezed(stored, "btpd"))
     _check_sums(maps)
+    if stored.gaps:
+        _check_gaps(maps, stored.gaps)
     if maps.ndim > SPATIAL + 1 and not _sums_to_one(maps, 0):
         raise ValueError(
             f"maps must be (classes, *spatial) with up to three spatial axes, got "
@@ -168,6 +171,24 @@ def _check_sums(maps: Tensor) -> None:
                 f"to 1 and axis 0 does not. Perhaps {batch}the classes are not first: store "
                 f"np.moveaxis(maps, {axis}, 0)"
             )
+
+
+def _check_gaps(maps: Tensor, gaps: str) -> None:
+    """Warn of parts that are not stored, where they can hardly have been zeros.
+
+    Zarr does not store chunks of zeros. Logits are none, and neither are the probabilities of
+    classes that exclude each other, except where they are padded.
+    """
+    some = (maps != 0).any(0)
+    sums = maps.sum(0, dtype=torch.float64)[some]
+    padded = len(maps) > 1 and len(sums) < some.numel() and ((sums - 1).abs() <= ROUNDING).all()
+    if padded or maps.min() < 0 or maps.max() > 1:
+        warnings.warn(
+            f"{gaps} are not stored, and are read as their fill value. If they are no padding, the "
+            "file is incomplete: copy or write it again",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _sums_to_one(maps: Tensor, axis: int) -> bool:

@@ -47,11 +47,14 @@ class Stored:
         not name its axes.
     geometry : object, optional
         Where the pixels lie: the header of a NIfTI file, the place of a TIFF.
+    gaps : str
+        What the file does not store and is read as a fill value, or nothing.
     """
 
     array: Tensor
     axes: str | None = None
     geometry: Any = None
+    gaps: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,18 +29,23 @@ def read_zarr(path: Path, names: Names) -> Stored:
     if isinstance(node, zarr.Group):
         node, axes = _pick(_label_image(node, names), names)
     check_room(node.shape, node.dtype.itemsize)
-    return Stored(as_tensor(np.asarray(node[...])), axes or _declared(node))
+    missing = node.nchunks - node.nchunks_initialized
+    gaps = f"{missing} of {node.nchunks} chunks" if missing else ""
+    return Stored(as_tensor(np.asarray(node[...])), axes or _declared(node), gaps=gaps)
 
 
 def _declared(array: Any) -> str | None:
     """Return the axes that an array names: by Zarr 3, or by the attribute that xarray writes."""
     names = getattr(array.metadata, "dimension_names", None)
-    return letters(names or array.attrs.get("_ARRAY_DIMENSIONS") or [])
+    names = names or array.attrs.get("_ARRAY_DIMENSIONS") or []
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"its names of axes must be a list, got _ARRAY_DIMENSIONS {names!r}")
+    return letters(names)
 
 
 def _label_image(group: Any, names: Names) -> Any:
     """Return the group of the label image that an image of OME-Zarr has, if labels are wanted."""
-    if names.usual != LABEL_NAMES or not _multiscales(group) or "labels" not in group:
+    if names.usual != LABEL_NAMES or not _multiscales(group)["levels"] or "labels" not in group:
         return group
     held = sorted(group["labels"].group_keys())
     if len(held) != 1:
@@ -55,18 +60,32 @@ def _pick(group: Any, names: Names) -> tuple[Any, str | None]:
     """
     held = sorted(group.array_keys())
     image = _multiscales(group)
-    levels = [str(level["path"]) for level in image.get("datasets", [])]
+    levels = image["levels"]
     name = levels[0] if levels and names.chosen is None else names.pick(sorted({*held, *levels}))
     if name not in levels:
         return group[name], None
-    return group[name], "".join(map(_letter, image.get("axes", OLD_AXES)))
+    return group[name], image["letters"]
 
 
 def _multiscales(group: Any) -> dict[str, Any]:
-    """Return what OME-Zarr says of an image, in the place of version 0.5 or before."""
+    """Return what OME-Zarr says of an image, in the place of version 0.5 or before.
+
+    Raises
+    ------
+    ValueError
+        If that is not of the form that OME-Zarr asks for.
+    """
     attributes = dict(group.attrs)
-    images = attributes.get("ome", attributes).get("multiscales") or [{}]
-    first: dict[str, Any] = images[0]
+    try:
+        images = attributes.get("ome", attributes).get("multiscales") or [{}]
+        first: dict[str, Any] = dict(images[0])
+        first["levels"] = [str(level["path"]) for level in first.get("datasets", [])]
+        first["letters"] = "".join(map(_letter, first.get("axes", OLD_AXES)))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            'its metadata of OME-Zarr must be {"multiscales": [{"axes": [...], "datasets": '
+            f'[{{"path": ...}}]}}]}}, got {str(attributes.get("ome", attributes))[:200]}'
+        ) from error
     return first
 
 
