@@ -107,7 +107,7 @@ class TestTwoFiles:
         np.save(folders[side] / "a.npy", labels)
         told = reason(folders)
         assert f"{folders[side] / 'a.npy'} cannot be read as .npy: labels must be" in told
-        assert f"got torch.{labels.dtype}, though all are whole: store labels.astype" in told
+        assert f"got torch.{labels.dtype} of whole numbers: store labels.astype" in told
 
     @pytest.mark.parametrize("name", ["b.gif", "b.bmp", "b.jpg", "b.mha"])
     @pytest.mark.parametrize("side", [0, 1])

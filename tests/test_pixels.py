@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ import torch
 from rankseg._formats import read_image, read_labels, read_maps, write_labels
 from rankseg._formats._common import in_unit_range
 
+nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+zarr = pytest.importorskip("zarr", reason="needs zarr")
 image_module = pytest.importorskip("PIL.Image", reason="needs pillow")
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
@@ -135,6 +139,32 @@ def test_frames(tmp_path, kind):
     if kind == "PNG":
         with pytest.raises(ValueError, match="must hold one image, got 2 frames: write one file"):
             read_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("damage", ["cut", "sum", "data"])
+def test_damaged_nii_gz(tmp_path, damage):
+    voxels = np.moveaxis(MAPS, 0, -1)[:, :, None]
+    content = bytearray(gzip.compress(nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes(), 0))
+    if damage == "cut":
+        del content[-8:]
+    else:
+        content[{"sum": -6, "data": -40}[damage]] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.nii\.gz cannot be read as \.nii\.gz: C"):
+        read_maps(tmp_path / "a.nii.gz")
+
+
+def test_integers_beyond_int64(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[2**63]], np.uint64))
+    with pytest.raises(ValueError, match=f"must fit into int64, got {2**63}"):
+        read_labels(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("attributes", [{"scale_factor": 0.5}, {"add_offset": 1}])
+def test_values_that_xarray_scaled(tmp_path, attributes):
+    zarr.create_array(tmp_path / "a.zarr", data=LABELS, attributes=attributes)
+    with pytest.raises(ValueError, match=r"a\.zarr .*got a scale_factor or add_offset"):
+        read_labels(tmp_path / "a.zarr")
 
 
 MAPS = np.random.default_rng(0).dirichlet([1, 1, 1], (5, 6)).astype(np.float32).transpose(2, 0, 1)

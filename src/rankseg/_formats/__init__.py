@@ -215,7 +215,7 @@ def _floating(labels: Tensor) -> ValueError:
     told, values = f"labels must be integers, got {labels.dtype}", labels.double().nan_to_num()
     if values.numel() and not (values == values.round()).all():
         return HoldsMapsError(told)
-    return ValueError(f"{told}, though all are whole: store labels.astype('uint8')")
+    return ValueError(f"{told} of whole numbers: store labels.astype('uint8')")
 
 
 def align(prediction: LabelFile, truth: LabelFile) -> Tensor:

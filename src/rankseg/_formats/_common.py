@@ -154,6 +154,8 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise ValueError(f"an array must hold numbers, got {array.dtype}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        if array.size and array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"integers must fit into int64, got {array.max()}")
         array = array.astype(np.int64)
     return torch.from_numpy(viewable(array))
 

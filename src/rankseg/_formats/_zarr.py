@@ -29,6 +29,8 @@ def read_zarr(path: Path, names: Names) -> Stored:
     if isinstance(node, zarr.Group):
         node, axes = _pick(_label_image(node, names), names)
     check_room(node.shape, node.dtype.itemsize)
+    if node.attrs.get("scale_factor", 1) != 1 or node.attrs.get("add_offset", 0) != 0:
+        raise ValueError("its values must be stored as they are, got a scale_factor or add_offset")
     missing = node.nchunks - node.nchunks_initialized
     gaps = f"{missing} of {node.nchunks} chunks" if missing else ""
     return Stored(as_tensor(np.asarray(node[...])), axes or _declared(node), gaps=gaps)
