@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 
 import numpy as np
@@ -115,6 +116,27 @@ class TestNifti:
         nibabel.save(nibabel.Nifti1Image(stored[..., :1], np.eye(4)), path)
         assert_same(read_maps(path).maps, VOLUME[:1])
 
+    @pytest.mark.parametrize("most", [255, 65535])
+    @pytest.mark.parametrize("inter", [0, -1e-7])
+    def test_scaled_maps_are_in_0_to_1(self, tmp_path, most, inter):
+        stored = np.rint(np.moveaxis(VOLUME, 0, -1) * most).astype(np.min_scalar_type(most))
+        stored[0, 0, 0] = [most, 0, 0]
+        image = nibabel.Nifti1Image(stored, np.eye(4))
+        image.header.set_slope_inter(1 / most + 1e-10, inter)
+        (tmp_path / "a.nii").write_bytes(image.to_bytes())
+        maps = read_maps(tmp_path / "a.nii").maps
+        assert maps.dtype == torch.float32
+        assert 0 <= maps.min() < maps.max() <= 1
+        np.testing.assert_allclose(maps, np.moveaxis(stored / most, -1, 0), atol=1e-5)
+
+    def test_scaled_logits_are_not_clipped(self, tmp_path):
+        logits = np.array([-3, -1, 0, 1, 2, 3], np.int16).reshape(2, 1, 1, 3)
+        image = nibabel.Nifti1Image(logits, np.eye(4))
+        image.header.set_slope_inter(1.01, 0)
+        (tmp_path / "a.nii").write_bytes(image.to_bytes())
+        wanted = np.moveaxis(logits, -1, 0) * np.float32(1.01)
+        np.testing.assert_allclose(read_maps(tmp_path / "a.nii").maps, wanted)
+
     def test_labels_of_maps_stored_as_vectors_are_none(self, tmp_path):
         image = nibabel.Nifti1Image(np.moveaxis(VOLUME, 0, -1)[..., None, :], np.eye(4))
         image.header.set_intent("vector")
@@ -211,6 +233,23 @@ class TestOmeZarr:
         with pytest.raises(ValueError, match=r"time 2"):
             read_labels(tmp_path / "c.zarr")
 
+    @pytest.mark.parametrize(
+        "images",
+        [
+            {"a": 1}, "text", 5, [5], [{"datasets": 5}], [{"datasets": [{}]}],
+            [{"datasets": [{"path": "0"}], "axes": 5}], [{"datasets": [5]}],
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("place", ["multiscales", "ome"])
+    def test_metadata_of_another_form(self, tmp_path, images, place):
+        group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+        group.create_array("0", data=FLAT)
+        content = {"multiscales": images}
+        group.attrs.update(content if place == "multiscales" else {"ome": content})
+        for read in (read_maps, read_labels):
+            with pytest.raises(ValueError, match=r"metadata of OME-Zarr must be .*, got \{'multi"):
+                read(tmp_path / "a.zarr")
+
     def test_the_label_image_of_an_image(self, tmp_path):
         labels = VOLUME.argmax(0).astype(np.uint8)
         save_ome(tmp_path / "a.zarr", [VOLUME], named("czyx"))
@@ -223,6 +262,108 @@ class TestOmeZarr:
             read_labels(tmp_path / "a.zarr")
 
 
+def save_named(path, array, names, way):
+    """Store an array that names its axes, as Zarr 3 does or as xarray does, perhaps in a group."""
+    version = 2 if "2" in way else 3
+    place = zarr.open_group(path, mode="w", zarr_format=version) if "group" in way else None
+    options = {"name": "probs"} if place is not None else {"store": path, "overwrite": True}
+    if "xarray" in way:
+        options["attributes"] = {"_ARRAY_DIMENSIONS": list(names)}
+    else:
+        options["dimension_names"] = names
+    if place is None:
+        zarr.create_array(data=array, zarr_format=version, **options)
+    else:
+        place.create_array(data=array, **options)
+
+
+class TestMissingChunks:
+    @staticmethod
+    def save(path, maps, version, **options):
+        options = {"chunks": (len(maps), 6, 5), **options}
+        zarr.create_array(path, data=maps, zarr_format=version, **options)
+        chunks = [file for file in path.rglob("*") if re.fullmatch(r"[c/.\d]+", file.name)]
+        next(file for file in sorted(chunks) if file.is_file()).unlink()
+
+    @pytest.mark.parametrize("version", [2, 3])
+    @pytest.mark.parametrize("scale", [1, 9, -1])
+    def test_they_are_told(self, tmp_path, version, scale):
+        self.save(tmp_path / "a.zarr", scale * FLAT, version)
+        with pytest.warns(UserWarning, match="1 of 4 chunks are not stored, .* it again"):
+            read_maps(tmp_path / "a.zarr")
+
+    def test_shards_are_told(self, tmp_path):
+        self.save(tmp_path / "a.zarr", FLAT, 3, chunks=(4, 3, 5), shards=(4, 6, 10))
+        with pytest.warns(UserWarning, match="4 of 8 chunks are not stored"):
+            read_maps(tmp_path / "a.zarr")
+
+    @pytest.mark.parametrize("maps", [DEPTH[:1], DEPTH], ids=["one class", "classes that overlap"])
+    def test_chunks_of_zeros_are_not_stored(self, tmp_path, maps):
+        maps = maps.copy()
+        maps[:, :6, :7] = 0
+        zarr.create_array(tmp_path / "a.zarr", data=maps, chunks=(len(maps), 6, 7))
+        assert zarr.open(tmp_path / "a.zarr").nchunks_initialized == 3
+        assert_same(read_maps(tmp_path / "a.zarr").maps, maps)
+
+    def test_a_class_that_is_nowhere_in_a_chunk(self, tmp_path):
+        maps = np.eye(3, dtype=np.float32)[VOLUME[0, 0].argsort(0) % 2].transpose(2, 0, 1)
+        zarr.create_array(tmp_path / "a.zarr", data=maps, chunks=(1, 12, 14))
+        assert_same(read_maps(tmp_path / "a.zarr").maps, maps)
+
+
+class TestNamesOfZarr:
+    @pytest.mark.parametrize(
+        "way", ["zarr 3", "xarray 2", "xarray 3", "zarr 3 group", "xarray 2 group"]
+    )
+    @pytest.mark.parametrize(
+        ("stored", "names", "expected"),
+        [
+            (np.moveaxis(FLAT, 0, -1), ("y", "x", "c"), FLAT),
+            (np.moveaxis(FLAT, 0, 1), ("Latitude", "class", "Longitude"), FLAT),
+            (np.moveaxis(VOLUME, 0, 1)[None], ("time", "depth", "band", "y_1", "x_1"), VOLUME),
+            (FLAT[None], ("batch", "classes", "height", "width"), FLAT),
+            (np.moveaxis(FLAT, 0, -1), ("y", "x", "tissue"), FLAT),
+            (DEPTH, ("z", "y", "x"), DEPTH[None]),
+            (FLAT, ("dim_0", "dim_1", "dim_2"), FLAT),
+        ],
+    )
+    def test_declared_axes(self, tmp_path, way, stored, names, expected):
+        save_named(tmp_path / "a.zarr", 9 * stored, names, way)
+        assert_same(read_maps(tmp_path / "a.zarr").maps, 9 * expected)
+
+    @pytest.mark.parametrize(
+        ("names", "words"),
+        [
+            (("time", "c", "y", "x"), r"\(time 3, class 5, y 12, x 14\): .*each point in time"),
+            (("batch", "c", "y", "x"), r"\(batch 3, class 5, y 12, x 14\): .*each image"),
+            (("channel", "band", "y", "x"), "more than one could be that of classes"),
+            (("one", "other", "y", "x"), "more than one could be that of classes"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, names, words):
+        save_named(tmp_path / "a.zarr", 9 * VOLUME, names, "zarr 3")
+        with pytest.raises(ValueError, match=words):
+            read_maps(tmp_path / "a.zarr")
+
+    def test_labels(self, tmp_path):
+        labels = VOLUME.argmax(0)
+        save_named(tmp_path / "a.zarr", labels[None], ("time", "z", "y", "x"), "xarray 2")
+        assert_same(read_labels(tmp_path / "a.zarr"), labels)
+        save_named(tmp_path / "a.zarr", labels, ("y", "x", "class"), "zarr 3")
+        with pytest.raises(ValueError, match=r"got \(y 5, x 12, class 14\): colours"):
+            read_labels(tmp_path / "a.zarr")
+
+    def test_names_that_are_no_list(self, tmp_path):
+        zarr.create_array(tmp_path / "a.zarr", data=FLAT, attributes={"_ARRAY_DIMENSIONS": 3})
+        with pytest.raises(ValueError, match="must be a list, got _ARRAY_DIMENSIONS 3"):
+            read_maps(tmp_path / "a.zarr")
+
+    def test_names_of_some_axes(self, tmp_path):
+        zarr.create_array(tmp_path / "a.zarr", data=FLAT, dimension_names=("y", None, None))
+        with pytest.raises(ValueError, match=r"\(y 4, page 12, page 10\), and more than one"):
+            read_maps(tmp_path / "a.zarr")
+
+
 def write_pages(path, pages, **options):
     with tifffile.TiffWriter(path) as file:
         for page in pages:
@@ -232,6 +373,28 @@ def write_pages(path, pages, **options):
 def append_pages(path, pages):
     for page in pages:
         tifffile.imwrite(path, page, append=path.exists())
+
+
+OME = (
+    "<?xml version='1.0'?><OME xmlns='http://www.openmicroscopy.org/Schemas/OME/2016-06' "
+    "UUID='urn:uuid:{}'><Image ID='Image:0'><Pixels ID='Pixels:0' DimensionOrder='XYZCT' {} "
+    "SizeZ='1' SizeC='2' SizeT='1'><Channel ID='C:0' SamplesPerPixel='1'/>"
+    "<Channel ID='C:1' SamplesPerPixel='1'/>{}</Pixels></Image></OME>"
+)
+
+
+def save_set(folder, pages):
+    """Write two pages as files of one set of OME-TIFF."""
+    kind = "float" if pages.dtype.kind == "f" else "uint8"
+    size = f"Type='{kind}' SizeX='{pages.shape[2]}' SizeY='{pages.shape[1]}'"
+    places = "".join(
+        f"<TiffData FirstC='{at}' IFD='0' PlaneCount='1'>"
+        f'<UUID FileName="{at}.ome.tif">urn:uuid:{at}</UUID></TiffData>'
+        for at in range(len(pages))
+    )
+    for at, page in enumerate(pages):
+        content = OME.format(at, size, places)
+        tifffile.imwrite(folder / f"{at}.ome.tif", page, description=content, metadata=None)
 
 
 class TestTiff:
@@ -306,6 +469,25 @@ class TestTiff:
         write_pages(path, [*FLAT[:3], FLAT[3].astype(np.float64)])
         with pytest.raises(ValueError, match=r"float32, .* of float64"):
             read_maps(path)
+
+    @pytest.mark.parametrize("lost", [None, 0, 1])
+    def test_pages_of_other_files_are_refused(self, tmp_path, lost):
+        labels = (9 * VOLUME.astype(np.uint8))[:2, 0]
+        for read, pages in ((read_maps, FLAT[:2]), (read_labels, labels)):
+            save_set(tmp_path, pages)
+            if lost is not None:
+                (tmp_path / f"{lost}.ome.tif").unlink()
+            told = "" if lost is None else rf", of which \['{lost}\.ome\.tif'\] are missing"
+            for path in tmp_path.iterdir():
+                words = rf"\['0\.ome\.tif', '1\.ome\.tif'\] with other files{told}: write"
+                with pytest.raises(ValueError, match=words):
+                    read(path)
+
+    def test_pages_that_a_file_declares_but_lacks_are_refused(self, tmp_path):
+        content = OME.format(0, "Type='float' SizeX='10' SizeY='12'", "<TiffData IFD='0'/>")
+        tifffile.imwrite(tmp_path / "a.tif", FLAT[0], description=content, metadata=None)
+        with pytest.raises(ValueError, match=r"a\.tif .* it lacks pages that it declares"):
+            read_maps(tmp_path / "a.tif")
 
     def test_reduced_copies_are_no_pages(self, tmp_path):
         half = np.ascontiguousarray(FLAT[:, ::2, ::2])

@@ -77,8 +77,8 @@ LAYERS = [
     | {"rankseg._formats._common", "rankseg._batch", "rankseg.integration._plain_pickle"},
     {"rankseg.integration._nnunet_geometry", "rankseg.integration._sam"},
     {"rankseg._formats._axes", "rankseg._formats._arrays", "rankseg._formats._nifti"}
-    | {"rankseg._formats._tiff", "rankseg._formats._zarr"},
-    {"rankseg._formats._pictures"},
+    | {"rankseg._formats._tiff"},
+    {"rankseg._formats._pictures", "rankseg._formats._zarr"},
     {"rankseg._formats"},
     {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
     | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}

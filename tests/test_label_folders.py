@@ -99,6 +99,31 @@ class TestTwoFiles:
         np.savez(folders[0] / "a.npz", probabilities=SCORES)
         assert "a.npz cannot be read as .npz: it holds scores, not labels" in reason(folders)
 
+    @pytest.mark.parametrize("labels", [FLAT.astype("f4"), np.where(FLAT, FLAT, np.nan)])
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_labels_stored_as_floating_numbers_are_named(self, folders, labels, side):
+        for folder in folders:
+            save_png(folder / "a.png", FLAT)
+        np.save(folders[side] / "a.npy", labels)
+        told = reason(folders)
+        assert f"{folders[side] / 'a.npy'} cannot be read as .npy: labels must be" in told
+        assert f"got torch.{labels.dtype} of whole numbers: store labels.astype" in told
+
+    @pytest.mark.parametrize("name", ["b.gif", "b.bmp", "b.jpg", "b.mha"])
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_formats_that_are_not_read_are_named(self, folders, name, side):
+        for folder in folders:
+            save_png(folder / "a.png", FLAT)
+            save_png(folder / "b.png", FLAT)
+        (folders[side] / name).write_bytes(b"")
+        assert evaluate({"ours": folders[0]}, folders[1], classes=3).cases == ("a", "b")
+        (folders[side] / "b.png").unlink()  # without it, the other file is that of the case
+        comparison = evaluate({"ours": folders[0]}, folders[1], classes=3)
+        assert comparison.cases == ("a",)
+        (failure,) = comparison.failures
+        assert "with an ending of ['.npy', " in failure.reason
+        assert str(folders[side] / name) in failure.reason
+
     def test_the_others_are_scored(self, folders):
         for name in "ab":
             np.save(folders[1] / f"{name}.npy", FLAT)

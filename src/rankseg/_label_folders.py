@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from rankseg._formats import (
     HoldsMapsError,
     LabelFile,
     align,
+    ending,
     find_files,
     read_label_file,
     stem,
@@ -20,14 +22,28 @@ from rankseg._formats import (
 __all__ = ["label_files", "read_only", "read_prediction"]
 
 
+NOT_READ: Final = (
+    *(".bmp", ".gif", ".h5", ".hdf5", ".img", ".jpeg", ".jpg", ".mat", ".mha", ".mhd", ".nrrd"),
+    *(".pgm", ".ppm", ".tga", ".webp"),
+)
+"""The endings of formats that may hold labels, and that are not read."""
+
+
 def label_files(folder: Path | str) -> dict[str, list[Path]]:
-    """Return the files of a folder that may hold labels, by their names without endings."""
+    """Return the files of a folder that may hold labels, by their names without endings.
+
+    A case that has only a file of a format that is not read gets that file. Reading it is an error
+    that names it, so that the case is not left out without a word.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     cases: dict[str, list[Path]] = {}
     for path in find_files(folder, LABELS_READ):
         cases.setdefault(stem(path), []).append(path)
+    for path in sorted(folder.iterdir()):
+        if ending(path) in NOT_READ and not path.name.startswith("."):
+            cases.setdefault(stem(path), [path])
     return cases
 
 

@@ -204,10 +204,18 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         stored = read(path, Names(key, LABEL_NAMES))
         labels = arrange_labels(stored)
         if labels.is_floating_point():
-            raise HoldsMapsError(f"labels must be integers, got {labels.dtype}")
+            raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
         nifti = ending(path) in (".nii", ".nii.gz")
         return LabelFile(labels, _nifti.affine_of(stored.geometry) if nifti else None)
+
+
+def _floating(labels: Tensor) -> ValueError:
+    """Return why floating values are no labels: they are scores, or labels in the wrong dtype."""
+    told, values = f"labels must be integers, got {labels.dtype}", labels.double().nan_to_num()
+    if values.numel() and not (values == values.round()).all():
+        return HoldsMapsError(told)
+    return ValueError(f"{told} of whole numbers: store labels.astype('uint8')")
 
 
 def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
@@ -278,14 +286,16 @@ def write_labels(
 def read_image(path: str | PathLike[str]) -> MapFile:
     """Read a PNG, JPEG or TIFF image, as float32 ``(3, height, width)`` in [0, 1].
 
-    Grey becomes three equal channels; a fourth is left out.
+    Grey becomes three equal channels; palettes, CMYK and YCbCr are converted to RGB, and a fourth
+    channel is left out.
 
     Raises
     ------
     ImportError
         If the package that reads the format is not installed.
     ValueError
-        If it cannot be read, or does not have one, three or four channels.
+        If it cannot be read, holds several images, values outside [0, 1] or colours that are not
+        converted, or does not have one, three or four channels.
     """
     path = Path(path)
     _by_ending(path, dict.fromkeys(PICTURES), "an image")

@@ -1,22 +1,36 @@
 """Which axis of a stored array is which: one set of rules for the arrays of every format.
 
-A file that names its axes says so by one letter for each: ``c`` class, ``t`` time, ``z``, ``y`` and
-``x`` space, ``p`` a page or another axis whose meaning the file does not tell, ``d`` depth in a
-TIFF, which some programs also write where they mean classes.
+A file that names its axes says so by one letter for each: ``c`` class, ``b`` batch, ``t`` time,
+``z``, ``y`` and ``x`` space, ``p`` a page or another axis whose meaning the file does not tell,
+``d`` depth in a TIFF, which some programs also write where they mean classes.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rankseg._formats._common import Stored
 
-__all__ = ["arrange_image", "arrange_labels", "arrange_maps"]
+__all__ = ["arrange_image", "arrange_labels", "arrange_maps", "letters"]
 
-WORDS = {"c": "class", "t": "time", "p": "page", "d": "z"}
+WORDS = {"c": "class", "b": "batch", "t": "time", "p": "page", "d": "z"}
+
+NAMES = {
+    "c": "c ch chan channel channels class classes category categories band bands",
+    "b": "b n batch sample samples",
+    "t": "t time",
+    "z": "z depth slice slices plane planes",
+    "y": "y height h row rows lat latitude",
+    "x": "x width w col cols column columns lon longitude",
+}
+"""What libraries that name axes by words call them."""
+
+LETTERS = {name: letter for letter, known in NAMES.items() for name in known.split()}
 SPATIAL = 3
 """The most spatial axes that an image has."""
 
@@ -30,14 +44,20 @@ ROUNDING = 0.02
 """The distance to 1 of sums of probabilities of few bits."""
 
 
+def letters(names: Sequence[object]) -> str | None:
+    """Return the letters of axes that are named by words, or None if no word is known."""
+    found = [LETTERS.get(str(name).lower().rstrip("_0123456789"), "p") for name in names]
+    return None if set(found) <= {"p"} else "".join(found)
+
+
 def arrange_maps(stored: Stored) -> Tensor:
     """Return maps with the axes ``(classes, *spatial)``.
 
     Raises
     ------
     ValueError
-        If the maps are not floating or lack an axis, an axis of time is longer than 1, or two
-        readings of the axes remain.
+        If the maps are not floating or lack an axis, an axis of time or a batch is longer than
+        1, or two readings of the axes remain.
     """
     maps = stored.array
     if not maps.is_floating_point() or maps.ndim < 2 or 0 in maps.shape:
@@ -45,8 +65,10 @@ def arrange_maps(stored: Stored) -> Tensor:
             "maps must be floating (classes, *spatial), none of them empty, got "
             f"{maps.dtype} {tuple(maps.shape)}"
         )
-    maps = _without_batch(maps) if stored.axes is None else _class_first(*_squeezed(stored, "tpd"))
+    maps = _without_batch(maps) if stored.axes is None else _class_first(*_squeezed(stored, "btpd"))
     _check_sums(maps)
+    if stored.gaps:
+        _check_gaps(maps, stored.gaps)
     if maps.ndim > SPATIAL + 1 and not _sums_to_one(maps, 0):
         raise ValueError(
             f"maps must be (classes, *spatial) with up to three spatial axes, got "
@@ -59,19 +81,19 @@ def arrange_labels(stored: Stored) -> Tensor:
     """Return labels with the spatial axes of the file; one of channels or of time is refused."""
     if stored.axes is None:
         return stored.array
-    labels, axes = _squeezed(stored, "ctpd")
+    labels, axes = _squeezed(stored, "cbtpd")
     if "c" in axes:
         raise ValueError(
             f"labels must have one value for each pixel, got {_described(labels, axes)}: colours "
             "and scores of classes are no labels"
         )
-    _refuse_time(labels, axes)
+    _refuse_several(labels, axes)
     return labels
 
 
 def arrange_image(stored: Stored) -> Tensor:
     """Return an image with the axes ``(channels, height, width)``."""
-    image, axes = _squeezed(stored, "ctpd")
+    image, axes = _squeezed(stored, "cbtpd")
     if axes == "yx":
         return image[None]
     if sorted(axes) != ["c", "x", "y"]:
@@ -83,7 +105,7 @@ def arrange_image(stored: Stored) -> Tensor:
 
 
 def _squeezed(stored: Stored, droppable: str) -> tuple[Tensor, str]:
-    """Leave out the axes of length 1 that hold nothing: of time, of pages, perhaps of channels."""
+    """Leave out axes of length 1: of a batch, of time, of pages, perhaps of channels."""
     array, axes = stored.array, stored.axes or ""
     if len(axes) != array.ndim:
         raise ValueError(
@@ -95,7 +117,7 @@ def _squeezed(stored: Stored, droppable: str) -> tuple[Tensor, str]:
 
 def _class_first(maps: Tensor, axes: str) -> Tensor:
     """Move the axis of classes to the front: the one named, else the one whose values sum to 1."""
-    _refuse_time(maps, axes)
+    _refuse_several(maps, axes)
     named = [at for at, name in enumerate(axes) if name == "c"]
     unsure = [at for at, name in enumerate(axes) if name in "pd"]
     summing = [at for at in unsure if _sums_to_one(maps, at)]
@@ -107,7 +129,7 @@ def _class_first(maps: Tensor, axes: str) -> Tensor:
         raise ValueError(
             f"its axes are {_described(maps, axes)}, and more than one could be that of classes, "
             "the other that of depth: name them when the file is written, say by "
-            "tifffile.imwrite(path, maps, metadata={'axes': 'CZYX'})"
+            "tifffile.imwrite(path, maps, metadata={'axes': 'CZYX'}) or as dimension names of zarr"
         )
     return maps.movedim(named[0], 0)
 
@@ -151,6 +173,24 @@ def _check_sums(maps: Tensor) -> None:
             )
 
 
+def _check_gaps(maps: Tensor, gaps: str) -> None:
+    """Warn of parts that are not stored, where they can hardly have been zeros.
+
+    Zarr does not store chunks of zeros. Logits are none, and neither are the probabilities of
+    classes that exclude each other, except where they are padded.
+    """
+    some = (maps != 0).any(0)
+    sums = maps.sum(0, dtype=torch.float64)[some]
+    padded = len(maps) > 1 and len(sums) < some.numel() and ((sums - 1).abs() <= ROUNDING).all()
+    if padded or maps.min() < 0 or maps.max() > 1:
+        warnings.warn(
+            f"{gaps} are not stored, and are read as their fill value. If they are no padding, the "
+            "file is incomplete: copy or write it again",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 def _sums_to_one(maps: Tensor, axis: int) -> bool:
     """Tell from some pixels whether values along an axis are probabilities that sum to 1."""
     rows = maps.movedim(axis, -1)
@@ -164,11 +204,12 @@ def _sums_to_one(maps: Tensor, axis: int) -> bool:
     return bool(((values.sum(-1) - 1).abs() <= ROUNDING).all())
 
 
-def _refuse_time(array: Tensor, axes: str) -> None:
-    if "t" in axes:
-        raise ValueError(
-            f"its axes are {_described(array, axes)}: write one file for each point in time"
-        )
+def _refuse_several(array: Tensor, axes: str) -> None:
+    for name, one in (("t", "point in time"), ("b", "image")):
+        if name in axes:
+            raise ValueError(
+                f"its axes are {_described(array, axes)}: write one file for each {one}"
+            )
 
 
 def _described(array: Tensor, axes: str) -> str:

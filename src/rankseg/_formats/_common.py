@@ -23,6 +23,9 @@ __all__ += ["as_tensor", "check_room", "in_unit_range", "reading"]
 MAP_NAMES = ("probs", "probabilities", "logits")
 LABEL_NAMES = ("label", "labels")
 
+UNIT = 1e-3
+"""How far from [0, 1] rounding may bring values of an image."""
+
 KINDS = {"d": "a folder", "p": "a FIFO", "s": "a socket", "c": "a device", "b": "a device"}
 """What is no regular file, by the first letter that ``ls -l`` shows."""
 
@@ -44,11 +47,14 @@ class Stored:
         not name its axes.
     geometry : object, optional
         Where the pixels lie: the header of a NIfTI file, the place of a TIFF.
+    gaps : str
+        What the file does not store and is read as a fill value, or nothing.
     """
 
     array: Tensor
     axes: str | None = None
     geometry: Any = None
+    gaps: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,11 +154,28 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise ValueError(f"an array must hold numbers, got {array.dtype}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        if array.size and array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"integers must fit into int64, got {array.max()}")
         array = array.astype(np.int64)
     return torch.from_numpy(viewable(array))
 
 
-def in_unit_range(pixels: NDArray[Any]) -> Tensor:
-    """Return pixels of an image as float32; integers are divided by the largest of their type."""
-    brightest = 1.0 if pixels.dtype.kind in "fb" else np.iinfo(pixels.dtype).max
-    return as_tensor(pixels.astype(np.float32) / np.float32(brightest))
+def in_unit_range(pixels: NDArray[Any], bits: int | None = None) -> Tensor:
+    """Return pixels of an image as float32; integers are divided by the largest that they can be.
+
+    Raises
+    ------
+    ValueError
+        If values are then not in [0, 1].
+    """
+    brightest = 1 if pixels.dtype.kind in "fb" else np.iinfo(pixels.dtype).max
+    if pixels.dtype.kind == "u" and bits is not None:
+        brightest = 2**bits - 1
+    scaled = pixels.astype(np.float32) / np.float32(brightest)
+    if scaled.size and not (scaled.min() >= -UNIT and scaled.max() <= 1 + UNIT):
+        raise ValueError(
+            f"an image of {pixels.dtype} must have its values in [0, {brightest}], got "
+            f"[{pixels.min()}, {pixels.max()}]: store it as uint8 or uint16, or divided by its "
+            "largest possible value"
+        )
+    return as_tensor(scaled)

@@ -37,17 +37,24 @@ SHIFT = 0.05
 
 def read_nifti(path: Path, names: Names) -> Stored:
     """Return maps ``(x, y, z, class)``; with five axes the fourth is time, with three one class."""
-    image = _load(path)
+    image, voxels = _load(path)
     axes = {3: "xyz", FOURTH: "xyzc", 5: "xyztc"}.get(image.ndim)
     if axes is None:
         raise ValueError(f"its axes must be (x, y, z, class) or (x, y, z), got shape {image.shape}")
-    return Stored(as_tensor(np.asarray(image.dataobj)), axes, image.header)
+    if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
+        voxels = _clipped(voxels.astype(np.float32), abs(float(image.dataobj.slope)) / 2)
+    return Stored(as_tensor(voxels), axes, image.header)
+
+
+def _clipped(voxels: NDArray[np.float32], error: float) -> NDArray[np.float32]:
+    """Bring values of a scaled map to 0 or 1 that exceed them by less than its rounding."""
+    clipped = voxels.clip(0, 1)
+    return np.where(np.abs(voxels - clipped) <= min(error, FLOATING), clipped, voxels)
 
 
 def read_label_nifti(path: Path, names: Names) -> Stored:
     """Return labels ``(x, y, z)``; those stored as floating numbers are rounded."""
-    image = _load(path)
-    voxels = np.asarray(image.dataobj)
+    image, voxels = _load(path)
     if voxels.dtype.kind == "f":
         voxels = _rounded(voxels, float(image.dataobj.slope))
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
@@ -55,12 +62,22 @@ def read_label_nifti(path: Path, names: Names) -> Stored:
     return Stored(as_tensor(voxels), None, image.header)
 
 
-def _load(path: Path) -> Any:
-    """Open an image, and refuse one that the file is too small to hold."""
+def _load(path: Path) -> tuple[Any, NDArray[Any]]:
+    """Read an image and its voxels, and refuse one that the file is too small to hold.
+
+    nibabel does not read a compressed file to its end, where gzip keeps the sum to check it by.
+    """
     image = _nibabel("reading .nii").load(path, mmap=False)
-    shrunk = DEFLATE if path.name.lower().endswith(".gz") else 1
-    check_room(image.shape, image.get_data_dtype().itemsize, path.stat().st_size * shrunk)
-    return image
+    compressed = path.name.lower().endswith(".gz")
+    stored = path.stat().st_size * (DEFLATE if compressed else 1)
+    check_room(image.shape, image.get_data_dtype().itemsize, stored)
+    if not compressed:
+        return image, np.asarray(image.dataobj)
+    with gzip.open(path) as stream:
+        voxels = np.asarray(type(image).from_stream(stream).dataobj)
+        while stream.read(2**20):
+            pass
+    return image, voxels
 
 
 def _rounded(voxels: NDArray[Any], slope: float) -> NDArray[Any]:

@@ -29,13 +29,19 @@ def read_png(path: Path, names: Names) -> Stored:
     """Return the labels of a PNG of one channel: the indices of a palette, or grey values."""
     image_module = require("PIL.Image", "files", "reading .png")
     with image_module.open(path) as image:
+        if image.format != "PNG":
+            raise ValueError(
+                f"labels in a .png must be stored as PNG, got {image.format}, which may change "
+                "them: write them as PNG from where they came"
+            )
+        _refuse_frames(image)
         if image.mode not in ("1", "P", "L", "I;16", "I;16B", "I"):
             raise ValueError(
                 "labels must be one channel (a palette, or grey values of 8 or 16 bits), got "
                 f"mode {image.mode}: colours are no labels"
             )
         labels = np.asarray(image)
-        if image.mode == "L" and image.format == "PNG":
+        if image.mode == "L":
             labels = labels // _stretch(path)
     return Stored(as_tensor(labels))
 
@@ -75,7 +81,7 @@ def _palette() -> bytes:
 def read_picture(path: Path) -> tuple[Tensor, Any]:
     """Return an image ``(3, height, width)`` with values in [0, 1]; grey becomes three channels."""
     tiff = path.suffix.lower() in (".tif", ".tiff")
-    stored = read_image_tiff(path) if tiff else _read_photo(path)
+    stored = read_image_tiff(path, _read_photo) if tiff else _read_photo(path)
     pixels = arrange_image(stored)
     if len(pixels) not in (1, 3, 4):
         raise ValueError(
@@ -86,6 +92,16 @@ def read_picture(path: Path) -> tuple[Tensor, Any]:
 
 def _read_photo(path: Path) -> Stored:
     with require("PIL.Image", "files", "reading images").open(path) as image:
-        if image.mode.startswith("I"):
+        _refuse_frames(image)
+        if image.mode.startswith("I") and image.format == "PNG":
             return Stored(in_unit_range(np.asarray(image).astype(np.uint16)), "yx")
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"it holds {image.format} of mode {image.mode}: name it by its format")
         return Stored(in_unit_range(np.asarray(image.convert("RGB"))), "yxc")
+
+
+def _refuse_frames(image: Any) -> None:
+    """Refuse an animation; the further frames of an MPO, as cameras write, are previews."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise ValueError(f"it must hold one image, got {frames} frames: write one file for each")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ LETTERS = {"C": "c", "S": "c", "T": "t", "Z": "z", "Y": "y", "X": "x"}
 """The letter of `rankseg._formats._axes` for an axis of tifffile; of others ``p``."""
 
 
+CONVERTED = ("PALETTE", "SEPARATED", "YCBCR")
+"""The photometric interpretations that Pillow converts to RGB."""
+
+
 @dataclass(frozen=True)
 class Place:
     """What a TIFF says of the size and the place of its pixels."""
@@ -37,7 +42,7 @@ class Place:
 
 def read_tiff(path: Path, names: Names) -> Stored:
     """Return maps; an array that one call wrote without names of axes is as that of an npy."""
-    pages = _read_pages(path)
+    pages = _refuse_white(_read_pages(path))
     axes = _letters(pages.axes)
     if "c" not in axes:
         axes = axes.replace("z", "d")
@@ -47,14 +52,23 @@ def read_tiff(path: Path, names: Names) -> Stored:
 
 def read_label_tiff(path: Path, names: Names) -> Stored:
     """Return labels; only samples are colours, for tifffile calls the third axis of any array C."""
-    pages = _read_pages(path)
+    pages = _refuse_white(_read_pages(path))
     return Stored(as_tensor(pages.array), _letters(pages.axes.replace("C", "Q")), pages.place)
 
 
-def read_image_tiff(path: Path) -> Stored:
-    """Return an image with values in [0, 1]."""
+def read_image_tiff(path: Path, convert: Callable[[Path], Stored]) -> Stored:
+    """Return an image with values in [0, 1], converted if it has other colours than RGB."""
     pages = _read_pages(path)
-    return Stored(in_unit_range(pages.array), _letters(pages.axes), pages.place)
+    if pages.photometric in CONVERTED:
+        return replace(convert(path), geometry=pages.place)
+    if pages.photometric not in ("MINISBLACK", "MINISWHITE", "RGB"):
+        raise ValueError(
+            f"an image must be grey, RGB or {', '.join(CONVERTED)}, got the photometric "
+            f"interpretation {pages.photometric}: convert it to RGB"
+        )
+    pixels = in_unit_range(pages.array, pages.bits)
+    white = pages.photometric == "MINISWHITE"
+    return Stored(1 - pixels if white else pixels, _letters(pages.axes), pages.place)
 
 
 def _letters(axes: str) -> str:
@@ -69,6 +83,23 @@ class _Pages:
     axes: str
     written_at_once: bool
     place: Place
+    photometric: str
+    bits: int
+    software: str
+
+
+def _refuse_white(pages: _Pages) -> _Pages:
+    """Refuse pages whose values programs read differently: with 0 as the largest or the smallest.
+
+    tifffile marks boolean masks as MINISWHITE by default, and stores them as they are.
+    """
+    by_default = pages.array.dtype.kind == "b" and pages.software.startswith("tifffile")
+    if pages.photometric == "MINISWHITE" and not by_default:
+        raise ValueError(
+            "its photometric interpretation is MINISWHITE: programs disagree whether a stored 0 "
+            "means 0 or the largest value. Write it as MINISBLACK"
+        )
+    return pages
 
 
 def _read_pages(path: Path) -> _Pages:
@@ -87,12 +118,34 @@ def _read_pages(path: Path) -> _Pages:
                 "are meant to a file of their own"
             )
         first = held[0]
+        _refuse_sets(file, held)
         check_room((len(held), *first.shape), first.dtype.itemsize)
         arrays = [series.asarray() for series in held]
-        place = _place(file.pages[0].tags)
+        page = first.keyframe
+        kind = tifffile.PHOTOMETRIC(page.photometric).name
+        told = (_place(file.pages[0].tags), kind, page.bitspersample, page.software)
     if len(held) == 1:
-        return _Pages(arrays[0], first.axes, True, place)
-    return _Pages(np.stack(arrays), f"I{first.axes}", False, place)
+        return _Pages(arrays[0], first.axes, True, *told)
+    return _Pages(np.stack(arrays), f"I{first.axes}", False, *told)
+
+
+def _refuse_sets(file: Any, held: Sequence[Any]) -> None:
+    """Refuse pages of other files, which each file of a set lists, and pages that are missing.
+
+    tifffile reads missing pages as zeros.
+    """
+    named = sorted(set(re.findall(r"FileName=[\"']([^\"']*)", file.ome_metadata or "")))
+    missing = [name for name in named if not Path(file.filehandle.dirname, name).exists()]
+    lacks = any(None in series.pages for series in held)
+    if lacks and not missing:
+        raise ValueError("it lacks pages that it declares: write it again")
+    if lacks or any(series.is_multifile for series in held):
+        raise ValueError(
+            f"it must hold all its pages, but shares the set {named} with other files"
+            + (f", of which {missing} are missing" if missing else "")
+            + ": write the set to one file, say by tifffile.imwrite(path, tifffile.imread(set), "
+            "metadata={'axes': 'CYX'})"
+        )
 
 
 def _is_extra(page: Any) -> bool:
@@ -134,6 +187,11 @@ def _place(tags: Any) -> Place:
 
 
 def write_tiff(path: Path, labels: NDArray[Any], place: Any, masks: bool) -> None:
+    if labels.ndim < 2:
+        raise ValueError(
+            f"a .tif holds labels of two axes or more, got labels of shape {labels.shape}: write "
+            "another format"
+        )
     options: dict[str, Any] = {}
     if isinstance(place, Place):
         options["extratags"] = place.extratags

@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._files import write_folder_whole
+from rankseg._formats._axes import letters
 from rankseg._formats._common import LABEL_NAMES, Names, Stored, as_tensor, check_room
 from rankseg.integration._common import require
 
 __all__ = ["read_zarr", "write_zarr"]
 
-LETTERS = {"channel": "c", "time": "t", "space": "z"}
+TYPES = {"channel": "c", "time": "t"}
 """The letter of `rankseg._formats._axes` for a type of axis of OME-Zarr."""
 
-NAMES = {"c": "channel", "t": "time"}
-"""The types of axes that OME-Zarr only names."""
+OLD_AXES = "tczyx"
+"""The axes of OME-Zarr before version 0.3, which names none."""
 
 
 def read_zarr(path: Path, names: Names) -> Stored:
@@ -28,12 +29,25 @@ def read_zarr(path: Path, names: Names) -> Stored:
     if isinstance(node, zarr.Group):
         node, axes = _pick(_label_image(node, names), names)
     check_room(node.shape, node.dtype.itemsize)
-    return Stored(as_tensor(np.asarray(node[...])), axes)
+    if node.attrs.get("scale_factor", 1) != 1 or node.attrs.get("add_offset", 0) != 0:
+        raise ValueError("its values must be stored as they are, got a scale_factor or add_offset")
+    missing = node.nchunks - node.nchunks_initialized
+    gaps = f"{missing} of {node.nchunks} chunks" if missing else ""
+    return Stored(as_tensor(np.asarray(node[...])), axes or _declared(node), gaps=gaps)
+
+
+def _declared(array: Any) -> str | None:
+    """Return the axes that an array names: by Zarr 3, or by the attribute that xarray writes."""
+    names = getattr(array.metadata, "dimension_names", None)
+    names = names or array.attrs.get("_ARRAY_DIMENSIONS") or []
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"its names of axes must be a list, got _ARRAY_DIMENSIONS {names!r}")
+    return letters(names)
 
 
 def _label_image(group: Any, names: Names) -> Any:
     """Return the group of the label image that an image of OME-Zarr has, if labels are wanted."""
-    if names.usual != LABEL_NAMES or not _multiscales(group) or "labels" not in group:
+    if names.usual != LABEL_NAMES or not _multiscales(group)["levels"] or "labels" not in group:
         return group
     held = sorted(group["labels"].group_keys())
     if len(held) != 1:
@@ -42,35 +56,48 @@ def _label_image(group: Any, names: Names) -> Any:
 
 
 def _pick(group: Any, names: Names) -> tuple[Any, str | None]:
-    """Return an array of a group and its axes, if the group names them.
+    """Return an array of a group and its axes, if OME-Zarr names them.
 
     Of an image of OME-Zarr it is by default that of the highest resolution.
     """
     held = sorted(group.array_keys())
     image = _multiscales(group)
-    levels = [str(level["path"]) for level in image.get("datasets", [])]
+    levels = image["levels"]
     name = levels[0] if levels and names.chosen is None else names.pick(sorted({*held, *levels}))
     if name not in levels:
         return group[name], None
-    named = image.get("axes", [{"name": name} for name in "tczyx"])  # as versions before 0.4 have
-    return group[name], "".join(map(_letter, named))
+    return group[name], image["letters"]
 
 
 def _multiscales(group: Any) -> dict[str, Any]:
-    """Return what OME-Zarr says of an image, in the place of version 0.5 or before."""
+    """Return what OME-Zarr says of an image, in the place of version 0.5 or before.
+
+    Raises
+    ------
+    ValueError
+        If that is not of the form that OME-Zarr asks for.
+    """
     attributes = dict(group.attrs)
-    images = attributes.get("ome", attributes).get("multiscales") or [{}]
-    first: dict[str, Any] = images[0]
+    try:
+        images = attributes.get("ome", attributes).get("multiscales") or [{}]
+        first: dict[str, Any] = dict(images[0])
+        first["levels"] = [str(level["path"]) for level in first.get("datasets", [])]
+        first["letters"] = "".join(map(_letter, first.get("axes", OLD_AXES)))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            'its metadata of OME-Zarr must be {"multiscales": [{"axes": [...], "datasets": '
+            f'[{{"path": ...}}]}}]}}, got {str(attributes.get("ome", attributes))[:200]}'
+        ) from error
     return first
 
 
 def _letter(axis: Any) -> str:
     """Return the letter of an axis: a dictionary, or in version 0.3 a name."""
     named = axis if isinstance(axis, dict) else {"name": axis}
-    name = str(named.get("name")).lower()
-    kind = named.get("type") or NAMES.get(name, "space")
-    letter = LETTERS.get(kind, "p")
-    return name if letter == "z" and name in ("z", "y", "x") else letter
+    letter = letters([named.get("name")])
+    if named.get("type") == "space":
+        return letter if letter in ("z", "y", "x") else "z"
+    return TYPES.get(str(named.get("type")), letter or "p")
 
 
 def write_zarr(path: Path, labels: NDArray[Any], geometry: Any, masks: bool) -> None:
