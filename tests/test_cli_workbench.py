@@ -434,6 +434,33 @@ class TestEvaluateMasks:
         assert "hold only 0 and 255" in result.stderr
         assert "--ignore-index none" in result.stderr
 
+    @pytest.mark.parametrize("classes", [2, 3])
+    @pytest.mark.parametrize("value", [2, 128, 255])
+    def test_one_prediction_of_another_value_is_named(self, written, value, classes):
+        foreground = np.load(written / "ours 1" / "b.npy") > 0
+        np.save(written / "ours 1" / "b.npy", np.where(foreground, value, 0))
+        result = self.score(written, "ours 1", "truth 1", classes=classes)
+        if value < classes:
+            assert result.exit_code == 0
+            return
+        assert result.exit_code == 1
+        assert "Not scored: b: its prediction by ours 1 must hold classes from 0" in result.stderr
+        assert f"got only 0 and {value}" in result.stderr
+        np.save(written / "ours 1" / "a.npy", np.array([[0, value, 1]]))
+        np.save(written / "truth 1" / "a.npy", np.array([[0, 1, 1]]))
+        for name in ("ours 1", "truth 1"):
+            (written / name / "a.png").unlink()
+        assert self.score(written, "ours 1", "truth 1", classes=classes).exit_code == 0
+
+    def test_one_truth_of_255_is_named(self, written):
+        label = np.load(written / "truth 1" / "b.npy")
+        np.save(written / "truth 1" / "b.npy", 255 * label)
+        result = self.score(written, "ours 1", "truth 1")
+        assert result.exit_code == 1
+        assert "Not scored: b: its label holds only 0 and 255" in result.stderr
+        result = self.score(written, "ours 1", "truth 1", "--ignore-index", "none")
+        assert result.exit_code == 0, result.stderr
+
     def test_none_reads_255_as_1_in_both(self, written):
         told = evaluate({"ours": written / "ours 1"}, written / "truth 1", classes=2)
         for prediction in ("ours 1", "ours 255"):

@@ -556,15 +556,28 @@ class TestLabelsWithoutForeground:
 
     def test_many_values_are_not_all_named(self):
         seen = SeenLabels(None)
-        seen.add(torch.arange(100_000) + 2)
+        seen.add(torch.arange(100_000) + 2, "a")
         with pytest.raises(ValueError, match=r"only 2, 3, .*, 9 and 99992 other values"):
             seen.refuse_truth_without_foreground()
 
     @pytest.mark.parametrize("empty", [[0, 0], [0, 255], [255, 255]])
     def test_one_image_may_lack_it(self, empty):
-        cases = [self.case(empty), self.case([0, 1])]
+        cases = [self.case(empty), self.case([1, 255])]
         told = compare(cases, standard_methods(), ignore_index=255)
         assert told.images_by_class.tolist() == [1]
+        assert not told.failures
+
+    @pytest.mark.parametrize("mask", [[0, 255], [255, 255]])
+    @pytest.mark.parametrize("classes", [1, 2])
+    def test_one_mask_of_255_among_those_of_1_is_named(self, mask, classes):
+        cases = [self.case(mask, classes, "odd"), self.case([0, 1], classes)]
+        told = compare(cases, standard_methods(), ignore_index=255)
+        assert told.cases == ("a",)
+        assert [failure.name for failure in told.failures] == ["odd"]
+        assert "255 is ignore_index and does not count" in told.failures[0].reason
+        assert "--ignore-index none" in told.failures[0].reason
+        cases = [self.case(mask, 3, "void"), self.case([0, 1], 3)]
+        assert not compare(cases, standard_methods(), ignore_index=255).failures
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64])
     def test_255_is_foreground_where_nothing_else_can_be_meant(self, dtype):

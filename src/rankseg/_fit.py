@@ -20,7 +20,13 @@ from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
 from rankseg._fork import safe_in_fork
-from rankseg._reliability import Reliability, labelled_pixels, measure, without_failures
+from rankseg._reliability import (
+    Reliability,
+    labelled_pixels,
+    measure,
+    warn_of_unfit,
+    without_failures,
+)
 from rankseg._seen_labels import SeenLabels
 from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
 
@@ -78,7 +84,8 @@ def fit(
     Warns
     -----
     UserWarning
-        If a class is left alone, the fit did not come to an end, or a case is a failure.
+        If a class is left alone, the fit did not come to an end, or a case is a failure or a mask
+        of 0 and ``ignore_index`` among masks of 0 and 1.
 
     Notes
     -----
@@ -112,6 +119,7 @@ def fit(
     seen = SeenLabels(ignore_index)
     found = _gather(seen.watch(cases), ignore_index, most, seed)
     seen.refuse_truth_without_foreground()
+    warn_of_unfit(seen)
     return _fit(*found, kind)
 
 
@@ -314,11 +322,13 @@ def _usable(folder: CaseFolder) -> tuple[CaseFolder, list[int], list[Failure]]:
                 )
         except ValueError as error:
             faults[name] = str(error)
+    if len(faults) < len(folder):
+        seen.refuse_truth_without_foreground()
+    faults = seen.truths_without_class() | faults
     failures = [Failure(name, faults[name]) for name in folder.names if name in faults]
     places = [place for place, name in enumerate(folder.names) if name not in faults]
     if not places:
         raise ValueError(f"no case can be used, of {len(failures)} given{reasons(failures)}")
-    seen.refuse_truth_without_foreground()
     return _chosen(folder, places), places, failures
 
 

@@ -20,7 +20,14 @@ from rankseg._cases import Case, Failure
 from rankseg._fork import safe_in_fork
 from rankseg._seen_labels import SeenLabels
 
-__all__ = ["Reliability", "labelled_pixels", "measure", "reliability", "without_failures"]
+__all__ = [
+    "Reliability",
+    "labelled_pixels",
+    "measure",
+    "reliability",
+    "warn_of_unfit",
+    "without_failures",
+]
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -161,7 +168,8 @@ def reliability(
     Warns
     -----
     UserWarning
-        For every failure among the cases.
+        For every failure among the cases, and every mask of 0 and ``ignore_index`` among masks of
+        0 and 1.
 
     Examples
     --------
@@ -182,6 +190,7 @@ def reliability(
         ignore_index=ignore_index,
     )
     seen.refuse_truth_without_foreground()
+    warn_of_unfit(seen)
     return told
 
 
@@ -209,6 +218,12 @@ def measure(
     if found is None:
         raise ValueError("cases must hold one at least, got none")
     return found
+
+
+def warn_of_unfit(seen: SeenLabels) -> None:
+    """Warn of every mask whose foreground was read as void."""
+    for name, reason in seen.truths_without_class().items():
+        warnings.warn(f"{name} tells nothing of the foreground: {reason}", stacklevel=4)
 
 
 def without_failures(cases: Iterable[Case | Failure]) -> Iterator[Case]:
@@ -243,18 +258,19 @@ def labelled_pixels(
     if ignore_index is not None:
         kept = label != ignore_index
     place = kept.nonzero().squeeze(1)
+    largest = max(2, len(case.probs)) - 1
+    if len(place):
+        first, last = (int(end) for end in torch.aminmax(label[place]))
+        if not 0 <= first <= last <= largest:
+            raise ValueError(
+                f"the labels of {case.name} must be classes from 0 to {largest}, or to be ignored, "
+                f"got {first} to {last}"
+            )
     if most is not None and len(place) > most:
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(place), generator=generator, device="cpu")
         place = place[order[:most].to(place.device)]
-    label = label[place]
-    largest = max(2, len(case.probs)) - 1
-    if len(label) and not 0 <= int(label.min()) <= int(label.max()) <= largest:
-        raise ValueError(
-            f"the labels of {case.name} must be classes from 0 to {largest}, or to be ignored, got "
-            f"{int(label.min())} to {int(label.max())}"
-        )
-    return case.probs.flatten(1)[:, place].double(), label
+    return case.probs.flatten(1)[:, place].double(), label[place]
 
 
 def _of_pixels(

@@ -453,8 +453,9 @@ def compare(
     -------
     Comparison
         Of the cases that could be compared. The others are among its failures: those that came as
-        such, have another number of classes, do not fit into memory, or are refused by a method or
-        the count (values that are no probabilities, labels that are no class).
+        such, have another number of classes, do not fit into memory, are refused by a method or
+        the count (values that are no probabilities, labels that are no class), or are masks of 0
+        and ``ignore_index`` among masks of 0 and 1 of which none holds ``ignore_index``.
 
     Raises
     ------
@@ -505,8 +506,8 @@ def compare(
         classes=classes,
         ignore_index=ignore_index,
         predict_above=predict_above,
+        seen=seen,
     )
-    seen.refuse_truth_without_foreground()
     return replace(comparison, clusters=clusters_of(comparison.cases, clusters), band=band)
 
 
@@ -517,8 +518,12 @@ def decide_and_count(
     classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
     predict_above: float | None = None,
+    seen: SeenLabels | None = None,
 ) -> Comparison:
-    """Compare as `compare` does, also cases of which none holds foreground: one fold, say."""
+    """Compare as `compare` does, also cases of which none holds foreground: one fold, say.
+
+    ``seen`` has watched the labels of a whole set, and judges them at the end.
+    """
     if predict_above is not None:
         predict_above = number("predict_above", predict_above, 0.0, 1.0)
     names = [method.name for method in methods]
@@ -540,9 +545,26 @@ def decide_and_count(
             continue
         results.append(result)
         class_names = class_names or tuple(f"class {i}" for i in range(result.classes))
-    if class_names is None or not results:
-        raise ValueError(f"no case could be compared, of {len(failures)} given{reasons(failures)}")
-    return _assemble(class_names, names, results, failures)
+    _refuse_nothing(results, failures, "compared")
+    if seen is not None:
+        seen.refuse_truth_without_foreground()
+        results = _leave_out(results, failures, seen.truths_without_class())
+        _refuse_nothing(results, failures, "compared")
+    return _assemble(class_names or (), names, results, failures)
+
+
+def _refuse_nothing(results: Sequence[_Result], failures: Sequence[Failure], done: str) -> None:
+    """Raise a ValueError if there is no result."""
+    if not results:
+        raise ValueError(f"no case could be {done}, of {len(failures)} given{reasons(failures)}")
+
+
+def _leave_out(
+    results: Sequence[_Result], failures: list[Failure], unfit: Mapping[str, str]
+) -> list[_Result]:
+    """Return the results of cases that are not unfit; add these to the failures."""
+    failures += [Failure(one.name, unfit[one.name]) for one in results if one.name in unfit]
+    return [one for one in results if one.name not in unfit]
 
 
 @dataclass(frozen=True, eq=False)
@@ -618,6 +640,7 @@ def _assemble(
         seconds={
             name: np.array([result.seconds[i] for result in results])
             for i, name in enumerate(methods)
+            if results[0].seconds
         },
         failures=tuple(failures),
         predicted=_gather(methods, [result.predicted for result in results]),
@@ -672,8 +695,10 @@ def evaluate(
     Comparison
         Without times. Its failures are the cases that cannot be read, of which two files hold
         labels, that lack a prediction, or whose prediction has another shape or lies elsewhere;
-        the others are scored. A predicted label that is no class (void) is a
-        miss, and no false positive of any class.
+        the others are scored. A predicted label that is no class (void) is a miss, and no false
+        positive of any class. A map whose foreground may have the wrong value is a failure, too:
+        with two classes a truth of 0 and ``ignore_index``, and a prediction of 0 and values that
+        are no class, unless another map of the set holds such a value beside a class above 0.
 
     Raises
     ------
@@ -707,7 +732,7 @@ def evaluate(
     for case in track(list(truth)):
         try:
             true = read_only(truth[case])
-            true = replace(true, labels=seen.add(true.labels))
+            true = replace(true, labels=seen.add(true.labels, case))
             counts = [
                 _count_file(files, case, true, seen_in[method], method)
                 for method, files in predicted.items()
@@ -715,21 +740,15 @@ def evaluate(
             results.append(_Result(case, counts, [], {}))
         except Exception as error:  # libraries that read files raise what they like
             failures.append(Failure(case, str(error) or type(error).__name__))
-    if not results:
-        raise ValueError(f"no case could be scored, of {len(failures)} given{reasons(failures)}")
+    _refuse_nothing(results, failures, "scored")
     seen.refuse_truth_without_foreground()
+    unfit = seen.truths_without_class()
     for method, labels_of_method in seen_in.items():
         labels_of_method.refuse_predictions_without_class(method)
-    comparison = Comparison(
-        classes=names,
-        cases=tuple(result.name for result in results),
-        counts={
-            method: Counts.cat(result.counts[i] for result in results)
-            for i, method in enumerate(predicted)
-        },
-        seconds={},
-        failures=tuple(failures),
-    )
+        unfit = labels_of_method.predictions_without_class(method) | unfit
+    results = _leave_out(results, failures, unfit)
+    _refuse_nothing(results, failures, "scored")
+    comparison = _assemble(names, list(predicted), results, failures)
     clustered = clusters_of(comparison.cases, clusters)
     return replace(comparison, clusters=clustered, band=number("band", band, 0.0, 1.0))
 
@@ -743,7 +762,7 @@ def _count_file(
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = seen.add(read_prediction(files[case], truth))[None]
+    prediction = seen.add(read_prediction(files[case], truth), case)[None]
     return metrics.count(
         prediction,
         truth.labels[None],
