@@ -204,6 +204,18 @@ def test_label_maps_of_other_options_are_not_mixed(folder, tmp_path):
     np.testing.assert_array_equal(labels_in(tmp_path / "out" / "a.nii.gz"), expected)
 
 
+def test_label_maps_of_other_inputs_are_not_taken_for_those_of_these(folder, tmp_path):
+    out = tmp_path / "out"
+    decide_folders(folder, out)
+    save_case(folder, "b", maps(9))
+    with pytest.raises(ValueError, match=r"that of b was made, .*fold_0/b\.npz changed; take"):
+        decide_folders(folder, out)
+    assert decide_folders(folder, out, overwrite=True).written == ("a", "b")
+    save_dataset(folder, {**LABELS, "tumour": 7})
+    with pytest.raises(ValueError, match=r"other options, which rankseg\.json lists"):
+        decide_folders(folder, out)
+
+
 def break_cases(folder):
     """Break cases in every way; return what is said of them."""
     (folder / "broken.npz").write_bytes(b"nothing of the kind")
