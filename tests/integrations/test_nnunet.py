@@ -378,6 +378,30 @@ def save_claim(path, shape, compression=zipfile.ZIP_DEFLATED):
         archive.writestr("probabilities.npy", header.getvalue())
 
 
+def test_maps_that_do_not_lie_alike_are_not_averaged(folder, tmp_path):
+    other = tmp_path / "fold_1"
+    save_dataset(other)
+    for name in "ab":
+        save_case(other, name, maps(2))
+    image = nibabel.load(other / "b.nii.gz")
+    nibabel.save(image.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]])), other / "b.nii.gz")
+    outcome = decide_folders([folder, other], tmp_path / "out")
+    assert outcome.written == ("a",)
+    assert "fold_1 do not lie where those of" in outcome.failures["b"]
+    stuff = {"nibabel_stuff": {"original_affine": AFFINE, "reoriented_affine": np.eye(4)}}
+    told = [
+        (folder / "a.pkl", pickle.dumps({"sitk_stuff": SITK})),
+        (folder / "plans.json", b'{"image_reader_writer": "SimpleITKIO"}'),
+    ]
+    for number, (path, content) in enumerate(told):
+        (other / "a.pkl").write_bytes(pickle.dumps(stuff))
+        path.write_bytes(content)
+        outcome = decide_folders([other, folder], tmp_path / str(number))
+        assert "fold_1 have the axes of RAS and those in" in outcome.failures["a"]
+        path.unlink()
+    assert decide_folders([other, folder], tmp_path / "last").written == ("a",)
+
+
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 def test_files_that_are_none_are_told_and_the_others_are_done(tmp_path, labels):
     folder = tmp_path / "in"
