@@ -430,7 +430,8 @@ def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
     ("options", "words"),
     [
         ({"suffix": ".jpg"}, r"suffix must be one of \['\.png'"),
-        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"workers": 0}, "workers must be from 1 to 1024, got 0"),
+        ({"workers": 10**9}, "workers must be from 1 to 1024, got 1000000000"),
         ({"metric": "best"}, "metric must be one of"),
         ({"mean": [0.5]}, "for a model, which must be given"),
         ({"model": "none.pt2"}, "there is no file none.pt2"),
@@ -569,6 +570,14 @@ def test_a_network_that_changed_is_another(images, tmp_path):
     os.utime(model, ns=(0, 0))
     with pytest.raises(ValueError, match=r"other options, which rankseg\.json lists"):
         predict_files(images, out, model=model)
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.ckpt", "m.safetensors", "m"])
+@pytest.mark.parametrize("options", [{}, {"from_logits": "softmax"}, {"mean": [0.5]}])
+def test_weights_alone_are_no_network(images, tmp_path, name, options):
+    torch.save(Network("tensor").state_dict(), tmp_path / name)
+    with pytest.raises(ValueError, match=rf"\(\.pt2\), or .*{name}: weights alone do not say"):
+        predict_files(images, tmp_path / "out", model=tmp_path / name, **options)
 
 
 class OneSize(torch.nn.Module):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -32,6 +32,8 @@ from rankseg._formats import (
 from rankseg._networks import Decider, load_network
 
 __all__ = ["Outcome", "predict_files"]
+
+MOST_WORKERS: Final = 1024
 
 
 def predict_files(
@@ -127,8 +129,8 @@ def predict_files(
     array([[0, 1]], dtype=uint8)
     """
     suffix = choice("suffix", suffix, LABELS_WRITTEN)
-    if integer("workers", workers) < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    if not 1 <= integer("workers", workers) <= MOST_WORKERS:
+        raise ValueError(f"workers must be from 1 to {MOST_WORKERS}, got {workers}")
     output = Path(output)
     sources = find_files(inputs, MAPS if model is None else PICTURES)
     targets = _targets(sources, output, suffix)
