@@ -14,6 +14,7 @@ import pytest
 from matplotlib.image import imread
 
 from rankseg import RankSEG
+from rankseg._cases import clusters_of
 from rankseg._formats import write_labels
 from rankseg.calibration import Calibration, cross_validate, fit
 from rankseg.evaluation import CaseFolder, aggregate, evaluate
@@ -95,10 +96,17 @@ class TestEvaluate:
         [
             (["nowhere", "--classes", "3"], "nowhere is not a folder"),
             (["truth", "--classes", "1"], "classes must be at least two"),
+            (["truth", "--classes", "1000000000"], "classes must be from 1 to 65536, got 10000000"),
+            (["truth", "--classes", "99999999999999999999"], "classes must fit into int64"),
+            (["truth", "--classes", "a, b,a"], "classes must be different names, none of them bl"),
+            (["truth", "--classes", "a,b,"], "classes must be different names, none of them bl"),
+            (["truth", "--classes", "3", "--band", "5"], "band must be in [0, 1], got 5.0"),
+            (["truth", "truth", "--classes", "3"], "folders of predictions must be different nam"),
         ],
     )
     def test_wrong_arguments(self, labels, arguments, message):
-        result = run("evaluate", labels / arguments[0], labels / "truth", *arguments[1:])
+        folders = [labels / name for name in (*arguments[: arguments.index("--classes")], "truth")]
+        result = run("evaluate", *folders, *arguments[len(folders) - 1 :])
         assert result.exit_code == 1
         assert_no_traceback(result)
         assert message in result.stderr
@@ -394,6 +402,31 @@ def test_a_case_without_a_cluster_is_named(folder, tmp_path, command):
     result = run_on(command, folder, tmp_path / "out.json", "--clusters", table)
     assert result.exit_code == 1
     assert "got none for ['case_5']" in result.stderr
+    table.write_text("case,patient\n" + "".join(f"case_{i},\n" for i in range(6)))
+    result = run_on(command, folder, tmp_path / "out.json", "--clusters", table)
+    assert result.exit_code == 1
+    assert "got a blank cell in ['case_0', '']" in result.stderr
+    with pytest.raises(ValueError, match=r"got none for \['case_1'\]"):
+        clusters_of(["case_0", "case_1"], {"case_0": "p", "case_1": " "})
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("calibrate", ["--bins", 10**9], "bins must be from 1 to 10000, got 1000000000"),
+        ("calibrate", ["--seed", 10**30], "seed must fit into int64"),
+        ("tune", ["--seed", 10**30], "seed must fit into int64"),
+        ("tune", ["--folds", 100], "folds must be from 2 to the 6 cases, got 100"),
+    ],
+)
+def test_numbers_without_measure_are_refused_before_the_work(
+    folder, tmp_path, command, options, message, monkeypatch
+):
+    monkeypatch.setattr(CaseFolder, "read", None)
+    result = run_on(command, folder, tmp_path / "out.json", *options)
+    assert result.exit_code == 1
+    assert_no_traceback(result)
+    assert message in result.stderr
 
 
 class TestEvaluateMasks:

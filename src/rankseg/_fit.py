@@ -22,6 +22,7 @@ from rankseg._folds import folds_of
 from rankseg._fork import safe_in_fork
 from rankseg._reliability import (
     Reliability,
+    checked_bins,
     labelled_pixels,
     measure,
     warn_of_unfit,
@@ -117,7 +118,7 @@ def fit(
     if most < 1:
         raise ValueError(f"pixels must be at least 1, got {pixels}")
     seen = SeenLabels(ignore_index)
-    found = _gather(seen.watch(cases), ignore_index, most, seed)
+    found = _gather(seen.watch(cases), ignore_index, most, integer("seed", seed))
     seen.refuse_truth_without_foreground()
     warn_of_unfit(seen)
     return _fit(*found, kind)
@@ -274,7 +275,7 @@ def cross_validate(
         If there are fewer cases or clusters than folds, no label that counts is of class 1 or
         above, or an option is not allowed.
     """
-    kind = _kind(kind)
+    kind, bins = _kind(kind), checked_bins(bins)
     folds_of(len(folder), folds, clusters, seed)  # wrong options are found before the work
     folder, places, failures = _usable(folder)
     if clusters is not None:

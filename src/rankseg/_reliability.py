@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ __all__ = [
     "warn_of_unfit",
     "without_failures",
 ]
+
+MOST_BINS: Final = 10_000
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -148,7 +150,7 @@ def reliability(
     calibration : Calibration, optional
         Applied first.
     bins : int
-        Of equal width, at least 1.
+        Of equal width, from 1 to 10,000.
     classes : sequence of str, optional
         Names of the classes; by default they are numbered.
     ignore_index : int, optional
@@ -203,9 +205,7 @@ def measure(
     ignore_index: int | None = None,
 ) -> Reliability:
     """Measure as `reliability` does, also cases of which none holds foreground: one fold, say."""
-    bins = integer("bins", bins)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    bins = checked_bins(bins)
     found: Reliability | None = None
     for case in without_failures(cases):
         count = len(case.probs)
@@ -218,6 +218,14 @@ def measure(
     if found is None:
         raise ValueError("cases must hold one at least, got none")
     return found
+
+
+def checked_bins(bins: object) -> int:
+    """Return a number of bins as an int."""
+    count = integer("bins", bins)
+    if not 1 <= count <= MOST_BINS:
+        raise ValueError(f"bins must be from 1 to {MOST_BINS}, got {bins}")
+    return count
 
 
 def warn_of_unfit(seen: SeenLabels) -> None:

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg import metrics
-from rankseg._arguments import integer, number
+from rankseg._arguments import class_count, distinct_names, number
+from rankseg._batch import reason_of
 from rankseg._cases import (
     IGNORE_INDEX,
     Case,
@@ -529,7 +530,7 @@ def decide_and_count(
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"methods must be at least one, of different names, got {names}")
-    class_names = None if classes is None else tuple(classes)
+    class_names = None if classes is None else distinct_names("classes", classes)
     results: list[_Result] = []
     failures: list[Failure] = []
     for case in cases:
@@ -612,7 +613,7 @@ def _evaluate(
                 gains = predicted_gains(probs, decisions, assumed, metric, predict_above)
                 result.predicted[metric] = gains
     except (ValueError, MemoryError, RuntimeError) as error:  # torch lacks memory by the last
-        return Failure(case.name, str(error) or type(error).__name__)
+        return Failure(case.name, reason_of(error))
     return result
 
 
@@ -714,17 +715,17 @@ def evaluate(
     >>> told = evaluate({"ours": "labels"}, "truth", classes=4)  # doctest: +SKIP
     >>> told.by_class("ours")  # doctest: +SKIP
     """
-    names = tuple(
-        (f"class {i}" for i in range(integer("classes", classes)))
-        if isinstance(classes, int)
-        else classes
-    )
+    if isinstance(classes, int):
+        classes = [f"class {i}" for i in range(class_count("classes", classes))]
+    names = distinct_names("classes", classes)
     if len(names) < 2:
         raise ValueError(f"classes must be at least two, background and another, got {names}")
     if not predictions:
         raise ValueError("predictions must name one folder at least, got none")
+    band = number("band", band, 0.0, 1.0)
     truth = label_files(labels)
     predicted = {method: label_files(folder) for method, folder in predictions.items()}
+    clusters_of(list(truth), clusters)  # before the work
     seen = SeenLabels(ignore_index, len(names))
     seen_in = {method: SeenLabels(ignore_index, len(names)) for method in predictions}
     results: list[_Result] = []
@@ -739,7 +740,7 @@ def evaluate(
             ]
             results.append(_Result(case, counts, [], {}))
         except Exception as error:  # libraries that read files raise what they like
-            failures.append(Failure(case, str(error) or type(error).__name__))
+            failures.append(Failure(case, reason_of(error)))
     _refuse_nothing(results, failures, "scored")
     seen.refuse_truth_without_foreground()
     unfit = seen.truths_without_class()
@@ -750,7 +751,7 @@ def evaluate(
     _refuse_nothing(results, failures, "scored")
     comparison = _assemble(names, list(predicted), results, failures)
     clustered = clusters_of(comparison.cases, clusters)
-    return replace(comparison, clusters=clustered, band=number("band", band, 0.0, 1.0))
+    return replace(comparison, clusters=clustered, band=band)
 
 
 def _count_file(
