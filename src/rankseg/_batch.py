@@ -12,6 +12,7 @@ from typing import Any
 
 from rankseg._files import locked, sweep, write_new, write_whole
 from rankseg._small_files import read_json_object
+from rankseg._warn import about
 
 __all__ = [
     "RECORD",
@@ -116,11 +117,11 @@ def work_through(
         except OSError as error:  # such as a name that is too long
             failures[case] = reason_of(error)
     waiting = [case for case in cases if case not in skipped and case not in failures]
-    run = _Run(work, failures)
+    run = _Run(lambda case: _do(work, case), failures)
     with ThreadPoolExecutor(workers) as pool:
         try:
             if workers > 1:
-                run.begun = {case: pool.submit(work, case) for case in waiting}
+                run.begun = {case: pool.submit(run.work, case) for case in waiting}
             for case in track(waiting):
                 run.finish(case)
         except KeyboardInterrupt:
@@ -130,6 +131,11 @@ def work_through(
         finally:
             pool.shutdown(cancel_futures=True)
     return run.outcome(cases, skipped)
+
+
+def _do(work: Callable[[str], object], case: str) -> None:
+    with about(case):
+        work(case)
 
 
 @dataclass

@@ -67,6 +67,7 @@ from rankseg._methods import (
 from rankseg._predictions import predicted_gains
 from rankseg._seen_labels import SeenLabels
 from rankseg._spreadsheets import write_csv
+from rankseg._warn import about
 from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
@@ -536,9 +537,10 @@ def decide_and_count(
     for case in cases:
         if not isinstance(case, Failure):
             # Kernels may be compiled in the first call, which would be timed.
-            result = _evaluate(
-                case, methods, class_names, ignore_index, predict_above, warm_up=not results
-            )
+            with about(case.name):
+                result = _evaluate(
+                    case, methods, class_names, ignore_index, predict_above, warm_up=not results
+                )
         else:
             result = case
         if isinstance(result, Failure):
