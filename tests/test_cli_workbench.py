@@ -480,6 +480,7 @@ class TestEvaluateMasks:
         assert "hold only 0 and 255" in result.stderr
         assert "--ignore-index none" in result.stderr
 
+    @pytest.mark.filterwarnings("default::UserWarning")
     @pytest.mark.parametrize("classes", [2, 3])
     @pytest.mark.parametrize("value", [2, 128, 255])
     def test_one_prediction_of_another_value_is_named(self, written, value, classes):

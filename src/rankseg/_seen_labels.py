@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg._cases import MASK_VALUE, Case, Failure, mask_as_classes
+from rankseg._warn import warn
 
 __all__ = ["SeenLabels"]
 
@@ -108,6 +109,15 @@ class SeenLabels:
             f"{self.num_classes - 1}, got only {_listed(values)}{self._mask_hint}"
             for case, values in self._suspects()
         }
+
+    def warn_of_missed(self, method: str) -> None:
+        """Warn of predicted values that are neither a class nor ignore_index."""
+        missed = {one for one in self.void if one not in (self.ignore_index, MASK_VALUE)}
+        if missed:
+            warn(
+                f"predictions of {method} hold {_listed(missed)} beside classes from 0 to "
+                f"{self.num_classes - 1}; such pixels count as missed"
+            )
 
     def _suspects(self) -> Iterator[tuple[str, list[int]]]:
         """Yield maps without foreground of which no value is void elsewhere in the set."""

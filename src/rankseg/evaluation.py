@@ -711,6 +711,11 @@ def evaluate(
         If an option is not allowed, not one case could be scored, no true pixel that counts is of
         class 1 or above, or no prediction of a method holds a class but 0, only other values.
 
+    Warns
+    -----
+    UserWarning
+        If predictions hold values that are neither a class nor ``ignore_index``.
+
     Examples
     --------
     >>> from rankseg.evaluation import evaluate
@@ -748,6 +753,7 @@ def evaluate(
     unfit = seen.truths_without_class()
     for method, labels_of_method in seen_in.items():
         labels_of_method.refuse_predictions_without_class(method)
+        labels_of_method.warn_of_missed(method)
         unfit = labels_of_method.predictions_without_class(method) | unfit
     results = _leave_out(results, failures, unfit)
     _refuse_nothing(results, failures, "scored")
