@@ -20,6 +20,7 @@ __all__ = [
     "CORRELATION",
     "IGNORE_INDEX",
     "METRIC",
+    "PRESENCE",
     "PRUNING_PROB",
     "SMOOTH",
     "clusters_from",
@@ -30,16 +31,24 @@ __all__ = [
 
 SETTINGS: Final = (
     *("metric", "smooth", "output_mode", "solver", "pruning_prob"),
-    *("correlation", "calibration", "from_logits"),
+    *("presence", "correlation", "calibration", "from_logits"),
 )
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
 SMOOTH: TypeAlias = Annotated[float, typer.Option(help="Added to numerator and denominator.")]
 PRUNING_PROB: TypeAlias = Annotated[
-    float, typer.Option(help="A class whose largest probability does not exceed this is absent.")
+    float | None,
+    typer.Option(help="With --presence peak: what the largest probability of a class exceeds."),
+]
+PRESENCE: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Which classes are taken to be in an image. peak: largest probability above "
+        "--pruning-prob; argmax: those that argmax predicts; all."
+    ),
 ]
 CORRELATION: TypeAlias = Annotated[
-    float, typer.Option(help="In [0, 1): how strongly the labels of an image vary together.")
+    float | None, typer.Option(help="In [0, 1): how strongly the labels of an image vary together.")
 ]
 CALIBRATION: TypeAlias = Annotated[
     Path | None,
@@ -105,8 +114,4 @@ def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Some options are not taken by every solver.
     """
-    return {
-        name: arguments[name]
-        for name in SETTINGS
-        if arguments.get(name) is not None and (name, arguments[name]) != ("correlation", 0)
-    }
+    return {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}

@@ -34,6 +34,14 @@ class KindChoice(str, Enum):
     VECTOR = "vector"
     BINARY = "binary"
     PRIOR = "prior"
+    NONE = "none"
+
+
+class AbsentChoice(str, Enum):
+    """How a class is scored that an image lacks."""
+
+    IGNORED = "ignored"
+    ZERO = "zero"
 
 
 def calibrate(
@@ -47,10 +55,26 @@ def calibrate(
         KindChoice,
         typer.Option(
             case_sensitive=False,
-            help="One scale; scale and offset by class; these for each class by itself; or the "
-            "class_weights of meta.json undone, without a fit.",
+            help="One scale; scale and offset by class; these for each class by itself; the "
+            "class_weights of meta.json undone, without a fit; or none.",
         ),
     ] = KindChoice.TEMPERATURE,
+    presence: Annotated[
+        AbsentChoice | None,
+        typer.Option(
+            case_sensitive=False,
+            help="Fit which classes are in an image, too; zero: a class predicted where it is "
+            "absent scores 0; ignored: it does not count.",
+        ),
+    ] = None,
+    image_labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV of a case and its classes in each row, in place of the labels of pixels: "
+            "with --presence and --kind none.",
+            dir_okay=False,
+        ),
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
     ignore_index: IGNORE_INDEX = None,

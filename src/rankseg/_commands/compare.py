@@ -64,6 +64,14 @@ def compare_folder(
             "be absent from it.",
         ),
     ] = 0.5,
+    presence: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Which classes RankSEG takes to be in an image. peak (the default): largest "
+            "probability above --pruning-prob; argmax: those that argmax predicts; all. Repeat it "
+            "for several."
+        ),
+    ] = None,
     metric: Annotated[
         MetricChoice, typer.Option(case_sensitive=False, help="What RankSEG maximises.")
     ] = MetricChoice.BOTH,
@@ -136,6 +144,7 @@ def compare_folder(
             metrics,
             [one.value for one in solver or [SolverChoice.RMA]],
             sorted({0.0, *([0.5] if correlation is None else correlation)}),
+            presence or ("peak",),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rankseg import RankSEG
+from rankseg._commands._options import CORRELATION, PRESENCE, PRUNING_PROB, settings_from
 from rankseg._commands._terminal import open_console
 from rankseg.integration.onnx import export as export_decision
 
@@ -26,10 +27,9 @@ def export(
         typer.Option(help="softmax or sigmoid: the maps hold logits, and this is applied first."),
     ] = None,
     solver: Annotated[str, typer.Option(help="auto, RMA, joint, TR or argmax.")] = "auto",
-    pruning_prob: Annotated[
-        float,
-        typer.Option(help="A class whose largest probability does not exceed this is absent."),
-    ] = 0.5,
+    presence: PRESENCE = None,
+    pruning_prob: PRUNING_PROB = None,
+    correlation: CORRELATION = None,
     smooth: Annotated[float, typer.Option(help="Added to numerator and denominator.")] = 0.0,
     spatial_axes: Annotated[int, typer.Option(min=2, max=3, help="2: images; 3: volumes.")] = 2,
     dtype: Annotated[str, typer.Option(help="Of the maps: float16, float32, float64.")] = "float32",
@@ -40,7 +40,7 @@ def export(
 ) -> None:
     """Write the decision alone as an ONNX graph, to run behind a model that gives maps."""
     try:
-        decide = RankSEG(metric, smooth, output_mode, solver, pruning_prob, from_logits=from_logits)
+        decide = RankSEG(**settings_from(locals()))
         export_decision(path, decide, classes, spatial_axes=spatial_axes, dtype=dtype, opset=opset)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

@@ -29,9 +29,10 @@ def nnunet(
     solver: Annotated[
         str, typer.Option(help="How: auto, RMA, joint, exact; for regions also BA, TRNA, BA+TRNA.")
     ] = "auto",
-    pruning_prob: _options.PRUNING_PROB = 0.5,
+    presence: _options.PRESENCE = None,
+    pruning_prob: _options.PRUNING_PROB = None,
     smooth: _options.SMOOTH = 0.0,
-    correlation: _options.CORRELATION = 0.0,
+    correlation: _options.CORRELATION = None,
     calibration: _options.CALIBRATION = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")

@@ -34,8 +34,9 @@ def predict(
         str, typer.Option(help="How: auto, RMA, joint, exact, TR, argmax, BA, TRNA, BA+TRNA.")
     ] = "auto",
     smooth: _options.SMOOTH = 0.0,
-    pruning_prob: _options.PRUNING_PROB = 0.5,
-    correlation: _options.CORRELATION = 0.0,
+    presence: _options.PRESENCE = None,
+    pruning_prob: _options.PRUNING_PROB = None,
+    correlation: _options.CORRELATION = None,
     calibration: _options.CALIBRATION = None,
     output_mode: Annotated[
         str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")

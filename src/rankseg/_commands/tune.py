@@ -48,6 +48,10 @@ def tune_folder(
     pruning_prob: Annotated[
         list[float] | None, typer.Option(help="To try; repeat it. By default 0, 0.5 and 0.8.")
     ] = None,
+    presence: Annotated[
+        list[str] | None,
+        typer.Option(help="argmax or all, to try beside them; repeat it. By default argmax."),
+    ] = None,
     temperature: Annotated[
         list[float] | None, typer.Option(help="To try; repeat it. By default 1.")
     ] = None,
@@ -59,7 +63,7 @@ def tune_folder(
     clusters: CLUSTERS = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
 ) -> None:
-    """Choose solver, correlation, pruning and temperature on labelled maps, by cross-validation.
+    """Choose solver, correlation, presence and temperature on labelled maps, by cross-validation.
 
     Argmax is always among the candidates. The file holds options for RankSEG. Exits with 1 if a
     case could not be decided; the choice is made on the others.
@@ -72,6 +76,7 @@ def tune_folder(
         solvers=solver or ("RMA", "joint"),
         correlations=correlation or (0.0, 0.5),
         pruning_probs=pruning_prob or (0.0, 0.5, 0.8),
+        presences=presence or ("argmax",),
         temperatures=temperature or (1.0,),
         calibrations=[Calibration.load(path) for path in calibration or ()],
     )
