@@ -215,7 +215,7 @@ def test_imports_point_one_way(module):
 def test_backends_know_nothing_of_options(module):
     for name in imports(MODULES[module]):
         if name.startswith("rankseg"):
-            lower = "rankseg._loop", "rankseg._expectation", "rankseg._fork"
+            lower = "rankseg._loop", "rankseg._expectation"
             known = name.startswith(("rankseg._backends", *lower))
             assert known, f"{module} imports {name}"
 

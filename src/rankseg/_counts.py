@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._arguments import describe, integer, viewable
-from rankseg._fork import methods_safe_in_fork, safe_in_fork
 from rankseg._tracing import refuse_constants
 
 __all__ = ["Counts", "check_counts", "count"]
@@ -24,7 +23,6 @@ Array: TypeAlias = Tensor | NDArray[Any]
 _BLOCK_ELEMENTS: Final = 1 << 20
 
 
-@methods_safe_in_fork
 @dataclass(frozen=True, eq=False)
 class Counts:
     """True positives, false positives and false negatives of every image and class.
@@ -122,7 +120,6 @@ class Counts:
         )
 
 
-@safe_in_fork
 def count(
     prediction: Array,
     label: Array,

@@ -19,7 +19,6 @@ from rankseg._calibration import MOST, Calibration, log_probabilities
 from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
-from rankseg._fork import safe_in_fork
 from rankseg._reliability import Reliability, labelled_pixels, measure, without_failures
 from rankseg._seen_labels import SeenLabels
 from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
@@ -36,7 +35,6 @@ STEPS: Final = 200
 SMALLEST_STEP: Final = 1e-9
 
 
-@safe_in_fork
 def fit(
     cases: Iterable[Case | Failure],
     kind: Kind = "temperature",
@@ -223,7 +221,6 @@ class CrossValidation:
     folder: CaseFolder
 
 
-@safe_in_fork
 def cross_validate(
     folder: CaseFolder,
     kind: Kind = "temperature",

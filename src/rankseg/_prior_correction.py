@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from rankseg._calibration import check_weights
-from rankseg._fork import safe_in_fork
 from rankseg._problem import Maps, Problem
 from rankseg._settings import Settings
 
@@ -25,7 +24,6 @@ LARGEST_LOG = 700.0
 
 
 @torch.no_grad()
-@safe_in_fork
 def prior_correction(
     probs: Maps, class_weights: Sequence[float] | np.ndarray[Any, Any] | Tensor
 ) -> Maps:

@@ -17,7 +17,6 @@ from rankseg._arguments import integer
 from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._calibration import Calibration, log_probabilities
 from rankseg._cases import Case, Failure
-from rankseg._fork import safe_in_fork
 from rankseg._seen_labels import SeenLabels
 
 __all__ = ["Reliability", "labelled_pixels", "measure", "reliability", "without_failures"]
@@ -123,7 +122,6 @@ class Reliability:
         return _ratio(self.mass.sum(1), self.hits.sum(1))
 
 
-@safe_in_fork
 def reliability(
     cases: Iterable[Case | Failure],
     *,

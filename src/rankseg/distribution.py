@@ -22,7 +22,6 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import lazy_property
 
 from rankseg._arguments import describe, integer, number
-from rankseg._fork import methods_safe_in_fork
 from rankseg._poisson_binomial import pmf_table
 from rankseg._refined_normal import proper_cdf, proper_icdf, proper_pdf
 
@@ -49,7 +48,6 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-@methods_safe_in_fork
 class PoissonBinomial(Distribution):
     r"""The number of ones among independent Bernoulli labels, exactly.
 
@@ -201,7 +199,6 @@ class PoissonBinomial(Distribution):
         return table.expand(*shape, table.shape[-1]).gather(-1, index).squeeze(-1)
 
 
-@methods_safe_in_fork
 class RefinedNormalPB(Distribution):
     r"""The refined normal approximation of a sum of independent Bernoulli labels.
 

@@ -42,7 +42,6 @@ from torch import Tensor
 
 from rankseg._arguments import choice, describe, metric_name
 from rankseg._counts import Counts, check_counts, count
-from rankseg._fork import safe_in_fork
 
 __all__ = ["Counts", "count", "dice", "iou", "mean_by_class", "mean_by_image", "summary"]
 
@@ -54,7 +53,6 @@ _COUNTED: Final = "label"
 _ZERO_DIVISION: Final = math.nan
 
 
-@safe_in_fork
 def dice(
     counts: Counts, *, counted: Counted = _COUNTED, zero_division: float = _ZERO_DIVISION
 ) -> Tensor:
@@ -96,7 +94,6 @@ def dice(
     return _score(counts, 2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, rule, zero_division)
 
 
-@safe_in_fork
 def iou(
     counts: Counts, *, counted: Counted = _COUNTED, zero_division: float = _ZERO_DIVISION
 ) -> Tensor:
@@ -129,7 +126,6 @@ def iou(
     return _score(counts, counts.tp, counts.tp + counts.fp + counts.fn, rule, zero_division)
 
 
-@safe_in_fork
 def mean_by_image(scores: Tensor, *, worst: float = 1.0) -> float:
     """Mean over the counted classes of each image, then over images: mIoU^I, mDice^I.
 
@@ -171,7 +167,6 @@ def mean_by_image(scores: Tensor, *, worst: float = 1.0) -> float:
     return _mean_of_lowest(scores.nanmean(1), _check_fraction("worst", worst))
 
 
-@safe_in_fork
 def mean_by_class(scores: Tensor, *, worst: float = 1.0) -> float:
     """Mean over the images in which each class counts, then over classes: mIoU^C, mDice^C.
 
@@ -215,7 +210,6 @@ def mean_by_class(scores: Tensor, *, worst: float = 1.0) -> float:
     return _mean_of_lowest(scores.new_tensor(by_class, dtype=torch.float64), 1.0)
 
 
-@safe_in_fork
 def summary(
     counts: Counts,
     metric: Metric = "dice",

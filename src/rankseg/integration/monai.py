@@ -146,9 +146,10 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         if not self.include_background:  # whose values the decision itself never reads
             check_finite("img", scores)
         decided = self._classes(scores)
-        if isinstance(img, Tensor):
-            img = convert_to_tensor(img, track_meta=get_track_meta())
-        result: Maps = convert_to_dst_type(decided, img, dtype=self.dtype)[0]
+        with scores.device:  # not torch's default device, on which MONAI would make tensors
+            if isinstance(img, Tensor):
+                img = convert_to_tensor(img, track_meta=get_track_meta())
+            result: Maps = convert_to_dst_type(decided, img, dtype=self.dtype)[0]
         return result
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
