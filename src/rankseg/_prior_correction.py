@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ def prior_correction(
     array([[[0.25]]])
     """
     problem = Problem.parse(probs, None, Settings(output_mode="multilabel"))
+    problem = replace(problem, are_exclusive=True)
     scales = _scales(_weights_of(class_weights, problem.probs.shape[1]))
     factors = torch.tensor(scales, dtype=torch.float64, device=problem.probs.device)
     factors = factors.view(-1, *[1] * (problem.probs.dim() - 2))
