@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -521,7 +522,12 @@ def _scores(
         side = int(offsets[0][2]) - int(offsets[0][1])
         input_size = input_size or (side, side)
     classes, masks = read.widened(keep_dtype)
-    sums = _sums(classes, _at_input_size(masks, family, input_size), read.classes)
+    masks = _at_input_size(masks, family, input_size)
+    # Autocast would round the sums to half precision again, as it does for the processor.
+    with (
+        contextlib.nullcontext() if keep_dtype else torch.autocast(masks.device.type, enabled=False)
+    ):
+        sums = _sums(classes, masks, read.classes)
     if offsets:
         sizes = _target_sizes(target_sizes, 1 + max(int(image) for image, _, _ in offsets))
         stitched = _stitched(sums, offsets, sizes)
