@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event, get_native_id
@@ -71,9 +72,19 @@ KNOWN = {}
 """What the parent got, by name: a forked child has it too."""
 
 
-def call_in_child(name):
-    """Call a function on arrays: an operation of torch outside of it would wait for ever."""
+def call_in_child(name, threads):
     public_calls.assert_same(public_calls.call(name, maps.smooth(1, 3, 192)), KNOWN[name])
+    assert torch.get_num_threads() == threads
+
+
+def use_everything(names, threads_in_child):
+    """Call functions here, and then in a forked child."""
+    for name in names:
+        KNOWN[name] = public_calls.call(name, maps.smooth(1, 3, 192))
+    torch.rand(1 << 20).sigmoid()  # wakes the threads of torch, if nothing before did
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        for name in names:
+            pool.apply_async(call_in_child, (name, threads_in_child)).get(60)
     assert torch.get_num_threads() == 2
 
 
@@ -81,12 +92,37 @@ def call_in_child(name):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_may_call_everything(backend, threads):
     threads(2)
-    for name in public_calls.NAMES:
-        KNOWN[name] = public_calls.call(name, maps.smooth(1, 3, 192))
-    torch.rand(1 << 20).sigmoid()  # wakes the threads of torch, if nothing before did
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        for name in public_calls.NAMES:
-            pool.apply_async(call_in_child, (name,)).get(60)
+    use_everything(public_calls.NAMES, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked there")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_has_one_thread_where_openmp_ends_none(threads, monkeypatch):
+    threads(2)
+    monkeypatch.setattr(torch._C, "__file__", "no such library")
+    use_everything(public_calls.OTHERS, 1)
+
+
+FORK_EARLY = """
+import os, signal
+import rankseg, torch
+torch.set_num_threads(2)
+torch.rand(1 << 20).sigmoid()
+assert "rankseg._api" not in __import__("sys").modules
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    from rankseg.evaluation import argmax
+    argmax(torch.rand(8, 512, 512))
+    os._exit(torch.get_num_threads())
+assert os.waitpid(child, 0)[1] == 2 << 8 and torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked there")
+def test_a_child_may_be_forked_before_anything_is_used():
+    """Nothing of the package but itself is imported until it is used."""
+    subprocess.run([sys.executable, "-c", FORK_EARLY], check=True, timeout=120)
 
 
 @pytest.fixture(params=["team", "pool"])

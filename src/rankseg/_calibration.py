@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rankseg._arguments import choice, describe, number
 from rankseg._files import write_whole
+from rankseg._inputs import as_tensor
 from rankseg._small_files import read_json_object
 
 __all__ = ["LINKS", "MOST", "Calibration", "check_weights", "log_probabilities"]
@@ -186,7 +187,7 @@ def log_probabilities(maps: Tensor, link: str, from_logits: str | None = None) -
 def check_weights(class_weights: object) -> list[float]:
     """Return class weights as positive floats."""
     if isinstance(class_weights, np.ndarray | Tensor):
-        class_weights = class_weights.tolist()
+        class_weights = as_tensor("class_weights", class_weights).tolist()
     if not isinstance(class_weights, Iterable) or isinstance(class_weights, str):
         raise TypeError(
             f"class_weights must be a sequence of real numbers, got {describe(class_weights)}"

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._fork import methods_safe_in_fork, safe_in_fork
 from rankseg._inputs import as_tensor
 from rankseg._problem import Problem
 from rankseg._score import score
@@ -19,7 +18,6 @@ from rankseg._solvers import solve
 __all__ = ["Decision", "decide"]
 
 
-@methods_safe_in_fork
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What :meth:`rankseg.RankSEG.decide` returns: a prediction, and what it is expected to score.
@@ -69,7 +67,6 @@ class Decision:
         return self.expected_mean - _mean(self.expected_argmax, self.present)
 
 
-@safe_in_fork
 def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     """Decide, and score the decision under the probabilities themselves.
 

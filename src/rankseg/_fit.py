@@ -19,9 +19,10 @@ from rankseg._calibration import MOST, Calibration, log_probabilities
 from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
-from rankseg._fork import safe_in_fork
 from rankseg._reliability import Reliability, labelled_pixels, measure, without_failures
+from rankseg._sampled_sums import check_exclusive
 from rankseg._seen_labels import SeenLabels
+from rankseg._warn import one_of_a_kind
 from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
 
 __all__ = ["CrossValidation", "cross_validate", "fit"]
@@ -36,7 +37,6 @@ STEPS: Final = 200
 SMALLEST_STEP: Final = 1e-9
 
 
-@safe_in_fork
 def fit(
     cases: Iterable[Case | Failure],
     kind: Kind = "temperature",
@@ -121,6 +121,8 @@ def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
         raise ValueError("cases must hold labelled pixels, got none")
     binary = kind == "binary" or len(probs) == 1
     link: Literal["softmax", "sigmoid"] = "sigmoid" if binary else "softmax"
+    if not binary:
+        check_exclusive(probs[None, :, None])
     logs = log_probabilities(probs[None], link)[0]
     first = 1 if len(probs) == 1 else 0
     target = torch.stack([label == index for index in range(first, first + len(probs))])
@@ -223,7 +225,6 @@ class CrossValidation:
     folder: CaseFolder
 
 
-@safe_in_fork
 def cross_validate(
     folder: CaseFolder,
     kind: Kind = "temperature",
@@ -277,14 +278,15 @@ def cross_validate(
         raise ValueError(f"{error}{reasons(failures)}") from error
     options: dict[str, Any] = {"classes": folder.classes, "ignore_index": folder.ignore_index}
     found: list[tuple[Reliability, Reliability, Comparison]] = []
-    for number in track(range(len(parts))):
-        rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
-        held_out = _chosen(folder, parts[number])
-        calibration = _fit(*_gather(rest, folder.ignore_index, PIXELS, seed), kind)
-        before = measure(held_out, bins=bins, **options)
-        after = measure(held_out, calibration=calibration, bins=bins, **options)
-        decisions = decide_and_count(held_out, list(_methods(calibration)), **options)
-        found.append((before, after, decisions))
+    with one_of_a_kind():
+        for number in track(range(len(parts))):
+            rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
+            held_out = _chosen(folder, parts[number])
+            calibration = _fit(*_gather(rest, folder.ignore_index, PIXELS, seed), kind)
+            before = measure(held_out, bins=bins, **options)
+            after = measure(held_out, calibration=calibration, bins=bins, **options)
+            decisions = decide_and_count(held_out, list(_methods(calibration)), **options)
+            found.append((before, after, decisions))
     before, after, decisions = found[0]
     for other in found[1:]:
         before, after, decisions = before + other[0], after + other[1], decisions + other[2]

@@ -26,7 +26,6 @@ from rankseg._expectation import (
     powers_needed,
     series,
 )
-from rankseg._fork import safe_in_fork
 from rankseg._inputs import as_tensor
 from rankseg._problem import Maps, Problem
 from rankseg._quiet import exp, log
@@ -41,7 +40,6 @@ FACTOR_STEP, FACTOR_END = 0.6, 7.0
 """Of the trapezoidal rule over the factor: it loses 1e-9 by its step and 3e-12 by its end."""
 
 
-@safe_in_fork
 @torch.no_grad()
 def expected_score(
     probs: Maps,

@@ -26,7 +26,6 @@ from rankseg._backends._axes import merge_axes
 from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 from rankseg._expectation import Ratio
-from rankseg._fork import kernel_threads
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
@@ -144,7 +143,7 @@ def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
     """
     if not alike:
         return maps.pixels <= LARGE_ROW
-    threads = kernel_threads()
+    threads = torch.get_num_threads()
     enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
     return enough or maps.pixels <= VALUES_PER_TASK
 
@@ -542,7 +541,7 @@ def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -
 
 def _spread(job: numba_threads.Job, units: int, values: int) -> None:
     """Run a job over all units, in tasks that are worth a thread."""
-    most = 4 * kernel_threads()
+    most = 4 * torch.get_num_threads()
     numba_threads.spread(job, units, max(1, min(most, units, values // VALUES_PER_TASK)))
 
 
