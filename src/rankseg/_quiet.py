@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FEW", "exp", "expm1", "log", "product"]
+__all__ = ["FEW", "exp", "expm1", "log", "log1p", "product"]
 
 FEW = 1 << 15
 """Numbers of which torch gives any other operation to several threads."""
 
 FEW_OF_THESE = 1 << 11
-"""Numbers of which torch gives ``expm1`` to several threads."""
+"""Numbers of which torch gives ``expm1`` and ``log1p`` to several threads."""
 
 SMALL_PRODUCT = 1 << 18
 """Multiplications that NumPy's library gives to one thread."""
@@ -36,6 +36,13 @@ def expm1(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         return torch.expm1(x)
     return torch.cat([torch.expm1(part) for part in x.flatten().split(FEW_OF_THESE)]).view_as(x)
+
+
+def log1p(x: Tensor) -> Tensor:
+    """Return ``log(1 + x)`` without cancellation."""
+    if torch.compiler.is_compiling():
+        return torch.log1p(x)
+    return torch.cat([torch.log1p(part) for part in x.flatten().split(FEW_OF_THESE)]).view_as(x)
 
 
 def log(x: Tensor) -> Tensor:
