@@ -328,7 +328,8 @@ class RankSEG(nn.Module):
         """Decide, and tell what the decision is expected to score, without any labels.
 
         Takes some hundred times as long as a call: every probability is looked at more than once,
-        in float64. Arguments and errors are those of a call; the metric must not be ``'acc'``.
+        in float64. Arguments and errors are those of a call; the metric must not be ``'acc'``, nor
+        the correlation exceed 0.999999.
 
         Examples
         --------
