@@ -202,6 +202,16 @@ def test_negative_zero_is_zero(decide, backend):
     np.testing.assert_array_equal(decide(negative), decide(probs))
 
 
+def test_error_settings_of_numpy_do_not_matter(decide, backend):
+    probs = maps.softmax(1, 3, 40, dtype="float32")
+    probs[..., :4] = 1e-44
+    probs[..., 4:9] = np.array([1.0, 0.0, 0.0]).reshape(3, 1)
+    expected = [decide(probs), decide(np.full_like(probs, 1e-44))]
+    with np.errstate(all="raise"):
+        decisions = [decide(probs), decide(np.full_like(probs, 1e-44))]
+    np.testing.assert_array_equal(decisions, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_rounding_above_one_is_accepted(decide, backend, dtype):
     probs = torch.from_numpy(maps.softmax(1, 3, 40)).to(dtype, copy=True)

@@ -345,7 +345,7 @@ def unsettled(
     # Whole blocks, so that sums do not depend on the other images.
     width = max(1, -(-int(sizes.max(initial=0)) // kernels.BLOCK)) * kernels.BLOCK
     values = np.zeros((maps.batch, maps.classes, width), maps.source.values.dtype)
-    place = np.empty((maps.batch, width), np.int64)
+    place = np.zeros((maps.batch, width), np.int64)  # in range, also if labels change meanwhile
     starts = counts.cumsum(1) - counts
     _run(
         numba_labels.gather_unsettled,
@@ -631,5 +631,7 @@ def _lay_out(gains: Gains | GainCurves, shape: torch.Size) -> tuple[np.ndarray, 
 def _round_down(cuts: Tensor, maps: Maps) -> np.ndarray:
     """Round cuts down to the dtype of the values: the same values exceed them as before."""
     exact = cuts.numpy()
-    rounded = exact.astype(maps.source.values.dtype)
-    return np.where(rounded > exact, np.nextafter(rounded, -np.inf, dtype=rounded.dtype), rounded)
+    with np.errstate(all="ignore"):  # tiny cuts round to 0, whatever the caller makes of that
+        rounded = exact.astype(maps.source.values.dtype)
+        below = np.nextafter(rounded, -np.inf, dtype=rounded.dtype)
+    return np.where(rounded > exact, below, rounded)
