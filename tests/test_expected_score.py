@@ -233,6 +233,17 @@ def test_factor_nodes_integrate_polynomials():
         ({"prediction": np.zeros((1, 4), int)}, ValueError, r"shape \(batch, \*spatial\) = \(1, 5"),
         ({"prediction": np.zeros((1, 5), bool)}, ValueError, r"\(batch, classes, \*spatial\) = "),
         ({"prediction": np.zeros((1, 2, 5), int)}, ValueError, "prediction, as labels of"),
+        ({"prediction": np.ones((1, 2, 5), "uint8")}, ValueError, "masks, pass prediction != 0"),
+        (
+            {"probs": np.full((1, 1, 5), 0.5), "prediction": np.full((1, 5), 255, "uint8")},
+            ValueError,
+            r"got \[255\]; pass prediction\[:, None\] != 0",
+        ),
+        (
+            {"probs": np.full((1, 1, 5), 0.5), "prediction": np.ones((1, 5), bool)},
+            ValueError,
+            r"the one channel, pass prediction\[:, None\]",
+        ),
         ({"valid": np.zeros((1, 4), bool)}, ValueError, "valid must have the shape"),
         ({"valid": np.zeros((1, 5))}, TypeError, "valid must be boolean"),
     ],

@@ -56,4 +56,5 @@ def product(left: Tensor, right: Tensor) -> Tensor:
         return left @ right
     columns = max(1, SMALL_PRODUCT // max(1, left.shape[-2:].numel()))
     factor, pieces = left.numpy(), right.split(columns, -1)
-    return torch.from_numpy(np.concatenate([factor @ piece.numpy() for piece in pieces], -1))
+    with np.errstate(all="ignore"):  # as torch: products of tiny numbers are 0
+        return torch.from_numpy(np.concatenate([factor @ piece.numpy() for piece in pieces], -1))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg import _backends
-from rankseg._arguments import metric_name, number
+from rankseg._arguments import metric_name, names_unknown, number
 from rankseg._backends._records import DUST, POWERS
 from rankseg._correlation import given_factor
 from rankseg._expectation import (
@@ -47,6 +47,7 @@ FACTOR_STEP, FACTOR_END = 0.6, 7.0
 """Of the trapezoidal rule over the factor: it loses 1e-9 by its step and 3e-12 by its end."""
 
 
+@names_unknown
 @safe_in_fork
 @torch.no_grad()
 def expected_score(
@@ -172,11 +173,27 @@ def _prediction(prediction: object, probs: Tensor) -> Tensor:
         axes = "(batch, classes, *spatial)" if kind == "masks" else "(batch, *spatial)"
         raise ValueError(
             f"prediction, as {kind} of {tensor.dtype}, must have the shape {axes} = {expected}, "
-            f"got {tuple(tensor.shape)}"
+            f"got {tuple(tensor.shape)}{_cure(tensor, masks, labels)}"
         )
+    if kind == "labels" and probs.shape[1] == 1 and tensor.dtype == torch.uint8:
+        found = tensor.unique().tolist()
+        if 255 in found and set(found) <= {0, 255}:
+            raise ValueError(
+                "prediction, as labels of one channel, must hold 1 where its mask is, got "
+                f"{found}; pass prediction[:, None] != 0"
+            )
     if tensor.device != probs.device:
         raise ValueError(f"prediction must be on {probs.device}, as probs is, got {tensor.device}")
     return tensor
+
+
+def _cure(prediction: Tensor, masks: tuple[int, ...], labels: tuple[int, ...]) -> str:
+    """Say what to do about masks that are taken for labels, or labels for masks, by their dtype."""
+    if prediction.shape == masks and prediction.dtype != torch.bool:
+        return "; if these are masks, pass prediction != 0"
+    if prediction.shape == labels and prediction.dtype == torch.bool and masks[1] == 1:
+        return "; if this is the mask of the one channel, pass prediction[:, None]"
+    return ""
 
 
 def _factors(correlation: float, device: torch.device) -> tuple[Tensor, Tensor]:

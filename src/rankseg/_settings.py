@@ -301,7 +301,10 @@ def _meant(option: str) -> str:
     if option in CHECKS:
         return f"{option} is an argument of its own: RankSEG({option}=...)"
     near = nearest(option.lower(), (*CHECKS, *OF_THE_CALL))
-    return "" if near is None else f"for {option}, did you mean {near}?"
+    cure = "" if near is None else f"for {option}, did you mean {near}?"
+    if near == "void_index":
+        cure += " That labels pixels that do not count: RankSEG()(probs, valid=labels != 255)"
+    return cure
 
 
 def refuse_misspelt(name: str) -> None:

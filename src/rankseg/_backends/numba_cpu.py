@@ -471,6 +471,8 @@ def split(
     groups = _groups(maps)
     counts = np.zeros((maps.batch, maps.classes, 2, groups), np.int64)
     sums = np.zeros((maps.batch, maps.classes, 2, groups, POWERS))
+    with np.errstate(all="ignore"):  # of tiny rates the square is 0
+        negligible = numba_moments.NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels
     _run(
         numba_moments.split,
         maps.batch * maps.classes * groups,
@@ -479,7 +481,7 @@ def split(
         _round_down(low, maps),
         _round_down(high, maps),
         degree.numpy(),
-        numba_moments.NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels,
+        negligible,
         counts,
         sums,
     )
