@@ -412,3 +412,8 @@ def test_a_metric_that_is_known_is_not_misspelt():
             assert "did you mean" not in str(told.value)
         with pytest.raises(ValueError, match="did you mean 'dice'"):
             take("dise")
+
+
+def test_ignored_labels_are_told_in_the_call():
+    with pytest.raises(TypeError, match=r"pixels that do not count: .*valid=labels != 255"):
+        RankSEG(ignore_index=255)
