@@ -12,13 +12,17 @@ from threading import Barrier, Event, get_native_id
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 import maps
 import public_calls
 from conftest import SHARED_WORK
-from rankseg import RankSEG
+from rankseg import RankSEG, _backends, rankdice_ba
 from rankseg._backends import numba_cpu, numba_labels, numba_threads
+from rankseg._backends._bins import BINS, bin_of
+from rankseg._problem import Problem
+from rankseg._settings import Settings
 
 CASES = 6
 
@@ -275,3 +279,34 @@ def test_values_that_become_no_probabilities_are_in_some_bin(value, dtype):
     probs[0, 0, 100:200] = value
     table = numba_cpu.profile(opened, survey, torch.tensor([[0, 0]]))
     assert table[0, :, 0].sum() == 2000
+    assert 0 <= bin_of(probs).min() <= bin_of(probs).max() < BINS
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0, 1e30])
+def test_volumes_of_values_that_changed_are_refused(wrong, backend, monkeypatch):
+    used, _ = _backends.choose(torch.device("cpu"))
+    monkeypatch.setattr(used, "moments", lambda maps, survey, active: [survey.mass * 0 + wrong] * 3)
+    with pytest.raises(ValueError, match="probs must not change during a call"):
+        rankdice_ba(torch.rand(1, 2, 30).clamp(min=0.6))
+
+
+class ChangesBeforeIndexing(TorchDispatchMode):
+    """Lets all pixels count just before any tensor is indexed."""
+
+    def __init__(self, valid):
+        super().__init__()
+        self.valid = valid
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.index.Tensor:
+            self.valid.fill_(True)
+        return func(*args, **(kwargs or {}))
+
+
+def test_pixels_that_come_to_count_find_no_room():
+    probs, valid = torch.full((1, 2, 9), torch.nan), torch.arange(9)[None] == 4
+    with (
+        ChangesBeforeIndexing(valid),
+        pytest.raises(ValueError, match="got 2 values that are NaN"),
+    ):
+        Problem.parse(probs, valid, Settings()).check_values(True)

@@ -255,6 +255,7 @@ def test_every_solver_has_a_function_for_every_output_it_supports():
 def test_every_solver_takes_the_options_and_decides_the_classes_it_says(solver):
     support = SUPPORT[solver]
     options = {field.name for field in dataclasses.fields(Settings)} | {"safe_screening"}
+    assert all(isinstance(vars(rankseg.RankSEG)[name], property) for name in options)
     for mode, allowed in support.options.items():
         assert set(allowed) <= options & set(SolverOptions.__annotations__)
         decide = rankseg.RankSEG(support.metrics[0], 0.0, mode, solver)

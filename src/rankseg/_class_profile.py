@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rankseg import _backends
-from rankseg._arguments import metric_name
+from rankseg._arguments import metric_name, names_unknown
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES, bin_edges
 from rankseg._files import write_whole
 from rankseg._objectives import OBJECTIVES
@@ -141,6 +141,7 @@ class ClassProfile:
             self.peak.amax(0, keepdim=True),
         )
 
+    @names_unknown
     def cut(
         self,
         metric: str = "dice",

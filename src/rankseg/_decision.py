@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rankseg._inputs import as_tensor
 from rankseg._problem import Problem
-from rankseg._score import score
+from rankseg._score import check_scored_correlation, score
 from rankseg._settings import Settings
 from rankseg._solvers import solve
 
@@ -73,10 +73,12 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     Raises
     ------
     ValueError
-        If the metric is ``'acc'``, which has no expected score here, and as in a call.
+        If the metric is ``'acc'``, which has no expected score here, if the correlation exceeds
+        0.999999, and as in a call.
     """
     if settings.metric == "acc":
         raise ValueError("decide() tells an expected score: metric must be 'dice' or 'iou'")
+    check_scored_correlation(settings.correlation)
     problem = Problem.parse(probs, valid, settings).calibrated()
     prediction = solve(problem)
     problem = replace(problem.of_probabilities(), derived=True)

@@ -115,8 +115,10 @@ def fit(
     return _fit(*found, kind)
 
 
+@torch.inference_mode(False)
 def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
     """Fit to probabilities (classes, n) and labels (n,)."""
+    probs, label = probs.clone(), label.clone()  # made in inference mode they take no gradient
     if not len(label):
         raise ValueError("cases must hold labelled pixels, got none")
     binary = kind == "binary" or len(probs) == 1

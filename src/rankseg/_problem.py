@@ -105,7 +105,9 @@ class Problem:
 
     def _raise_for_values(self) -> None:
         """Say which values are no probabilities."""
-        probs = self.probs if self.valid is None else self.probs.movedim(1, -1)[self.valid]
+        probs = self.probs
+        if self.valid is not None:  # a copy, because torch counts a mask before it gathers by it
+            probs = probs.movedim(1, -1)[self.valid.clone()]
         broken = int((~torch.isfinite(probs)).sum())
         name = "probs" if self.settings.from_logits is None else "logits"
         if broken:

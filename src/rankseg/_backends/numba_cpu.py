@@ -344,7 +344,7 @@ def unsettled(
     # Whole blocks, so that sums do not depend on the other images.
     width = max(1, -(-int(sizes.max(initial=0)) // kernels.BLOCK)) * kernels.BLOCK
     values = np.zeros((maps.batch, maps.classes, width), maps.source.values.dtype)
-    place = np.empty((maps.batch, width), np.int64)
+    place = np.zeros((maps.batch, width), np.int64)  # in range, also if labels change meanwhile
     starts = counts.cumsum(1) - counts
     _run(
         numba_labels.gather_unsettled,
@@ -470,6 +470,8 @@ def split(
     groups = _groups(maps)
     counts = np.zeros((maps.batch, maps.classes, 2, groups), np.int64)
     sums = np.zeros((maps.batch, maps.classes, 2, groups, POWERS))
+    with np.errstate(all="ignore"):  # of tiny rates the square is 0
+        negligible = numba_moments.NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels
     _run(
         numba_moments.split,
         maps.batch * maps.classes * groups,
@@ -478,7 +480,7 @@ def split(
         _round_down(low, maps),
         _round_down(high, maps),
         degree.numpy(),
-        numba_moments.NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels,
+        negligible,
         counts,
         sums,
     )
@@ -630,5 +632,7 @@ def _lay_out(gains: Gains | GainCurves, shape: torch.Size) -> tuple[np.ndarray, 
 def _round_down(cuts: Tensor, maps: Maps) -> np.ndarray:
     """Round cuts down to the dtype of the values: the same values exceed them as before."""
     exact = cuts.numpy()
-    rounded = exact.astype(maps.source.values.dtype)
-    return np.where(rounded > exact, np.nextafter(rounded, -np.inf, dtype=rounded.dtype), rounded)
+    with np.errstate(all="ignore"):  # tiny cuts round to 0, whatever the caller makes of that
+        rounded = exact.astype(maps.source.values.dtype)
+        below = np.nextafter(rounded, -np.inf, dtype=rounded.dtype)
+    return np.where(rounded > exact, below, rounded)
