@@ -14,6 +14,7 @@ import pytest
 from matplotlib.image import imread
 
 from rankseg import RankSEG
+from rankseg._cases import clusters_of
 from rankseg._formats import write_labels
 from rankseg.calibration import Calibration, cross_validate, fit
 from rankseg.evaluation import CaseFolder, aggregate, evaluate
@@ -95,10 +96,17 @@ class TestEvaluate:
         [
             (["nowhere", "--classes", "3"], "nowhere is not a folder"),
             (["truth", "--classes", "1"], "classes must be at least two"),
+            (["truth", "--classes", "1000000000"], "classes must be from 1 to 65536, got 10000000"),
+            (["truth", "--classes", "99999999999999999999"], "classes must fit into int64"),
+            (["truth", "--classes", "a, b,a"], "classes must be different names, none of them bl"),
+            (["truth", "--classes", "a,b,"], "classes must be different names, none of them bl"),
+            (["truth", "--classes", "3", "--band", "5"], "band must be in [0, 1], got 5.0"),
+            (["truth", "truth", "--classes", "3"], "folders of predictions must be different nam"),
         ],
     )
     def test_wrong_arguments(self, labels, arguments, message):
-        result = run("evaluate", labels / arguments[0], labels / "truth", *arguments[1:])
+        folders = [labels / name for name in (*arguments[: arguments.index("--classes")], "truth")]
+        result = run("evaluate", *folders, *arguments[len(folders) - 1 :])
         assert result.exit_code == 1
         assert_no_traceback(result)
         assert message in result.stderr
@@ -120,6 +128,7 @@ class TestCalibrate:
         change = told.decisions.difference("RankSEG dice, calibrated", baseline="RankSEG dice")
         assert row[4] == signed(change.mean)
 
+    @pytest.mark.filterwarnings("default::UserWarning")
     def test_a_class_left_alone_is_told(self, folder, tmp_path):
         for path in folder.glob("*.npz"):
             held = dict(np.load(path))
@@ -129,7 +138,7 @@ class TestCalibrate:
         result = run("calibrate", folder, "-o", tmp_path / "c.json", "--kind", "vector",
                      "--folds", 2)  # fmt: skip
         assert result.exit_code == 0, result.stderr
-        assert "classes [2] are left as they are" in " ".join(result.stdout.split())
+        assert result.stderr.count("Note: classes [2] are left as they are") == 1
 
     def test_class_weights(self, folder, tmp_path):
         result = run("calibrate", folder, "-o", tmp_path / "c.json", "--kind", "prior")
@@ -394,6 +403,43 @@ def test_a_case_without_a_cluster_is_named(folder, tmp_path, command):
     result = run_on(command, folder, tmp_path / "out.json", "--clusters", table)
     assert result.exit_code == 1
     assert "got none for ['case_5']" in result.stderr
+    table.write_text("case,patient\n" + "".join(f"case_{i},\n" for i in range(6)))
+    result = run_on(command, folder, tmp_path / "out.json", "--clusters", table)
+    assert result.exit_code == 1
+    assert "got a blank cell in ['case_0', '']" in result.stderr
+    with pytest.raises(ValueError, match=r"got none for \['case_1'\]"):
+        clusters_of(["case_0", "case_1"], {"case_0": "p", "case_1": " "})
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize("command", ["compare", "calibrate", "tune", "predict"])
+def test_a_case_whose_sums_are_not_1_is_named(folder, tmp_path, command):
+    held = dict(np.load(folder / "case_3.npz"))
+    np.savez(folder / "case_3.npz", **{**held, "probs": held["probs"] / 2})
+    arguments = [folder, "-o", tmp_path / "out.json"]
+    result = run(command, *arguments, *COMMANDS.get(command, ()))
+    assert result.exit_code == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "probs of shape" in line]
+    assert line.startswith("Note: case_3: probs of shape (1, 3, 30, 40) sum to ")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("calibrate", ["--bins", 10**9], "bins must be from 1 to 10000, got 1000000000"),
+        ("calibrate", ["--seed", 10**30], "seed must fit into int64"),
+        ("tune", ["--seed", 10**30], "seed must fit into int64"),
+        ("tune", ["--folds", 100], "folds must be from 2 to the 6 cases, got 100"),
+    ],
+)
+def test_numbers_without_measure_are_refused_before_the_work(
+    folder, tmp_path, command, options, message, monkeypatch
+):
+    monkeypatch.setattr(CaseFolder, "read", None)
+    result = run_on(command, folder, tmp_path / "out.json", *options)
+    assert result.exit_code == 1
+    assert_no_traceback(result)
+    assert message in result.stderr
 
 
 class TestEvaluateMasks:
@@ -433,6 +479,34 @@ class TestEvaluateMasks:
         assert "predictions of ours 255 must hold classes from 0 to 1" in result.stderr
         assert "hold only 0 and 255" in result.stderr
         assert "--ignore-index none" in result.stderr
+
+    @pytest.mark.filterwarnings("default::UserWarning")
+    @pytest.mark.parametrize("classes", [2, 3])
+    @pytest.mark.parametrize("value", [2, 128, 255])
+    def test_one_prediction_of_another_value_is_named(self, written, value, classes):
+        foreground = np.load(written / "ours 1" / "b.npy") > 0
+        np.save(written / "ours 1" / "b.npy", np.where(foreground, value, 0))
+        result = self.score(written, "ours 1", "truth 1", classes=classes)
+        if value < classes:
+            assert result.exit_code == 0
+            return
+        assert result.exit_code == 1
+        assert "Not scored: b: its prediction by ours 1 must hold classes from 0" in result.stderr
+        assert f"got only 0 and {value}" in result.stderr
+        np.save(written / "ours 1" / "a.npy", np.array([[0, value, 1]]))
+        np.save(written / "truth 1" / "a.npy", np.array([[0, 1, 1]]))
+        for name in ("ours 1", "truth 1"):
+            (written / name / "a.png").unlink()
+        assert self.score(written, "ours 1", "truth 1", classes=classes).exit_code == 0
+
+    def test_one_truth_of_255_is_named(self, written):
+        label = np.load(written / "truth 1" / "b.npy")
+        np.save(written / "truth 1" / "b.npy", 255 * label)
+        result = self.score(written, "ours 1", "truth 1")
+        assert result.exit_code == 1
+        assert "Not scored: b: its label holds only 0 and 255" in result.stderr
+        result = self.score(written, "ours 1", "truth 1", "--ignore-index", "none")
+        assert result.exit_code == 0, result.stderr
 
     def test_none_reads_255_as_1_in_both(self, written):
         told = evaluate({"ours": written / "ours 1"}, written / "truth 1", classes=2)

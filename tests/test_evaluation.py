@@ -199,7 +199,15 @@ class TestCaseFolder:
 
     @pytest.mark.parametrize(
         "meta",
-        ["{", "[]", '{"classes": "sky"}', '{"classes": [1]}', '{"classes": []}']
+        [
+            "{",
+            "[]",
+            '{"classes": ["a", "b", "a"]}',
+            '{"classes": ["a", " "]}',
+            '{"classes": "sky"}',
+            '{"classes": [1]}',
+            '{"classes": []}',
+        ]
         + [f'{{"ignore_index": {value}}}' for value in ("1.5", "true", '"255"')]
         + [f'{{"class_weights": {value}}}' for value in ("2", '"12"', '["1"]', "[-1]", "[NaN]")]
         + ['{"class_weights": [1, 2], "classes": ["a", "b", "c"]}'],
@@ -552,19 +560,32 @@ class TestLabelsWithoutForeground:
         cases = [self.case([0, 1, 1], name="large"), self.case([0, 1])]
         told = compare(cases, [Method("argmax", decide)])
         assert told.cases == ("a",)
-        assert told.failures == (Failure("large", "MemoryError"),)
+        assert told.failures == (Failure("large", "not enough memory"),)
 
     def test_many_values_are_not_all_named(self):
         seen = SeenLabels(None)
-        seen.add(torch.arange(100_000) + 2)
+        seen.add(torch.arange(100_000) + 2, "a")
         with pytest.raises(ValueError, match=r"only 2, 3, .*, 9 and 99992 other values"):
             seen.refuse_truth_without_foreground()
 
     @pytest.mark.parametrize("empty", [[0, 0], [0, 255], [255, 255]])
     def test_one_image_may_lack_it(self, empty):
-        cases = [self.case(empty), self.case([0, 1])]
+        cases = [self.case(empty), self.case([1, 255])]
         told = compare(cases, standard_methods(), ignore_index=255)
         assert told.images_by_class.tolist() == [1]
+        assert not told.failures
+
+    @pytest.mark.parametrize("mask", [[0, 255], [255, 255]])
+    @pytest.mark.parametrize("classes", [1, 2])
+    def test_one_mask_of_255_among_those_of_1_is_named(self, mask, classes):
+        cases = [self.case(mask, classes, "odd"), self.case([0, 1], classes)]
+        told = compare(cases, standard_methods(), ignore_index=255)
+        assert told.cases == ("a",)
+        assert [failure.name for failure in told.failures] == ["odd"]
+        assert "255 is ignore_index and does not count" in told.failures[0].reason
+        assert "--ignore-index none" in told.failures[0].reason
+        cases = [self.case(mask, 3, "void"), self.case([0, 1], 3)]
+        assert not compare(cases, standard_methods(), ignore_index=255).failures
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64])
     def test_255_is_foreground_where_nothing_else_can_be_meant(self, dtype):
@@ -590,7 +611,8 @@ class TestLabelsWithoutForeground:
         for name, labels in {"truth": [0, 1, 1, 1], "ours": [0, 255, 1, 7]}.items():
             (tmp_path / name).mkdir()
             np.save(tmp_path / name / "a.npy", np.array(labels))
-        told = evaluation.evaluate({"ours": tmp_path / "ours"}, tmp_path / "truth", classes=2)
+        with pytest.warns(UserWarning, match="of ours hold 7 beside classes from 0 to 1; such"):
+            told = evaluation.evaluate({"ours": tmp_path / "ours"}, tmp_path / "truth", classes=2)
         assert told.counts["ours"].fn.tolist() == [[0, 2]]
         np.save(tmp_path / "ours" / "a.npy", np.array([0, 7, 7, 0]))
         with pytest.raises(ValueError, match="hold only 0 and 7; number the classes so"):

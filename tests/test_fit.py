@@ -373,6 +373,28 @@ def test_255_is_foreground_where_nothing_else_can_be_meant():
             call(masks, ignore_index=255)
 
 
+def test_one_mask_of_255_among_those_of_1_is_named(tmp_path):
+    for case in simulated(Calibration("sigmoid", [1.7], [0.0]), cases=4, pixels=500):
+        label = case.label * (255 if case.name == "case 2" else 1)
+        np.savez(tmp_path / f"{case.name}.npz", probs=case.probs.numpy(), label=label.numpy())
+    folder = CaseFolder.open(tmp_path)
+    told = cross_validate(folder, folds=3)
+    assert [failure.name for failure in told.decisions.failures] == ["case 2"]
+    for call in (fit, reliability):
+        with pytest.warns(UserWarning, match="case 2 tells nothing of the foreground: its label"):
+            call(folder, ignore_index=255)
+
+
+def test_a_label_that_is_no_class_is_found_whatever_pixels_are_drawn(folder):
+    odd = next(iter(folder))
+    label = odd.label.clone()
+    label.view(-1)[0] = 7
+    np.savez(folder.path / "odd.npz", probs=odd.probs.numpy(), label=label.numpy())
+    told = cross_validate(CaseFolder.open(folder.path), folds=3)
+    assert [failure.name for failure in told.decisions.failures] == ["odd"]
+    assert "must be classes from 0 to" in told.decisions.failures[0].reason
+
+
 def test_failures_are_named():
     cases = [*simulated(VECTOR, 1, 99), Failure("lost", "was never there")]
     for call in (fit, reliability):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import shutil
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -173,7 +175,7 @@ def test_a_writer_that_fails_leaves_nothing(folder, tmp_path, suffix, monkeypatc
 
     predict_files(folder / "a.npz", tmp_path / "out", suffix=".tif")  # also writes the record
     (tmp_path / "out" / "a.tif").unlink()
-    monkeypatch.setattr(prediction, "keep_record", lambda *_: None)
+    monkeypatch.setattr(prediction.Record, "keep", lambda *_: None)
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(zarr, "save_array", half_folder)
     outcome = predict_files(folder, tmp_path / "out", suffix=suffix)
@@ -231,6 +233,70 @@ def test_label_maps_of_a_run_that_did_not_overwrite_all_are_not_taken_for_new(fo
             predict_files(folder, out, metric=metric)
     assert predict_files(folder, out, metric="acc", overwrite=True).written == tuple("abcd")
     assert predict_files(folder, out, metric="acc").skipped == tuple("abcd")
+
+
+def test_label_maps_of_other_inputs_are_not_taken_for_those_of_these(folder, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    predict_files(folder, out)
+    shutil.copytree(folder, other)
+    with pytest.raises(ValueError, match=r"that of a is made from .*maps/a\.npz; take another"):
+        predict_files(other, out)
+    np.savez(folder / "c.npz", probs=maps(9))
+    with pytest.raises(ValueError, match=r"since that of c was made, .*maps/c\.npz changed; take"):
+        predict_files(folder, out)
+    assert predict_files(folder / "a.npz", out).skipped == ("a",)
+    assert predict_files(folder, out, overwrite=True).written == tuple("abcd")
+    np.testing.assert_array_equal(read_labels(out / "c.png"), labels_of(9))
+    assert predict_files(folder, out).skipped == tuple("abcd")
+
+
+def test_a_zarr_that_changed_is_another_input(tmp_path):
+    zarr.save_array(tmp_path / "a.zarr", maps(0))
+    predict_files(tmp_path / "a.zarr", tmp_path / "out")
+    assert predict_files(tmp_path / "a.zarr", tmp_path / "out").skipped == ("a",)
+    shutil.rmtree(tmp_path / "a.zarr")
+    zarr.save_array(tmp_path / "a.zarr", maps(1))
+    with pytest.raises(ValueError, match=r"a\.zarr changed"):
+        predict_files(tmp_path / "a.zarr", tmp_path / "out")
+
+
+def test_a_case_that_failed_is_decided_once_it_is_mended(folder, tmp_path):
+    whole = (folder / "b.npz").read_bytes()
+    (folder / "b.npz").write_bytes(b"")
+    assert list(predict_files(folder, tmp_path / "out").failures) == ["b"]
+    (folder / "b.npz").write_bytes(whole)
+    assert predict_files(folder, tmp_path / "out") == Outcome(("b",), ("a", "c", "d"), {})
+
+
+def test_overwriting_some_label_maps_leaves_the_others_of_another_kind(folder, tmp_path):
+    predict_files(folder, tmp_path / "out", metric="dice")
+    predict_files(folder / "a.npz", tmp_path / "out", metric="acc", overwrite=True)
+    assert predict_files(folder / "a.npz", tmp_path / "out", metric="acc").skipped == ("a",)
+    with pytest.raises(ValueError, match=r"of two kinds, as rankseg\.json says: .* all, b among"):
+        predict_files(folder, tmp_path / "out", metric="acc")
+
+
+def test_runs_with_different_inputs_at_a_time_do_not_share_a_folder(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    refused = []
+
+    def track(names):
+        with pytest.raises(ValueError, match="made from other inputs") as told:
+            predict_files(tmp_path / "other", tmp_path / "out")
+        refused.append(told)
+        return names
+
+    assert predict_files(folder, tmp_path / "out", track=track).written == tuple("abcd")
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("content", [{"inputs": 3}, {"inputs": {"a": [3]}}, {"inputs": {"a": 3}}])
+def test_a_record_of_no_inputs(folder, tmp_path, content):
+    predict_files(folder, tmp_path / "out")
+    path = tmp_path / "out" / "rankseg.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+    with pytest.raises(ValueError, match=r"'inputs' in .*rankseg\.json must list the files"):
+        predict_files(folder, tmp_path / "out")
 
 
 def test_runs_with_different_options_at_a_time_do_not_share_a_folder(folder, tmp_path):
@@ -364,7 +430,8 @@ def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
     ("options", "words"),
     [
         ({"suffix": ".jpg"}, r"suffix must be one of \['\.png'"),
-        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"workers": 0}, "workers must be from 1 to 1024, got 0"),
+        ({"workers": 10**9}, "workers must be from 1 to 1024, got 1000000000"),
         ({"metric": "best"}, "metric must be one of"),
         ({"mean": [0.5]}, "for a model, which must be given"),
         ({"model": "none.pt2"}, "there is no file none.pt2"),
@@ -493,6 +560,24 @@ def test_networks_that_do_not_fit(images, tmp_path):
             predict_files(images, tmp_path / "out", model=tmp_path / "n.pt", **options)
     outcome = predict_files(images, tmp_path / "out", model=tmp_path / "n.pt")
     assert "must return one of ('out', 'logits'), got ['other', 'aux']" in outcome.failures["a"]
+
+
+def test_a_network_that_changed_is_another(images, tmp_path):
+    model, out = tmp_path / "n.pt", tmp_path / "out"
+    save_network(model, Network("tensor"))
+    predict_files(images, out, model=model)
+    assert not predict_files(images, out, model=model).written
+    os.utime(model, ns=(0, 0))
+    with pytest.raises(ValueError, match=r"other options, which rankseg\.json lists"):
+        predict_files(images, out, model=model)
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.ckpt", "m.safetensors", "m"])
+@pytest.mark.parametrize("options", [{}, {"from_logits": "softmax"}, {"mean": [0.5]}])
+def test_weights_alone_are_no_network(images, tmp_path, name, options):
+    torch.save(Network("tensor").state_dict(), tmp_path / name)
+    with pytest.raises(ValueError, match=rf"\(\.pt2\), or .*{name}: weights alone do not say"):
+        predict_files(images, tmp_path / "out", model=tmp_path / name, **options)
 
 
 class OneSize(torch.nn.Module):

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from rankseg._batch import RECORD, keep_record
+from rankseg._batch import RECORD, Record
 from rankseg.calibration import Calibration
 from rankseg.evaluation import CaseFolder, read_clusters
 from rankseg.integration.nnunet import decide_folders
@@ -43,7 +43,7 @@ READERS = {
     "meta.json": read_meta,
     "c.json": lambda folder: Calibration.load(folder / "c.json"),
     "dataset.json": read_dataset,
-    RECORD: lambda folder: keep_record(folder, {}, overwrite=False),
+    RECORD: lambda folder: Record(folder, {}, {}, bool).keep(overwrite=False),
 }
 
 

@@ -7,21 +7,34 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from torch import Tensor
 
 __all__ = [
-    *("choice", "describe", "integer", "metric_name", "names_unknown", "nearest", "number"),
-    *("shown", "viewable"),
+    "choice",
+    "class_count",
+    "describe",
+    "distinct_names",
+    "integer",
+    "metric_name",
+    "names_unknown",
+    "nearest",
+    "number",
+    "shown",
+    "viewable",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 METRIC_NAMES = {"accuracy": "acc", "f1": "dice", "dsc": "dice", "jaccard": "iou", "miou": "iou"}
 """Names of metrics that can mean nothing else, each with the name used here."""
+
+MOST_CLASSES = 1 << 16
+"""As many as the labels of 16 bits tell apart."""
 
 SHOWN = 60
 """Characters that a message shows of a wrong value."""
@@ -111,6 +124,26 @@ def integer(name: str, value: object) -> int:
     if not -(2**63) <= int(value) < 2**63:
         raise ValueError(f"{name} must fit into int64, got {shown(value)}")
     return int(value)
+
+
+def class_count(name: str, value: object) -> int:
+    """Return a number of classes as an int."""
+    count = integer(name, value)
+    if not 1 <= count <= MOST_CLASSES:
+        raise ValueError(f"{name} must be from 1 to {MOST_CLASSES}, got {shown(value)}")
+    return count
+
+
+def distinct_names(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Return names under which results are kept: none is blank, and none is there twice."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a sequence of names, got {shown(values)}")
+    names = tuple(values)
+    twice = [one for one, count in Counter(names).items() if count > 1]
+    if twice or not all(map(str.strip, names)):
+        wrong = f"{shown(twice[0])} twice" if twice else "a blank name"
+        raise ValueError(f"{name} must be different names, none of them blank, got {wrong}")
+    return names
 
 
 def shown(value: object) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankseg._files import sweep, write_new, write_whole
+from rankseg._files import locked, sweep, write_new, write_whole
 from rankseg._small_files import read_json_object
+from rankseg._warn import about
 
 __all__ = [
     "RECORD",
     "Interrupted",
     "Outcome",
+    "Record",
     "Track",
-    "finish_record",
-    "keep_record",
     "reason_of",
     "work_through",
 ]
@@ -26,8 +27,13 @@ __all__ = [
 RECORD = "rankseg.json"
 """The file beside label maps that says how they were made."""
 
-OVERWRITING = "overwriting"
-"""In the record: label maps made otherwise are being replaced, and some may still be there."""
+INPUTS = "inputs"
+"""In the record: the files of every case; null if its label map is of another kind, or may be."""
+
+OTHER_FOLDER = "; take another folder, or overwrite them"
+
+Identity = list[Any]
+"""Of an input: its path, size and date."""
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 """Returns the names it is given one by one, and perhaps shows how far they are."""
@@ -111,11 +117,11 @@ def work_through(
         except OSError as error:  # such as a name that is too long
             failures[case] = reason_of(error)
     waiting = [case for case in cases if case not in skipped and case not in failures]
-    run = _Run(work, failures)
+    run = _Run(lambda case: _do(work, case), failures)
     with ThreadPoolExecutor(workers) as pool:
         try:
             if workers > 1:
-                run.begun = {case: pool.submit(work, case) for case in waiting}
+                run.begun = {case: pool.submit(run.work, case) for case in waiting}
             for case in track(waiting):
                 run.finish(case)
         except KeyboardInterrupt:
@@ -125,6 +131,11 @@ def work_through(
         finally:
             pool.shutdown(cancel_futures=True)
     return run.outcome(cases, skipped)
+
+
+def _do(work: Callable[[str], object], case: str) -> None:
+    with about(case):
+        work(case)
 
 
 @dataclass
@@ -162,57 +173,130 @@ class _Run:
         )
 
 
-def keep_record(folder: Path, record: Mapping[str, Any], overwrite: bool) -> None:
-    """Make a folder for label maps and write into it how they are made.
+@dataclass(frozen=True)
+class Record:
+    """How the label maps of a folder are made, and from what: kept beside them.
 
-    Label maps made otherwise must not be mixed with new ones. What killed runs left half written
-    in the folder is removed.
+    Label maps made otherwise must not be mixed with new ones, nor taken for those of other inputs
+    with the same name.
 
-    Raises
-    ------
-    OSError
-        If the folder cannot be made or written to.
-    ValueError
-        If the folder holds label maps made otherwise, and they are not to be overwritten.
+    Parameters
+    ----------
+    folder : Path
+        Where the label maps are.
+    content : mapping of str to object
+        How they are made.
+    inputs : mapping of str to list
+        The files of every case, as `identify` returns them.
+    is_written : callable
+        Tells whether there is a label map of a case.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"output must be a folder, got the file {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    stored, content = folder / RECORD, _plain(record)
-    try:
-        write_new(stored, _encoded(content))  # two runs at a time must not both write it
-    except FileExistsError:
-        known = read_json_object(stored)
-        if known == content:
+
+    folder: Path
+    content: Mapping[str, Any]
+    inputs: Mapping[str, Sequence[Identity]]
+    is_written: Callable[[str], bool]
+
+    def keep(self, overwrite: bool) -> None:
+        """Make the folder and write the record into it.
+
+        What killed runs left half written in the folder is removed.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be made or written to.
+        ValueError
+            If the folder holds label maps made otherwise or from other inputs, and they are not to
+            be overwritten.
+        """
+        folder, stored = self.folder, self.folder / RECORD
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"output must be a folder, got the file {folder}")
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        with locked(folder):  # two runs at a time must not both write it
+            while True:
+                known = read_json_object(stored) if os.path.lexists(stored) else None
+                content = self._merged(known, overwrite)
+                try:
+                    if known is None:
+                        write_new(stored, _encoded(content))
+                    elif known != content:
+                        write_whole(stored, _encoded(content))
+                    return
+                except FileExistsError:  # by a run on a file system without locks
+                    continue
+
+    def finish(self, outcome: Outcome) -> None:
+        """Note what the label maps are made from that were overwritten."""
+        stored = self.folder / RECORD
+        if not stored.is_file():
             return
-        if not overwrite:
-            raise ValueError(_mixture(folder, known)) from None
-        write_whole(stored, _encoded({**content, OVERWRITING: True}))
+        with locked(self.folder):
+            known = read_json_object(stored)
+            made = known.get(INPUTS, {})
+            new = {case: self.inputs[case] for case in outcome.written if made.get(case, 0) is None}
+            if new:
+                write_whole(stored, _encoded({**known, INPUTS: {**made, **new}}))
+
+    def _merged(self, known: Mapping[str, Any] | None, overwrite: bool) -> dict[str, Any]:
+        """Return what the record says from now on."""
+        content: dict[str, Any] = json.loads(json.dumps(self.content, default=str))
+        made = {} if known is None else known.get(INPUTS)
+        if known is not None and (made is None or known != {**content, INPUTS: made}):
+            if not overwrite:
+                raise ValueError(
+                    f"{self.folder} holds label maps made from other folders or with other "
+                    f"options, which {RECORD} lists{OTHER_FOLDER}"
+                )
+            made = dict.fromkeys(made or ())  # all of another kind
+        made = _as_inputs(made, self.folder / RECORD)
+        for case, files in self.inputs.items():
+            if case not in made or made[case] == files:
+                made[case] = files
+            elif overwrite:
+                made[case] = None if self._may_be_written(case) else files
+            else:
+                self._refuse_other(case, made[case])
+                made[case] = files
+        return {**content, INPUTS: made}
+
+    def _refuse_other(self, case: str, known: list[Identity] | None) -> None:
+        """Raise a ValueError if the label map of a case is, or is being, made from other files."""
+        files = self.inputs[case]
+        paths = [path for path, *_ in known or ()]
+        if known and paths != [path for path, *_ in files]:
+            why = f"made from other inputs: that of {case} is made from {' and '.join(paths)}"
+        elif not self._may_be_written(case):
+            return
+        elif known:
+            why = f"of older inputs: since that of {case} was made, {' or '.join(paths)} changed"
+        else:
+            why = (
+                f"of two kinds, as {RECORD} says: a run that was to overwrite them did not do all, "
+                f"{case} among the others"
+            )
+        raise ValueError(f"{self.folder} holds label maps {why}{OTHER_FOLDER}")
+
+    def _may_be_written(self, case: str) -> bool:
+        try:
+            return self.is_written(case)
+        except OSError:  # such as a name that is too long; the case will fail
+            return False
 
 
-def finish_record(folder: Path, record: Mapping[str, Any], outcome: Outcome) -> None:
-    """Note that all label maps are made as the record says, if none failed to be overwritten."""
-    stored, content = folder / RECORD, _plain(record)
-    if outcome.failures or not stored.is_file():
-        return
-    if read_json_object(stored) == {**content, OVERWRITING: True}:
-        write_whole(stored, _encoded(content))
-
-
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as it is read from a file."""
-    plain: dict[str, Any] = json.loads(json.dumps(record, default=str))
-    return plain
+def _as_inputs(made: object, path: Path) -> dict[str, Any]:
+    """Check the inputs that a record lists."""
+    fits = isinstance(made, dict) and all(
+        files is None
+        or (isinstance(files, list) and all(isinstance(one, list) and one for one in files))
+        for files in made.values()
+    )
+    if not fits:
+        raise ValueError(f"{INPUTS!r} in {path} must list the files of every case")
+    return dict(made)  # type: ignore[call-overload,no-any-return]
 
 
 def _encoded(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, indent=1).encode()
-
-
-def _mixture(folder: Path, known: Mapping[str, Any]) -> str:
-    if known.get(OVERWRITING):
-        why = f"of two kinds, as {RECORD} says: a run that was to overwrite them did not do all"
-    else:
-        why = f"made from other folders or with other options, which {RECORD} lists"
-    return f"{folder} holds label maps {why}; take another folder, or overwrite them"

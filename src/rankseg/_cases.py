@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._arguments import integer, number
+from rankseg._arguments import distinct_names, integer, number
 from rankseg._prior_correction import prior_correction
 from rankseg._small_files import read_json_object, read_rows
 
@@ -289,6 +289,7 @@ def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[fl
         raise ValueError(
             f"'classes' in {path} must be a list of names, got {reprlib.repr(classes)}"
         )
+    distinct_names(f"'classes' in {path}", classes or ())
     if ignore_index is not None:
         try:
             ignore_index = integer(f"'ignore_index' in {path}", ignore_index)
@@ -325,8 +326,8 @@ def read_clusters(path: Path | str) -> dict[str, str]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no CSV in UTF-8, a row has another number of columns, or a case is named
-        twice.
+        If the file is no CSV in UTF-8, a row has another number of columns or a blank cell, or a
+        case is named twice.
     """
     rows = read_rows(Path(path))
     if rows and rows[0][0].lower() == "case":
@@ -336,6 +337,11 @@ def read_clusters(path: Path | str) -> dict[str, str]:
         if len(row) != 2:
             raise ValueError(
                 f"every row of {path} must be a case and its cluster, got {reprlib.repr(row)}"
+            )
+        if not all(row):
+            raise ValueError(
+                f"every row of {path} must be a case and its cluster, got a blank cell in {row}: "
+                "give a case that shares its patient with no other a cluster of its own"
             )
         case, cluster = row
         if case in clusters:
@@ -354,7 +360,7 @@ def clusters_of(cases: Sequence[str], clusters: Mapping[str, str] | None) -> tup
     """
     if clusters is None:
         return None
-    missing = [case for case in cases if case not in clusters]
+    missing = [case for case in cases if not str(clusters.get(case, "")).strip()]
     if missing:
         raise ValueError(f"clusters must have an entry for every case, got none for {missing}")
     return tuple(clusters[case] for case in cases)

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 try:
     import fcntl
@@ -27,6 +27,8 @@ except ImportError:  # Windows, where a file that is open cannot be removed anyw
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "identify",
+    "locked",
     "reserve",
     "sweep",
     "write_folder_whole",
@@ -130,6 +132,33 @@ def reserve(file: IO[bytes], size: int) -> None:
     for start in range(0, size, ZEROS):  # macOS, and file systems that cannot reserve
         file.write(bytes(min(ZEROS, size - start)))
     file.flush()
+
+
+def identify(path: str | os.PathLike[str]) -> list[Any]:
+    """Return the path without links, the size in bytes and the date of a file, or of a folder's.
+
+    Size and date are None if they cannot be read.
+    """
+    real = os.path.realpath(path)
+    try:
+        found = [os.stat(real)]
+        for place, _, names in os.walk(real):
+            found += [os.stat(os.path.join(place, name)) for name in names]
+    except OSError:
+        return [real, None, None]
+    return [real, sum(one.st_size for one in found), max(one.st_mtime_ns for one in found)]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let other threads and processes wait that lock this folder, where the system has locks."""
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            with contextlib.suppress(OSError):  # locks that do not work
+                _lock(descriptor, wait=True)
+        yield
 
 
 def sweep(folder: Path) -> None:

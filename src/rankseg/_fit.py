@@ -19,7 +19,14 @@ from rankseg._calibration import MOST, Calibration, log_probabilities
 from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
-from rankseg._reliability import Reliability, labelled_pixels, measure, without_failures
+from rankseg._reliability import (
+    Reliability,
+    checked_bins,
+    labelled_pixels,
+    measure,
+    warn_of_unfit,
+    without_failures,
+)
 from rankseg._sampled_sums import check_exclusive
 from rankseg._seen_labels import SeenLabels
 from rankseg._warn import one_of_a_kind
@@ -78,7 +85,8 @@ def fit(
     Warns
     -----
     UserWarning
-        If a class is left alone, the fit did not come to an end, or a case is a failure.
+        If a class is left alone, the fit did not come to an end, or a case is a failure or a mask
+        of 0 and ``ignore_index`` among masks of 0 and 1.
 
     Notes
     -----
@@ -110,8 +118,9 @@ def fit(
     if most < 1:
         raise ValueError(f"pixels must be at least 1, got {pixels}")
     seen = SeenLabels(ignore_index)
-    found = _gather(seen.watch(cases), ignore_index, most, seed)
+    found = _gather(seen.watch(cases), ignore_index, most, integer("seed", seed))
     seen.refuse_truth_without_foreground()
+    warn_of_unfit(seen)
     return _fit(*found, kind)
 
 
@@ -269,7 +278,7 @@ def cross_validate(
         If there are fewer cases or clusters than folds, no label that counts is of class 1 or
         above, or an option is not allowed.
     """
-    kind = _kind(kind)
+    kind, bins = _kind(kind), checked_bins(bins)
     folds_of(len(folder), folds, clusters, seed)  # wrong options are found before the work
     folder, places, failures = _usable(folder)
     if clusters is not None:
@@ -318,11 +327,13 @@ def _usable(folder: CaseFolder) -> tuple[CaseFolder, list[int], list[Failure]]:
                 )
         except ValueError as error:
             faults[name] = str(error)
+    if len(faults) < len(folder):
+        seen.refuse_truth_without_foreground()
+    faults = seen.truths_without_class() | faults
     failures = [Failure(name, faults[name]) for name in folder.names if name in faults]
     places = [place for place, name in enumerate(folder.names) if name not in faults]
     if not places:
         raise ValueError(f"no case can be used, of {len(failures)} given{reasons(failures)}")
-    seen.refuse_truth_without_foreground()
     return _chosen(folder, places), places, failures
 
 

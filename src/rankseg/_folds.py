@@ -26,7 +26,7 @@ def folds_of(
     ValueError
         If there are fewer than two folds, or fewer clusters than folds.
     """
-    folds = integer("folds", folds)
+    folds, seed = integer("folds", folds), integer("seed", seed)
     own: Sequence[Any] | NDArray[Any] = np.arange(cases) if clusters is None else clusters
     if len(own) != cases:
         raise ValueError(f"clusters must have one entry for each of {cases} cases, got {len(own)}")

@@ -26,6 +26,9 @@ Decider: TypeAlias = Callable[[Tensor], Tensor]
 
 SCRIPTED: Final = (".pt", ".torchscript")
 EXPORTED: Final = ".pt2"
+WEIGHTS: Final = (".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".keras", ".pkl")
+"""Endings of files that hold weights alone, or a network of another framework."""
+
 SCORES: Final = ("out", "logits")
 """The names under which networks that return a dictionary have their scores."""
 
@@ -39,6 +42,14 @@ def load_network(
     """Load a network; what it returns decides images ``(3, height, width)`` in [0, 1]."""
     suffix = Path(model).suffix.lower()
     if suffix not in (*SCRIPTED, EXPORTED):
+        if suffix in WEIGHTS or Path(model).is_file():
+            raise ValueError(
+                f"model must be a file of torch.jit.save ({' or '.join(SCRIPTED)}) or of "
+                f"torch.export.save ({EXPORTED}), or a folder or the id of a model on the Hugging "
+                f"Face Hub, got {model}: weights alone do not say what to compute, so load them "
+                "into their network and save that with torch.export.save; a file of torch.jit.save "
+                "needs the ending .pt"
+            )
         if mean is not None or std is not None:
             raise ValueError("mean and std follow from a model of Transformers: leave them out")
         return _transformers(model, options)

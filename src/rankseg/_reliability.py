@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,16 @@ from rankseg._sampled_sums import check_exclusive
 from rankseg._seen_labels import SeenLabels
 from rankseg._warn import one_of_a_kind
 
-__all__ = ["Reliability", "labelled_pixels", "measure", "reliability", "without_failures"]
+__all__ = [
+    "Reliability",
+    "labelled_pixels",
+    "measure",
+    "reliability",
+    "warn_of_unfit",
+    "without_failures",
+]
+
+MOST_BINS: Final = 10_000
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -141,7 +150,7 @@ def reliability(
     calibration : Calibration, optional
         Applied first.
     bins : int
-        Of equal width, at least 1.
+        Of equal width, from 1 to 10,000.
     classes : sequence of str, optional
         Names of the classes; by default they are numbered.
     ignore_index : int, optional
@@ -161,7 +170,8 @@ def reliability(
     Warns
     -----
     UserWarning
-        For every failure among the cases.
+        For every failure among the cases, and every mask of 0 and ``ignore_index`` among masks of
+        0 and 1.
 
     Examples
     --------
@@ -184,6 +194,7 @@ def reliability(
             are_exclusive=calibration is None or calibration.link == "softmax",
         )
     seen.refuse_truth_without_foreground()
+    warn_of_unfit(seen)
     return told
 
 
@@ -200,9 +211,7 @@ def measure(
 
     If classes are to be exclusive, there is a warning if the maps tell that they overlap.
     """
-    bins = integer("bins", bins)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    bins = checked_bins(bins)
     found: Reliability | None = None
     for case in without_failures(cases):
         count = len(case.probs)
@@ -217,6 +226,20 @@ def measure(
     if found is None:
         raise ValueError("cases must hold one at least, got none")
     return found
+
+
+def checked_bins(bins: object) -> int:
+    """Return a number of bins as an int."""
+    count = integer("bins", bins)
+    if not 1 <= count <= MOST_BINS:
+        raise ValueError(f"bins must be from 1 to {MOST_BINS}, got {bins}")
+    return count
+
+
+def warn_of_unfit(seen: SeenLabels) -> None:
+    """Warn of every mask whose foreground was read as void."""
+    for name, reason in seen.truths_without_class().items():
+        warnings.warn(f"{name} tells nothing of the foreground: {reason}", stacklevel=4)
 
 
 def without_failures(cases: Iterable[Case | Failure]) -> Iterator[Case]:
@@ -251,18 +274,19 @@ def labelled_pixels(
     if ignore_index is not None:
         kept = label != ignore_index
     place = kept.nonzero().squeeze(1)
+    largest = max(2, len(case.probs)) - 1
+    if len(place):
+        first, last = (int(end) for end in torch.aminmax(label[place]))
+        if not 0 <= first <= last <= largest:
+            raise ValueError(
+                f"the labels of {case.name} must be classes from 0 to {largest}, or to be ignored, "
+                f"got {first} to {last}"
+            )
     if most is not None and len(place) > most:
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(place), generator=generator, device="cpu")
         place = place[order[:most].to(place.device)]
-    label = label[place]
-    largest = max(2, len(case.probs)) - 1
-    if len(label) and not 0 <= int(label.min()) <= int(label.max()) <= largest:
-        raise ValueError(
-            f"the labels of {case.name} must be classes from 0 to {largest}, or to be ignored, got "
-            f"{int(label.min())} to {int(label.max())}"
-        )
-    return case.probs.flatten(1)[:, place].double(), label
+    return case.probs.flatten(1)[:, place].double(), label[place]
 
 
 def _of_pixels(

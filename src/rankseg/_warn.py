@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-__all__ = ["one_of_a_kind", "warn"]
+__all__ = ["about", "one_of_a_kind", "warn"]
+
+CASE: ContextVar[str | None] = ContextVar("CASE", default=None)
 
 INSIDE = ("rankseg", "torch", "contextlib")
 """Packages whose lines lie between the user's and a warning."""
@@ -27,8 +29,20 @@ def one_of_a_kind() -> Iterator[None]:
         _told.reset(token)
 
 
+@contextlib.contextmanager
+def about(case: str) -> Iterator[None]:
+    """Let warnings of decisions begin with the name of a case; each thread has its own."""
+    before = CASE.set(case)
+    try:
+        yield
+    finally:
+        CASE.reset(before)
+
+
 def warn(message: str) -> None:
     """Warn of a decision, at the innermost line that is neither ours nor torch's."""
+    if CASE.get() is not None:
+        message = f"{CASE.get()}: {message}"
     level, frame = 2, sys._getframe(1)
     told, kind = _told.get(), frame.f_globals.get("__name__", "")
     if told is not None:

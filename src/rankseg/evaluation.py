@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg import metrics
-from rankseg._arguments import integer, number
+from rankseg._arguments import class_count, distinct_names, number
+from rankseg._batch import reason_of
 from rankseg._cases import (
     IGNORE_INDEX,
     Case,
@@ -65,6 +66,7 @@ from rankseg._methods import (
 from rankseg._predictions import predicted_gains
 from rankseg._seen_labels import SeenLabels
 from rankseg._spreadsheets import write_csv
+from rankseg._warn import about
 from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
@@ -451,8 +453,9 @@ def compare(
     -------
     Comparison
         Of the cases that could be compared. The others are among its failures: those that came as
-        such, have another number of classes, do not fit into memory, or are refused by a method or
-        the count (values that are no probabilities, labels that are no class).
+        such, have another number of classes, do not fit into memory, are refused by a method or
+        the count (values that are no probabilities, labels that are no class), or are masks of 0
+        and ``ignore_index`` among masks of 0 and 1 of which none holds ``ignore_index``.
 
     Raises
     ------
@@ -503,8 +506,8 @@ def compare(
         classes=classes,
         ignore_index=ignore_index,
         predict_above=predict_above,
+        seen=seen,
     )
-    seen.refuse_truth_without_foreground()
     return replace(comparison, clusters=clusters_of(comparison.cases, clusters), band=band)
 
 
@@ -515,22 +518,27 @@ def decide_and_count(
     classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
     predict_above: float | None = None,
+    seen: SeenLabels | None = None,
 ) -> Comparison:
-    """Compare as `compare` does, also cases of which none holds foreground: one fold, say."""
+    """Compare as `compare` does, also cases of which none holds foreground: one fold, say.
+
+    ``seen`` has watched the labels of a whole set, and judges them at the end.
+    """
     if predict_above is not None:
         predict_above = number("predict_above", predict_above, 0.0, 1.0)
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"methods must be at least one, of different names, got {names}")
-    class_names = None if classes is None else tuple(classes)
+    class_names = None if classes is None else distinct_names("classes", classes)
     results: list[_Result] = []
     failures: list[Failure] = []
     for case in cases:
         if not isinstance(case, Failure):
             # Kernels may be compiled in the first call, which would be timed.
-            result = _evaluate(
-                case, methods, class_names, ignore_index, predict_above, warm_up=not results
-            )
+            with about(case.name):
+                result = _evaluate(
+                    case, methods, class_names, ignore_index, predict_above, warm_up=not results
+                )
         else:
             result = case
         if isinstance(result, Failure):
@@ -538,9 +546,26 @@ def decide_and_count(
             continue
         results.append(result)
         class_names = class_names or tuple(f"class {i}" for i in range(result.classes))
-    if class_names is None or not results:
-        raise ValueError(f"no case could be compared, of {len(failures)} given{reasons(failures)}")
-    return _assemble(class_names, names, results, failures)
+    _refuse_nothing(results, failures, "compared")
+    if seen is not None:
+        seen.refuse_truth_without_foreground()
+        results = _leave_out(results, failures, seen.truths_without_class())
+        _refuse_nothing(results, failures, "compared")
+    return _assemble(class_names or (), names, results, failures)
+
+
+def _refuse_nothing(results: Sequence[_Result], failures: Sequence[Failure], done: str) -> None:
+    """Raise a ValueError if there is no result."""
+    if not results:
+        raise ValueError(f"no case could be {done}, of {len(failures)} given{reasons(failures)}")
+
+
+def _leave_out(
+    results: Sequence[_Result], failures: list[Failure], unfit: Mapping[str, str]
+) -> list[_Result]:
+    """Return the results of cases that are not unfit; add these to the failures."""
+    failures += [Failure(one.name, unfit[one.name]) for one in results if one.name in unfit]
+    return [one for one in results if one.name not in unfit]
 
 
 @dataclass(frozen=True, eq=False)
@@ -588,7 +613,7 @@ def _evaluate(
                 gains = predicted_gains(probs, decisions, assumed, metric, predict_above)
                 result.predicted[metric] = gains
     except (ValueError, MemoryError, RuntimeError) as error:  # torch lacks memory by the last
-        return Failure(case.name, str(error) or type(error).__name__)
+        return Failure(case.name, reason_of(error))
     return result
 
 
@@ -616,6 +641,7 @@ def _assemble(
         seconds={
             name: np.array([result.seconds[i] for result in results])
             for i, name in enumerate(methods)
+            if results[0].seconds
         },
         failures=tuple(failures),
         predicted=_gather(methods, [result.predicted for result in results]),
@@ -670,8 +696,10 @@ def evaluate(
     Comparison
         Without times. Its failures are the cases that cannot be read, of which two files hold
         labels, that lack a prediction, or whose prediction has another shape or lies elsewhere;
-        the others are scored. A predicted label that is no class (void) is a
-        miss, and no false positive of any class.
+        the others are scored. A predicted label that is no class (void) is a miss, and no false
+        positive of any class. A map whose foreground may have the wrong value is a failure, too:
+        with two classes a truth of 0 and ``ignore_index``, and a prediction of 0 and values that
+        are no class, unless another map of the set holds such a value beside a class above 0.
 
     Raises
     ------
@@ -681,23 +709,28 @@ def evaluate(
         If an option is not allowed, not one case could be scored, no true pixel that counts is of
         class 1 or above, or no prediction of a method holds a class but 0, only other values.
 
+    Warns
+    -----
+    UserWarning
+        If predictions hold values that are neither a class nor ``ignore_index``.
+
     Examples
     --------
     >>> from rankseg.evaluation import evaluate
     >>> told = evaluate({"ours": "labels"}, "truth", classes=4)  # doctest: +SKIP
     >>> told.by_class("ours")  # doctest: +SKIP
     """
-    names = tuple(
-        (f"class {i}" for i in range(integer("classes", classes)))
-        if isinstance(classes, int)
-        else classes
-    )
+    if isinstance(classes, int):
+        classes = [f"class {i}" for i in range(class_count("classes", classes))]
+    names = distinct_names("classes", classes)
     if len(names) < 2:
         raise ValueError(f"classes must be at least two, background and another, got {names}")
     if not predictions:
         raise ValueError("predictions must name one folder at least, got none")
+    band = number("band", band, 0.0, 1.0)
     truth = label_files(labels)
     predicted = {method: label_files(folder) for method, folder in predictions.items()}
+    clusters_of(list(truth), clusters)  # before the work
     seen = SeenLabels(ignore_index, len(names))
     seen_in = {method: SeenLabels(ignore_index, len(names)) for method in predictions}
     results: list[_Result] = []
@@ -705,31 +738,26 @@ def evaluate(
     for case in track(list(truth)):
         try:
             true = read_only(truth[case])
-            true = replace(true, labels=seen.add(true.labels))
+            true = replace(true, labels=seen.add(true.labels, case))
             counts = [
                 _count_file(files, case, true, seen_in[method], method)
                 for method, files in predicted.items()
             ]
             results.append(_Result(case, counts, [], {}))
         except Exception as error:  # libraries that read files raise what they like
-            failures.append(Failure(case, str(error) or type(error).__name__))
-    if not results:
-        raise ValueError(f"no case could be scored, of {len(failures)} given{reasons(failures)}")
+            failures.append(Failure(case, reason_of(error)))
+    _refuse_nothing(results, failures, "scored")
     seen.refuse_truth_without_foreground()
+    unfit = seen.truths_without_class()
     for method, labels_of_method in seen_in.items():
         labels_of_method.refuse_predictions_without_class(method)
-    comparison = Comparison(
-        classes=names,
-        cases=tuple(result.name for result in results),
-        counts={
-            method: Counts.cat(result.counts[i] for result in results)
-            for i, method in enumerate(predicted)
-        },
-        seconds={},
-        failures=tuple(failures),
-    )
+        labels_of_method.warn_of_missed(method)
+        unfit = labels_of_method.predictions_without_class(method) | unfit
+    results = _leave_out(results, failures, unfit)
+    _refuse_nothing(results, failures, "scored")
+    comparison = _assemble(names, list(predicted), results, failures)
     clustered = clusters_of(comparison.cases, clusters)
-    return replace(comparison, clusters=clustered, band=number("band", band, 0.0, 1.0))
+    return replace(comparison, clusters=clustered, band=band)
 
 
 def _count_file(
@@ -741,7 +769,7 @@ def _count_file(
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = seen.add(read_prediction(files[case], truth))[None]
+    prediction = seen.add(read_prediction(files[case], truth), case)[None]
     return metrics.count(
         prediction,
         truth.labels[None],

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rankseg._colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
 from rankseg._differences import TIE
 from rankseg._files import write_whole
+from rankseg._warn import about
 from rankseg.calibration import Reliability
 from rankseg.evaluation import Case, Comparison, Counted, Method
 from rankseg.metrics import Metric
@@ -576,7 +577,8 @@ def _decided(
 ) -> Example:
     """Decide a case by every method."""
     probs = case.probs.float()[None]
-    predictions = {method.name: _labels(method.decide(probs)) for method in methods}
+    with about(case.name):
+        predictions = {method.name: _labels(method.decide(probs)) for method in methods}
     return Example(title, case.label.numpy(), predictions, image)
 
 

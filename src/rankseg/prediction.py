@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._arguments import choice, integer
-from rankseg._batch import Outcome, Track, finish_record, keep_record, work_through
+from rankseg._batch import Outcome, Record, Track, work_through
+from rankseg._files import identify
 from rankseg._formats import (
     LABELS_WRITTEN,
     MAPS,
@@ -31,6 +32,8 @@ from rankseg._formats import (
 from rankseg._networks import Decider, load_network
 
 __all__ = ["Outcome", "predict_files"]
+
+MOST_WORKERS: Final = 1024
 
 
 def predict_files(
@@ -59,7 +62,7 @@ def predict_files(
         With a ``model``, images: ``.png``, ``.jpg``, ``.jpeg``, ``.tif``, ``.tiff``.
     output : path
         The folder to write to, made if need be. A case is called after its input, without the
-        ending. Beside them is ``rankseg.json``, the options.
+        ending. Beside them is ``rankseg.json``: the options, and path, size and date of the inputs.
     suffix : str
         The format: ``.png`` with a palette, ``.npy``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff`` or
         ``.zarr``. Spatial axes stay in their order. The affine and the header of a NIfTI input, and
@@ -111,7 +114,7 @@ def predict_files(
         On an interrupt; its text says how many cases are written, ``outcome`` says which.
     TypeError, ValueError
         If an option is not allowed, two inputs would be written to the same file, an input would
-        be overwritten, or ``output`` holds label maps made with other options.
+        be overwritten, or ``output`` holds label maps made with other options or of other inputs.
 
     Examples
     --------
@@ -126,8 +129,8 @@ def predict_files(
     array([[0, 1]], dtype=uint8)
     """
     suffix = choice("suffix", suffix, LABELS_WRITTEN)
-    if integer("workers", workers) < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    if not 1 <= integer("workers", workers) <= MOST_WORKERS:
+        raise ValueError(f"workers must be from 1 to {MOST_WORKERS}, got {workers}")
     output = Path(output)
     sources = find_files(inputs, MAPS if model is None else PICTURES)
     targets = _targets(sources, output, suffix)
@@ -136,9 +139,14 @@ def predict_files(
     decide = _decider(model, mean, std, key, options)
     settings = RankSEG(**options).settings
     masks = settings.output_mode == "multilabel"
-    network = {"model": None if model is None else str(model), "mean": mean, "std": std}
-    record = {**network, "key": key, "options": asdict(settings)}
-    keep_record(output, record, overwrite)
+    network = {"model": model and _identify_model(model), "mean": mean, "std": std}
+    record = Record(
+        output,
+        {**network, "key": key, "options": asdict(settings)},
+        {case: [identify(source)] for case, (source, _) in targets.items()},
+        lambda case: _is_written(targets[case][1]),
+    )
+    record.keep(overwrite)
 
     def predict(case: str) -> None:
         path = targets[case][0]
@@ -148,13 +156,18 @@ def predict_files(
     outcome = work_through(
         list(targets),
         predict,
-        is_written=lambda case: _is_written(targets[case][1]),
+        is_written=record.is_written,
         overwrite=overwrite,
         track=track,
         workers=workers,
     )
-    finish_record(output, record, outcome)
+    record.finish(outcome)
     return outcome
+
+
+def _identify_model(model: str | PathLike[str]) -> object:
+    """Return what tells a model from others: of one on the hub its id."""
+    return identify(model) if os.path.exists(model) else str(model)
 
 
 def _is_written(target: Path) -> bool:

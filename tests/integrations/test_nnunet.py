@@ -204,6 +204,18 @@ def test_label_maps_of_other_options_are_not_mixed(folder, tmp_path):
     np.testing.assert_array_equal(labels_in(tmp_path / "out" / "a.nii.gz"), expected)
 
 
+def test_label_maps_of_other_inputs_are_not_taken_for_those_of_these(folder, tmp_path):
+    out = tmp_path / "out"
+    decide_folders(folder, out)
+    save_case(folder, "b", maps(9))
+    with pytest.raises(ValueError, match=r"that of b was made, .*fold_0/b\.npz changed; take"):
+        decide_folders(folder, out)
+    assert decide_folders(folder, out, overwrite=True).written == ("a", "b")
+    save_dataset(folder, {**LABELS, "tumour": 7})
+    with pytest.raises(ValueError, match=r"other options, which rankseg\.json lists"):
+        decide_folders(folder, out)
+
+
 def break_cases(folder):
     """Break cases in every way; return what is said of them."""
     (folder / "broken.npz").write_bytes(b"nothing of the kind")
@@ -364,6 +376,30 @@ def save_claim(path, shape, compression=zipfile.ZIP_DEFLATED):
     np.lib.format.write_array_header_1_0(header, content)
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("probabilities.npy", header.getvalue())
+
+
+def test_maps_that_do_not_lie_alike_are_not_averaged(folder, tmp_path):
+    other = tmp_path / "fold_1"
+    save_dataset(other)
+    for name in "ab":
+        save_case(other, name, maps(2))
+    image = nibabel.load(other / "b.nii.gz")
+    nibabel.save(image.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]])), other / "b.nii.gz")
+    outcome = decide_folders([folder, other], tmp_path / "out")
+    assert outcome.written == ("a",)
+    assert "fold_1 do not lie where those of" in outcome.failures["b"]
+    stuff = {"nibabel_stuff": {"original_affine": AFFINE, "reoriented_affine": np.eye(4)}}
+    told = [
+        (folder / "a.pkl", pickle.dumps({"sitk_stuff": SITK})),
+        (folder / "plans.json", b'{"image_reader_writer": "SimpleITKIO"}'),
+    ]
+    for number, (path, content) in enumerate(told):
+        (other / "a.pkl").write_bytes(pickle.dumps(stuff))
+        path.write_bytes(content)
+        outcome = decide_folders([other, folder], tmp_path / str(number))
+        assert "fold_1 have the axes of RAS and those in" in outcome.failures["a"]
+        path.unlink()
+    assert decide_folders([other, folder], tmp_path / "last").written == ("a",)
 
 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])

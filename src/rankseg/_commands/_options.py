@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
 from rankseg._arguments import integer
+from rankseg._cases import clusters_of
 from rankseg.evaluation import CaseFolder, read_clusters
 
 __all__ = [
@@ -21,10 +23,15 @@ __all__ = [
     "PRUNING_PROB",
     "SMOOTH",
     "clusters_from",
-    "given",
     "ignore_index_from",
     "maps_from",
+    "settings_from",
 ]
+
+SETTINGS: Final = (
+    *("metric", "smooth", "output_mode", "solver", "pruning_prob"),
+    *("correlation", "calibration", "from_logits"),
+)
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
 SMOOTH: TypeAlias = Annotated[float, typer.Option(help="Added to numerator and denominator.")]
@@ -86,15 +93,20 @@ def maps_from(
     return replace(maps, ignore_index=ignore_index_from(ignore_index))
 
 
-def clusters_from(path: Path | None) -> dict[str, str] | None:
-    """Read the clusters, if a file is named."""
-    return None if path is None else read_clusters(path)
+def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str] | None:
+    """Read the clusters, if a file is named; it must have those of all cases."""
+    clusters = None if path is None else read_clusters(path)
+    clusters_of(cases, clusters)
+    return clusters
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the options that say something: some are not taken by every solver."""
+def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those arguments of a command that are options of RankSEG and say something.
+
+    Some options are not taken by every solver.
+    """
     return {
-        name: value
-        for name, value in options.items()
-        if value is not None and not (name == "correlation" and value == 0)
+        name: arguments[name]
+        for name in SETTINGS
+        if arguments.get(name) is not None and (name, arguments[name]) != ("correlation", 0)
     }

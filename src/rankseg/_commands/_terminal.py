@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,9 @@ class Commands(TyperGroup):
         """Run the command that was named."""
         raise_at_interrupt()
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _Notes(warnings.showwarning)  # type: ignore[assignment]
+                return super().invoke(ctx)
         except EXPECTED as error:
             message, status = f"Error: {str(error) or type(error).__name__}", 1
         except KeyboardInterrupt as interrupt:
@@ -50,6 +53,21 @@ class Commands(TyperGroup):
         # The exception is gone by now, and the progress bar that it kept on the terminal.
         _print_errors([message])
         raise typer.Exit(status)
+
+
+class _Notes:
+    """Shows every warning of what a command works on once, on one line of the error stream."""
+
+    def __init__(self, show: Callable[..., object]) -> None:
+        self.show = show
+        self.shown: set[str] = set()
+
+    def __call__(self, message: Warning, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category is not UserWarning:
+            self.show(message, category, *place, **more)
+        elif str(message) not in self.shown:
+            self.shown.add(str(message))
+            _print_errors([f"Note: {message}"])
 
 
 def open_console() -> PlainConsole:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -71,39 +70,28 @@ def calibrate(
     check_place(diagram)
     console = open_console()
     told = None
-    try:
-        maps = maps_from(folder, ignore_index)
-        if kind is KindChoice.PRIOR:
-            if maps.class_weights is None:
-                fail(f"{folder / 'meta.json'} names no class_weights")
-            Calibration.from_class_weights(maps.class_weights).save(output)
-        else:
-            named = clusters_of(maps.names, clusters_from(clusters))
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                told = cross_validate(
-                    maps,
-                    kind.value,
-                    folds=folds,
-                    clusters=named,
-                    bins=bins,
-                    seed=seed,
-                    track=tracker("Fitting"),
-                )
-                fitted = fit(told.folder, kind.value, ignore_index=maps.ignore_index, seed=seed)
-            fitted.save(output)
-            for message in dict.fromkeys(str(one.message) for one in caught):
-                console.print(f"Note: {message}")
-            _tables.print_table(_tables.calibration_table(told))
-            _tables.print_table(_tables.calibrated_decisions_table(told))
-            if diagram is not None:
-                write_figure(
-                    diagram,
-                    reliability_diagram(told.before, told.after, titles=["before", "after"]),
-                )
-            console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
-    except (ImportError, TypeError, ValueError, OSError) as error:
-        fail(str(error))
+    maps = maps_from(folder, ignore_index)
+    if kind is KindChoice.PRIOR:
+        if maps.class_weights is None:
+            fail(f"{folder / 'meta.json'} names no class_weights")
+        Calibration.from_class_weights(maps.class_weights).save(output)
+    else:
+        told = cross_validate(
+            maps,
+            kind.value,
+            folds=folds,
+            clusters=clusters_of(maps.names, clusters_from(clusters)),
+            bins=bins,
+            seed=seed,
+            track=tracker("Fitting"),
+        )
+        fit(told.folder, kind.value, ignore_index=maps.ignore_index, seed=seed).save(output)
+        _tables.print_table(_tables.calibration_table(told))
+        _tables.print_table(_tables.calibrated_decisions_table(told))
+        if diagram is not None:
+            figure = reliability_diagram(told.before, told.after, titles=["before", "after"])
+            write_figure(diagram, figure)
+        console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     console.print(f"Written to {output}", soft_wrap=True)
     if told is not None:
         print_not_compared(told.decisions, "Left out")

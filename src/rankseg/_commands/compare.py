@@ -13,7 +13,7 @@ import typer
 from rankseg import _tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
-from rankseg._commands._terminal import check_place, fail, make_folder, open_console, tracker
+from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
 from rankseg.calibration import reliability
 from rankseg.evaluation import (
     CaseFolder,
@@ -141,11 +141,15 @@ def compare_folder(
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
     options |= {"band": band} if band else {}
-    try:
-        maps = maps_from(folder, ignore_index, prior_correction=prior_correction)
-    except (OSError, ValueError) as error:
-        fail(str(error))
-    comparison = _compare_maps(maps, methods, clusters, options)
+    maps = maps_from(folder, ignore_index, prior_correction=prior_correction)
+    comparison = compare(
+        tracker("Comparing")(maps),
+        methods,
+        classes=maps.name_classes() or None,
+        ignore_index=maps.ignore_index,
+        clusters=clusters_from(clusters, maps.names),
+        **options,
+    )
     console = open_console()
     if prior_correction:
         console.print("Class weights undone: p / w, renormalised over the classes.\n")
@@ -163,23 +167,6 @@ def compare_folder(
     print_not_compared(comparison)
 
 
-def _compare_maps(
-    maps: CaseFolder, methods: Sequence[Method], clusters: Path | None, options: dict[str, Any]
-) -> Comparison:
-    """Compare with a progress bar, or exit with the reason why nothing can be compared."""
-    try:
-        return compare(
-            tracker("Comparing")(maps),
-            methods,
-            classes=maps.name_classes() or None,
-            ignore_index=maps.ignore_index,
-            clusters=clusters_from(clusters),
-            **options,
-        )
-    except (OSError, ValueError) as error:
-        fail(str(error))
-
-
 def _write_report(
     folder: Path,
     comparison: Comparison,
@@ -192,13 +179,8 @@ def _write_report(
     classes = comparison.classes
     if len(classes) == 1:
         classes = ("background", *classes)
-    try:
-        comparison.write(folder)
-        comparison_figure(
-            folder / EXAMPLE_PICTURE, examples, classes, ignore_index=maps.ignore_index
-        )
-    except OSError as error:
-        fail(str(error))
+    comparison.write(folder)
+    comparison_figure(folder / EXAMPLE_PICTURE, examples, classes, ignore_index=maps.ignore_index)
 
 
 def _write_html(
@@ -211,21 +193,18 @@ def _write_html(
     settings: str,
 ) -> None:
     """Write the report, with the reliability of the maps."""
-    try:
-        compared = replace(maps, names=comparison.cases)
-        told = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
-        corrected = ", class weights undone" if maps.prior_correction else ""
-        write_report(
-            path,
-            comparison,
-            methods=methods,
-            read=maps.read,
-            metric=metric,
-            reliability=told,
-            ignore_index=maps.ignore_index,
-            title=f"{maps.path.name}: argmax against RankSEG",
-            pruning_prob=pruning_prob,
-            made=f"rankseg compare {maps.path.name}: {settings}{corrected}.",
-        )
-    except (ImportError, OSError, ValueError) as error:
-        fail(str(error))
+    compared = replace(maps, names=comparison.cases)
+    told = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
+    corrected = ", class weights undone" if maps.prior_correction else ""
+    write_report(
+        path,
+        comparison,
+        methods=methods,
+        read=maps.read,
+        metric=metric,
+        reliability=told,
+        ignore_index=maps.ignore_index,
+        title=f"{maps.path.name}: argmax against RankSEG",
+        pruning_prob=pruning_prob,
+        made=f"rankseg compare {maps.path.name}: {settings}{corrected}.",
+    )

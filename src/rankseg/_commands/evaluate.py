@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from rankseg import _tables
+from rankseg._arguments import distinct_names
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, clusters_from, ignore_index_from
-from rankseg._commands._terminal import fail, make_folder, open_console, tracker
+from rankseg._commands._terminal import make_folder, open_console, tracker
 from rankseg.evaluation import evaluate
 
 __all__ = ["evaluate_folders"]
@@ -56,20 +57,18 @@ def evaluate_folders(
     names = [folder.name or str(folder) for folder in predicted]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in predicted]
+    distinct_names("folders of predictions", names)
     if output is not None:
         make_folder(output)
-    try:
-        comparison = evaluate(
-            dict(zip(names, predicted, strict=True)),
-            truth,
-            classes=int(classes) if classes.isdigit() else classes.split(","),
-            ignore_index=ignore_index_from(ignore_index),
-            clusters=clusters_from(clusters),
-            track=tracker("Scoring"),
-            **({"band": band} if band else {}),
-        )
-    except (TypeError, ValueError, ImportError, OSError) as error:
-        fail(str(error))
+    comparison = evaluate(
+        dict(zip(names, predicted, strict=True)),
+        truth,
+        classes=_classes_from(classes),
+        ignore_index=ignore_index_from(ignore_index),
+        clusters=clusters_from(clusters),
+        track=tracker("Scoring"),
+        **({"band": band} if band else {}),
+    )
     console = open_console()
     if len(names) > 1:
         print_comparison(console, comparison, None)
@@ -80,3 +79,8 @@ def evaluate_folders(
         comparison.write(output)
         console.print(f"Written to {output}", soft_wrap=True)
     print_not_compared(comparison, "Not scored")
+
+
+def _classes_from(text: str) -> int | list[str]:
+    """Return the number of classes, or their names."""
+    return int(text) if text.strip().isdecimal() else [name.strip() for name in text.split(",")]

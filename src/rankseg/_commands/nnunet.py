@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rankseg._commands._options import (
-    CALIBRATION,
-    CORRELATION,
-    METRIC,
-    PRUNING_PROB,
-    SMOOTH,
-    given,
-)
+from rankseg._commands import _options
 from rankseg._commands._terminal import print_outcome, tracker
 from rankseg.integration.nnunet import decide_folders
 
@@ -32,14 +25,14 @@ def nnunet(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write label maps to.")
     ],
-    metric: METRIC = "dice",
+    metric: _options.METRIC = "dice",
     solver: Annotated[
         str, typer.Option(help="How: auto, RMA, joint, exact; for regions also BA, TRNA, BA+TRNA.")
     ] = "auto",
-    pruning_prob: PRUNING_PROB = 0.5,
-    smooth: SMOOTH = 0.0,
-    correlation: CORRELATION = 0.0,
-    calibration: CALIBRATION = None,
+    pruning_prob: _options.PRUNING_PROB = 0.5,
+    smooth: _options.SMOOTH = 0.0,
+    correlation: _options.CORRELATION = 0.0,
+    calibration: _options.CALIBRATION = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
     ] = False,
@@ -49,18 +42,12 @@ def nnunet(
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
+    settings = _options.settings_from(locals())
     outcome = decide_folders(
         folders,
         output,
         overwrite=overwrite,
         track=tracker("Deciding"),
-        **given(
-            metric=metric,
-            smooth=smooth,
-            solver=solver,
-            pruning_prob=pruning_prob,
-            correlation=correlation,
-            calibration=calibration,
-        ),
+        **settings,
     )
     print_outcome(outcome, output)

@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rankseg._commands._options import (
-    CALIBRATION,
-    CORRELATION,
-    METRIC,
-    PRUNING_PROB,
-    SMOOTH,
-    given,
-)
+from rankseg._commands import _options
 from rankseg._commands._terminal import print_outcome, tracker
 from rankseg.prediction import predict_files
 
@@ -36,14 +29,14 @@ def predict(
     suffix: Annotated[
         str, typer.Option("--format", help="png, npy, nii, nii.gz, tif, tiff or zarr.")
     ] = "png",
-    metric: METRIC = "dice",
+    metric: _options.METRIC = "dice",
     solver: Annotated[
         str, typer.Option(help="How: auto, RMA, joint, exact, TR, argmax, BA, TRNA, BA+TRNA.")
     ] = "auto",
-    smooth: SMOOTH = 0.0,
-    pruning_prob: PRUNING_PROB = 0.5,
-    correlation: CORRELATION = 0.0,
-    calibration: CALIBRATION = None,
+    smooth: _options.SMOOTH = 0.0,
+    pruning_prob: _options.PRUNING_PROB = 0.5,
+    correlation: _options.CORRELATION = 0.0,
+    calibration: _options.CALIBRATION = None,
     output_mode: Annotated[
         str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")
     ] = "multiclass",
@@ -82,6 +75,7 @@ def predict(
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
+    settings = _options.settings_from(locals())
     outcome = predict_files(
         inputs,
         output,
@@ -93,15 +87,6 @@ def predict(
         overwrite=overwrite,
         workers=workers,
         track=tracker("Deciding"),
-        **given(
-            metric=metric,
-            smooth=smooth,
-            output_mode=output_mode,
-            solver=solver,
-            pruning_prob=pruning_prob,
-            correlation=correlation,
-            calibration=calibration,
-            from_logits=from_logits,
-        ),
+        **settings,
     )
     print_outcome(outcome, output)

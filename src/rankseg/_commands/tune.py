@@ -10,7 +10,7 @@ import typer
 from rankseg import _tables
 from rankseg._commands._comparison import print_not_compared
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
-from rankseg._commands._terminal import check_place, fail, open_console, tracker
+from rankseg._commands._terminal import check_place, open_console, tracker
 from rankseg.calibration import Calibration
 from rankseg.tuning import count_classes, standard_candidates, tune
 
@@ -65,30 +65,27 @@ def tune_folder(
     case could not be decided; the choice is made on the others.
     """
     check_place(output)
-    try:
-        maps = maps_from(folder, ignore_index)
-        candidates = standard_candidates(
-            metric,  # type: ignore[arg-type]
-            classes=count_classes(maps),
-            solvers=solver or ("RMA", "joint"),
-            correlations=correlation or (0.0, 0.5),
-            pruning_probs=pruning_prob or (0.0, 0.5, 0.8),
-            temperatures=temperature or (1.0,),
-            calibrations=[Calibration.load(path) for path in calibration or ()],
-        )
-        tuned = tune(
-            maps,
-            metric,  # type: ignore[arg-type]
-            counted=counted,  # type: ignore[arg-type]
-            candidates=candidates,
-            folds=folds,
-            clusters=clusters_from(clusters),
-            seed=seed,
-            track=tracker("Deciding"),
-        )
-        tuned.save(output)
-    except (TypeError, ValueError, OSError) as error:
-        fail(str(error))
+    maps = maps_from(folder, ignore_index)
+    candidates = standard_candidates(
+        metric,  # type: ignore[arg-type]
+        classes=count_classes(maps),
+        solvers=solver or ("RMA", "joint"),
+        correlations=correlation or (0.0, 0.5),
+        pruning_probs=pruning_prob or (0.0, 0.5, 0.8),
+        temperatures=temperature or (1.0,),
+        calibrations=[Calibration.load(path) for path in calibration or ()],
+    )
+    tuned = tune(
+        maps,
+        metric,  # type: ignore[arg-type]
+        counted=counted,  # type: ignore[arg-type]
+        candidates=candidates,
+        folds=folds,
+        clusters=clusters_from(clusters, maps.names),
+        seed=seed,
+        track=tracker("Deciding"),
+    )
+    tuned.save(output)
     console = open_console()
     _tables.print_table(_tables.tuning_table(tuned, metric, counted))  # type: ignore[arg-type]
     console.print(LEGEND + "\n", style="dim")

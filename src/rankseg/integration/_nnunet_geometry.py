@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ PLANS = "plans.json"
 REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 """The readers of nnU-Net whose maps have the axes of RAS, whatever those of the image."""
 
+
+STUFF = {"nibabel_stuff", "sitk_stuff"}
+"""Under these names a reader of nnU-Net stores where the voxels of an image are."""
+
+STRETCH, SHIFT = 0.001, 0.1
+"""How far affines of one image may differ by rounding: steps and origin, in voxels."""
 
 MOST_SHOWN = 16
 """Numbers that a message shows: an affine."""
@@ -65,17 +72,25 @@ class Geometry:
         Raises
         ------
         ValueError
-            If there is neither, or what there is cannot be used.
+            If there is neither, what there is cannot be used, or the maps of the folders do not lie
+            alike.
         """
         nibabel = load_nibabel()
-        pickles = [folder / f"{case}.pkl" for folder in folders]
-        stored = {path: _properties(path) for path in pickles if path.is_file()}
-        known = [found for found in stored.values() if isinstance(found, dict)]
-        reorient = any(map(_was_turned, known)) or any(map(_reorients, folders))
-        for folder in folders:
+        stored = {folder: _properties(folder / f"{case}.pkl") for folder in folders}
+        reorient = _all_turned(stored)
+        own: list[Geometry] = []
+        places: dict[Path, NDArray[np.float64]] = {}
+        for folder, properties in stored.items():
             path = folder / f"{case}{ENDING}"
             if path.is_file():
-                return cls._of_image(path, shape, reorient)
+                own.append(cls._of_image(path, shape, reorient))
+                places[folder] = own[-1].header.get_best_affine()
+            elif isinstance(properties, dict):
+                with contextlib.suppress(ValueError):
+                    places[folder] = _affine(properties)
+        _check_places(places)
+        if own:
+            return own[0]
         affine = _first_affine(stored, case)
         size = _turned(shape[::-1], affine) if reorient else shape[::-1]
         header = nibabel.Nifti1Image(np.broadcast_to(np.uint8(0), size), affine).header
@@ -128,10 +143,43 @@ def _turned(size: tuple[int, ...], affine: NDArray[Any]) -> tuple[int, ...]:
     return _turn(np.broadcast_to(np.uint8(0), size), affine).shape
 
 
-def _reorients(folder: Path) -> bool:
-    """Tell whether the plans name the reader that turns images to RAS."""
-    path = folder / PLANS
-    return path.is_file() and read_object(path).get("image_reader_writer") in REORIENTING
+def _all_turned(stored: Mapping[Path, dict[str, Any] | str | None]) -> bool:
+    """Tell whether the maps of all folders have the axes of RAS, or those of the image.
+
+    Raises
+    ------
+    ValueError
+        If those of some folders do, and those of others do not.
+    """
+    folders: dict[bool, Path] = {}
+    for folder, properties in stored.items():
+        plans = folder / PLANS
+        reader = read_object(plans).get("image_reader_writer") if plans.is_file() else None
+        known = properties if isinstance(properties, dict) else {}
+        turned = reader in REORIENTING or _was_turned(known)
+        if turned or reader or not STUFF.isdisjoint(known):  # else the folder does not tell
+            folders[turned] = folder
+    if len(folders) > 1:
+        raise ValueError(
+            f"the probabilities in {folders[True]} have the axes of RAS and those in "
+            f"{folders[False]} the axes of the image, since other readers of nnU-Net read it: "
+            "they cannot be averaged; predict with one reader"
+        )
+    return True in folders
+
+
+def _check_places(places: Mapping[Path, NDArray[np.float64]]) -> None:
+    """Raise a ValueError if the voxels of two folders lie in different places."""
+    for folder, affine in places.items():
+        first, wanted = next(iter(places.items()))
+        sizes = np.linalg.norm(wanted[:3, :3], axis=0)
+        off = np.abs(affine - wanted)[:3] / [*sizes, sizes.min()]
+        if not (off <= [STRETCH] * 3 + [SHIFT]).all():
+            raise ValueError(
+                f"the voxels of {folder} do not lie where those of {first} do, so that their "
+                f"probabilities cannot be averaged: the affines are {affine[:3].tolist()} and "
+                f"{wanted[:3].tolist()}"
+            )
 
 
 def _was_turned(properties: Mapping[str, Any]) -> bool:
@@ -141,8 +189,10 @@ def _was_turned(properties: Mapping[str, Any]) -> bool:
     ) or "original_orientation" in properties.get("sitk_stuff", {})
 
 
-def _properties(path: Path) -> dict[str, Any] | str:
-    """Return what nnU-Net stored of the image, or why that cannot be read."""
+def _properties(path: Path) -> dict[str, Any] | str | None:
+    """Return what nnU-Net stored of the image, or why that cannot be read; None without a file."""
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             properties = read_plain_pickle(file.read(LARGEST + 1))
@@ -153,17 +203,19 @@ def _properties(path: Path) -> dict[str, Any] | str:
     return {name: stuff for name, stuff in properties.items() if isinstance(stuff, dict)}
 
 
-def _first_affine(stored: Mapping[Path, dict[str, Any] | str], case: str) -> NDArray[np.float64]:
+def _first_affine(
+    stored: Mapping[Path, dict[str, Any] | str | None], case: str
+) -> NDArray[np.float64]:
     """Return the first affine that a pkl file tells, or say why there is none."""
     reasons = []
-    for path, properties in stored.items():
+    for folder, properties in stored.items():
         if isinstance(properties, str):
             reasons.append(properties)
-            continue
-        try:
-            return _affine(properties)
-        except ValueError as error:
-            reasons.append(f"{path} tells no geometry: {error}")
+        elif properties is not None:
+            try:
+                return _affine(properties)
+            except ValueError as error:
+                reasons.append(f"{folder / case}.pkl tells no geometry: {error}")
     if reasons:
         raise ValueError(f"there is no {case}{ENDING}, and {'; '.join(reasons)}")
     raise ValueError(f"there is neither {case}{ENDING} nor a {case}.pkl that tells spacing")

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
 from rankseg._arguments import integer
-from rankseg._batch import Outcome, Track, finish_record, keep_record, reason_of, work_through
-from rankseg._files import reserve, write_whole
+from rankseg._batch import Outcome, Record, Track, reason_of, work_through
+from rankseg._files import identify, reserve, write_whole
 from rankseg.integration._common import require
 from rankseg.integration._nnunet_geometry import (
     ENDING,
@@ -125,7 +125,8 @@ def decide_folders(
         are averaged, as ``nnUNetv2_ensemble`` does.
     output : path
         The folder to write ``CASE.nii.gz`` to, with the geometry and the dtype of nnU-Net's own,
-        and ``rankseg.json``, the options. It is made if need be.
+        and ``rankseg.json``: the options, and path, size and date of the probabilities. It is made
+        if need be.
     overwrite : bool
         Decide the cases anew whose label map is there.
     track : callable
@@ -153,7 +154,7 @@ def decide_folders(
         On an interrupt; its text says how many cases are written, ``outcome`` says which.
     TypeError, ValueError
         If an option is not allowed, the folders are of different labels, ``output`` is one of
-        them, or it holds label maps made with other options.
+        them, or it holds label maps made with other options or of other probabilities.
 
     Notes
     -----
@@ -176,19 +177,24 @@ def decide_folders(
     decide = _decision(labels.regions, rankseg_kwargs)
     cases = sorted({file.stem for folder in sources for file in _maps_of(folder)})
     folders_read = [os.path.realpath(folder) for folder in sources]
-    record = {"folders": folders_read, "options": asdict(decide.settings)}
-    keep_record(output, record, overwrite)
+    record = Record(
+        output,
+        {"folders": folders_read, "labels": asdict(labels), "options": asdict(decide.settings)},
+        {case: [identify(folder / f"{case}.npz") for folder in sources] for case in cases},
+        lambda case: (output / f"{case}{ENDING}").is_file(),
+    )
+    record.keep(overwrite)
     for name in (DATASET, PLANS):  # what nnU-Net puts beside its label maps
         if (sources[0] / name).is_file():
             write_whole(output / name, (sources[0] / name).read_bytes())
     outcome = work_through(
         cases,
         lambda case: _decide_case(case, sources, output, labels, decide),
-        is_written=lambda case: (output / f"{case}{ENDING}").is_file(),
+        is_written=record.is_written,
         overwrite=overwrite,
         track=track,
     )
-    finish_record(output, record, outcome)
+    record.finish(outcome)
     return outcome
 
 

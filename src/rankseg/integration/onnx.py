@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rankseg._api import RankSEG
-from rankseg._arguments import choice, describe, integer
+from rankseg._arguments import choice, class_count, describe, integer
 from rankseg._files import write_whole
 from rankseg._version import __version__
 from rankseg.integration._common import require
@@ -97,7 +97,7 @@ def export(
     _check(decide)
     if not Path(path).parent.is_dir():  # before the work
         raise FileNotFoundError(f"there is no folder {Path(path).parent} to write to")
-    example = _example(integer("classes", classes), spatial_axes, DTYPES[_dtype(dtype)])
+    example = _example(class_count("classes", classes), spatial_axes, DTYPES[_dtype(dtype)])
     decide(example if decide.from_logits else example.sigmoid())  # raises what the options forbid
     for package in ("onnx", "onnxscript"):
         require(package, "onnx", "exporting to ONNX")
@@ -150,8 +150,6 @@ def _dtype(dtype: str) -> str:
 
 def _example(classes: int, spatial_axes: int, dtype: torch.dtype) -> torch.Tensor:
     """Return maps to trace with, of no two axes alike."""
-    if classes < 1:
-        raise ValueError(f"classes must be at least 1, got {classes}")
     if integer("spatial_axes", spatial_axes) not in (2, 3):
         raise ValueError(f"spatial_axes must be 2 or 3, got {spatial_axes}")
     spatial = range(LEAST_PIXELS, LEAST_PIXELS + spatial_axes)
