@@ -11,12 +11,15 @@ import math
 import numpy as np
 import torch
 
+from frameworks import framework
 from rankseg import ClassProfile, RankSEG, RefinedNormalPB, expected_score, metrics
 from rankseg._settings import SUPPORT
 from rankseg.calibration import Calibration, calibrate, fit, prior_correction, reliability
 from rankseg.distribution import PoissonBinomial
-from rankseg.evaluation import Case, Method, argmax, compare
+from rankseg.evaluation import Case, Method, argmax, compare, pruned_argmax
 from rankseg.functional import rankseg
+from rankseg.integration.sam import Sam1, Sam2, Sam3, decide_logits
+from rankseg.integration.transformers import postprocess, restore_semantic_probs
 
 CALIBRATION = Calibration("softmax", [0.5, 0.6, 0.7], [0.0, 0.1, 0.2])
 
@@ -97,6 +100,57 @@ def compared(probs):
     return compare(cases(probs), methods).counts
 
 
+def baselines(probs):
+    maps = tensor(probs)
+    return [argmax(maps), pruned_argmax(maps), CALIBRATION.of(maps.double())]
+
+
+def transformers_models(probs):
+    logits = {"logits": logits_of(probs)}
+    queries = torch.from_numpy(np.ones((len(probs), 3, 4), np.float32))
+    masks = {"class_queries_logits": queries, "masks_queries_logits": logits_of(probs)}
+    return [
+        postprocess(given, target_sizes=[(210, 200)] * len(probs)) for given in (logits, masks)
+    ] + restore_semantic_probs(logits, target_sizes=[(210, 200)] * len(probs))
+
+
+def segment_anything(probs):
+    logits = logits_of(probs)
+    sizes = [(210, 200)] * len(probs)
+    prompted = {"pred_masks": logits[:, None]}
+    instances = {
+        "pred_masks": logits,
+        "pred_logits": logits[:, :, 0, 0],
+        "pred_boxes": logits[:, :, 0, :4],
+        "semantic_seg": logits[:, :1],
+    }
+    first, third = Sam1(pad_size=250), Sam3(threshold=0.0)
+    inner = {"original_sizes": sizes, "reshaped_input_sizes": [(230, 220)] * len(probs)}
+    return [
+        first.postprocess(prompted, **inner),
+        first.restore_mask_probs(prompted, **inner),
+        Sam2(apply_non_overlapping_constraints=True).postprocess(prompted, original_sizes=sizes),
+        third.postprocess_instance(instances, target_sizes=sizes),
+        third.postprocess_semantic(instances, target_sizes=sizes),
+        decide_logits(logits),
+    ]
+
+
+def medical(probs):
+    transform = framework("rankseg.integration.monai").RankSEG
+    foreground = transform(include_background=False, from_logits="softmax")
+    return [foreground(logits_of(probs)[0]), transform("acc", to_onehot=3)(tensor(probs)[0])]
+
+
+def tensor(probs):
+    """Return maps as a tensor, made without an operation of torch."""
+    return torch.from_numpy(np.asarray(probs))
+
+
+def logits_of(probs):
+    return torch.from_numpy(8 * np.asarray(probs, np.float64) - 4)
+
+
 def cases(probs):
     """Return the maps as cases, made without an operation of torch."""
     return [
@@ -118,6 +172,7 @@ OTHERS = {
     for function in (
         *(one_function, binary, valid, decide, decide_labels, score, score_correlated),
         *(count_labels, count_masks, profile, calibrated_maps, fitted, compared, volumes),
+        *(baselines, transformers_models, segment_anything, medical),
     )
 }
 

@@ -200,6 +200,8 @@ class TestRefuses:
             ("123", TypeError, "class_weights must be a sequence of real numbers, got str"),
             (2.0, TypeError, "class_weights must be a sequence of real numbers, got float"),
             (None, TypeError, "class_weights must be a sequence of real numbers, got NoneType"),
+            (torch.ones(3, device="meta"), TypeError, "class_weights must be .* a meta tensor; "),
+            (np.ma.array([1.0, 2.0, 3.0]), TypeError, "class_weights must not be a masked array"),
             (np.ones((1, 3)), TypeError, "every class weight must be a real number"),
             (torch.tensor(2.0), TypeError, "class_weights must be a sequence of real numbers"),
         ],

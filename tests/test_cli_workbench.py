@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from rankseg import RankSEG
 from rankseg._cases import clusters_of
 from rankseg._formats import write_labels
-from rankseg.calibration import Calibration, cross_validate, fit
+from rankseg.calibration import Calibration, PresenceModel, cross_validate, fit
 from rankseg.evaluation import CaseFolder, aggregate, evaluate
 from rankseg.tuning import standard_candidates, tune
 from test_cli import CLASSES, assert_no_traceback, folder, library, points, run, signed
@@ -127,6 +127,57 @@ class TestCalibrate:
         row = next(line for line in words(result) if line[:2] == ["RankSEG", "dice"])
         change = told.decisions.difference("RankSEG dice, calibrated", baseline="RankSEG dice")
         assert row[4] == signed(change.mean)
+
+    @pytest.mark.filterwarnings("default::UserWarning")
+    def test_presence_goes_into_the_file_and_into_decisions(self, folder, tmp_path):
+        path = tmp_path / "c.json"
+        result = run("calibrate", folder, "-o", path, "--kind", "vector", "--presence", "zero",
+                     "--folds", 3)  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        maps = CaseFolder.open(folder)
+        made = Calibration.load(path)
+        with pytest.warns(UserWarning, match="6 cases are too few"):
+            again = fit(maps, "vector", ignore_index=255, presence="zero")
+        assert made == again
+        with pytest.warns(UserWarning, match="4 cases are too few"):
+            told = cross_validate(maps, "vector", folds=3, presence="zero").presence
+        assert [f"{told.brier_of_peaks:.4f}", f"{told.brier:.4f}"] in words(result)
+        assert RankSEG(calibration=path).settings.presence == made.presence
+
+    @pytest.mark.filterwarnings("default::UserWarning")
+    def test_image_level_labels_need_no_labels_of_pixels(self, folder, tmp_path):
+        rows, held = ["case,classes"], {}
+        for file in sorted(folder.glob("*.npz")):
+            arrays = dict(np.load(file))
+            held[file.stem] = sorted(set(arrays["label"].flatten().tolist()) - {255})
+            rows.append(",".join([file.stem, *(CLASSES[index] for index in held[file.stem])]))
+            np.savez(file, probs=arrays["probs"])
+        table = tmp_path / "held.csv"
+        table.write_text("\n".join(rows))
+        options = ["--kind", "none", "--presence", "ignored", "--image-labels", table]
+        (folder / "broken.npz").write_bytes(b"nothing")
+        table.write_text("\n".join([*rows, "broken,1"]))
+        result = run("calibrate", folder, "-o", tmp_path / "c.json", *options, "--folds", 3)
+        assert result.exit_code == 1
+        assert "Left out: broken: cannot be read as an npz file" in result.stderr
+        made = Calibration.load(tmp_path / "c.json")
+        (folder / "broken.npz").unlink()
+        with pytest.warns(UserWarning, match="6 cases are too few"):
+            model = PresenceModel.fit(
+                CaseFolder.open(folder).without_labels(), held, absent="ignored"
+            )
+        assert made == Calibration.of_presence(model)
+        table.write_text("\n".join(rows[:-1]))
+        result = run("calibrate", folder, "-o", tmp_path / "c.json", *options)
+        assert "present must name the classes of every case, got none for 'case_5'" in result.stderr
+        table.write_text("case_0,unicorn")
+        result = run("calibrate", folder, "-o", tmp_path / "c.json", *options)
+        assert (
+            "must name classes in ['background', 'organ', 'vessel'] or their numbers"
+            in result.stderr
+        )
+        result = run("calibrate", folder, "-o", tmp_path / "c.json", "--image-labels", table)
+        assert "add --presence and --kind none" in result.stderr
 
     @pytest.mark.filterwarnings("default::UserWarning")
     def test_a_class_left_alone_is_told(self, folder, tmp_path):

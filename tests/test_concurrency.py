@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event, get_native_id
@@ -11,13 +12,17 @@ from threading import Barrier, Event, get_native_id
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 import maps
 import public_calls
 from conftest import SHARED_WORK
-from rankseg import RankSEG
+from rankseg import RankSEG, _backends, rankdice_ba
 from rankseg._backends import numba_cpu, numba_labels, numba_threads
+from rankseg._backends._bins import BINS, bin_of
+from rankseg._problem import Problem
+from rankseg._settings import Settings
 
 CASES = 6
 
@@ -71,9 +76,19 @@ KNOWN = {}
 """What the parent got, by name: a forked child has it too."""
 
 
-def call_in_child(name):
-    """Call a function on arrays: an operation of torch outside of it would wait for ever."""
+def call_in_child(name, threads):
     public_calls.assert_same(public_calls.call(name, maps.smooth(1, 3, 192)), KNOWN[name])
+    assert torch.get_num_threads() == threads
+
+
+def use_everything(names, threads_in_child):
+    """Call functions here, and then in a forked child."""
+    for name in names:
+        KNOWN[name] = public_calls.call(name, maps.smooth(1, 3, 192))
+    torch.rand(1 << 20).sigmoid()  # wakes the threads of torch, if nothing before did
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        for name in names:
+            pool.apply_async(call_in_child, (name, threads_in_child)).get(60)
     assert torch.get_num_threads() == 2
 
 
@@ -81,12 +96,37 @@ def call_in_child(name):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_may_call_everything(backend, threads):
     threads(2)
-    for name in public_calls.NAMES:
-        KNOWN[name] = public_calls.call(name, maps.smooth(1, 3, 192))
-    torch.rand(1 << 20).sigmoid()  # wakes the threads of torch, if nothing before did
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        for name in public_calls.NAMES:
-            pool.apply_async(call_in_child, (name,)).get(60)
+    use_everything(public_calls.NAMES, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked there")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_has_one_thread_where_openmp_ends_none(threads, monkeypatch):
+    threads(2)
+    monkeypatch.setattr(torch._C, "__file__", "no such library")
+    use_everything(public_calls.OTHERS, 1)
+
+
+FORK_EARLY = """
+import os, signal
+import rankseg, torch
+torch.set_num_threads(2)
+torch.rand(1 << 20).sigmoid()
+assert "rankseg._api" not in __import__("sys").modules
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    from rankseg.evaluation import argmax
+    argmax(torch.rand(8, 512, 512))
+    os._exit(torch.get_num_threads())
+assert os.waitpid(child, 0)[1] == 2 << 8 and torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked there")
+def test_a_child_may_be_forked_before_anything_is_used():
+    """Nothing of the package but itself is imported until it is used."""
+    subprocess.run([sys.executable, "-c", FORK_EARLY], check=True, timeout=120)
 
 
 @pytest.fixture(params=["team", "pool"])
@@ -239,3 +279,34 @@ def test_values_that_become_no_probabilities_are_in_some_bin(value, dtype):
     probs[0, 0, 100:200] = value
     table = numba_cpu.profile(opened, survey, torch.tensor([[0, 0]]))
     assert table[0, :, 0].sum() == 2000
+    assert 0 <= bin_of(probs).min() <= bin_of(probs).max() < BINS
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0, 1e30])
+def test_volumes_of_values_that_changed_are_refused(wrong, backend, monkeypatch):
+    used, _ = _backends.choose(torch.device("cpu"))
+    monkeypatch.setattr(used, "moments", lambda maps, survey, active: [survey.mass * 0 + wrong] * 3)
+    with pytest.raises(ValueError, match="probs must not change during a call"):
+        rankdice_ba(torch.rand(1, 2, 30).clamp(min=0.6))
+
+
+class ChangesBeforeIndexing(TorchDispatchMode):
+    """Lets all pixels count just before any tensor is indexed."""
+
+    def __init__(self, valid):
+        super().__init__()
+        self.valid = valid
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.index.Tensor:
+            self.valid.fill_(True)
+        return func(*args, **(kwargs or {}))
+
+
+def test_pixels_that_come_to_count_find_no_room():
+    probs, valid = torch.full((1, 2, 9), torch.nan), torch.arange(9)[None] == 4
+    with (
+        ChangesBeforeIndexing(valid),
+        pytest.raises(ValueError, match="got 2 values that are NaN"),
+    ):
+        Problem.parse(probs, valid, Settings()).check_values(True)

@@ -14,6 +14,7 @@ from torch import nn
 import maps
 import rankseg
 from rankseg import RankSEG
+from rankseg._settings import Settings
 from rankseg._solvers import SOLVERS
 
 CASES = [
@@ -201,6 +202,19 @@ def test_negative_zero_is_zero(decide, backend):
     np.testing.assert_array_equal(decide(negative), decide(probs))
 
 
+def test_error_settings_of_numpy_do_not_matter(decide, backend):
+    if decide.metric != "acc":
+        decide.pruning_prob = 0.0
+    probs = maps.softmax(1, 3, 40, dtype="float32")
+    probs[..., :4] = 1e-44
+    probs[..., 4:9] = np.array([1.0, 0.0, 0.0]).reshape(3, 1)
+    faint = np.full((1, 3, 40), 1e-300)
+    expected = [decide(probs), decide(faint)]
+    with np.errstate(all="raise"):
+        decisions = [decide(probs), decide(faint)]
+    np.testing.assert_array_equal(decisions, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_rounding_above_one_is_accepted(decide, backend, dtype):
     probs = torch.from_numpy(maps.softmax(1, 3, 40)).to(dtype, copy=True)
@@ -277,6 +291,89 @@ def test_items_of_solver_params_changed_later_count():
                 decide(probs)
         decide.solver_params.clear()
     np.testing.assert_array_equal(decide(probs), RankSEG()(probs))
+
+
+@pytest.mark.parametrize(
+    "twin_of", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+)
+def test_copies_have_options_of_their_own(twin_of):
+    decide = RankSEG(unassigned_policy="void")
+    twin = twin_of(decide)
+    twin.metric, twin.void_index = "iou", 7
+    assert (decide.metric, decide.solver_params) == ("dice", {"unassigned_policy": "void"})
+    assert twin.settings == RankSEG("iou", unassigned_policy="void", void_index=7).settings
+
+
+def test_options_of_some_solvers_are_attributes():
+    decide = RankSEG()
+    for name, value in {"unassigned_policy": "void", "void_index": 9, "correlation": 0.5}.items():
+        assert getattr(decide, name) == getattr(Settings(), name)
+        setattr(decide, name, value)
+        assert getattr(decide.settings, name) == getattr(decide, name) == value
+    with pytest.raises(ValueError, match="correlation must be in"):
+        decide.correlation = 1
+    assert decide.solver_params["correlation"] == 0.5
+    decide.solver_params = {"smooth": 1.0}
+    with pytest.raises(TypeError, match=r"argument of its own: RankSEG\(smooth=...\)"):
+        decide(maps.softmax(1, 3, 9))
+    decide.solver_params = {}
+    decide.eps = 0.1
+    with pytest.raises(TypeError, match="eps goes with a solver in"):
+        decide(maps.softmax(1, 3, 9))
+
+
+@pytest.mark.parametrize(
+    "name", ["corelation", "prunning_prob", "Metric", "void_idx", "solver_param"]
+)
+def test_misspelt_options_are_no_attributes(name):
+    with pytest.raises(AttributeError, match=f"RankSEG has no option '{name}'; did you mean"):
+        setattr(RankSEG(), name, 0)
+
+
+def test_other_attributes_are_those_of_a_module():
+    decide = RankSEG()
+    with pytest.warns(UserWarning, match="no option 'note': the attribute is kept") as told:
+        decide.note = 1
+    assert [warning.filename for warning in told] == [__file__]
+    decide.note = 2
+    decide.forward, decide.training, decide._tag = decide.forward, False, 0
+    decide.register_buffer("seen", torch.zeros(1))
+    decide.seen = torch.ones(1)
+    handle = decide.register_forward_hook(lambda module, inputs, decision: decision + 100)
+    assert decide(maps.softmax(1, 3, 9)).min() >= 100
+    handle.remove()
+
+    class Counting(RankSEG):
+        def __init__(self):
+            super().__init__()
+            self.metrics, self.correlation = [], 0.5
+
+    assert (Counting().metrics, Counting().settings.correlation) == ([], 0.5)
+
+
+@pytest.mark.parametrize("value", [True, np.array([0.5]), np.array([0.5, 0.5]), torch.tensor(0.5)])
+def test_an_item_that_equals_the_one_before_is_checked_too(value):
+    decide = RankSEG(correlation=0.5)
+    decide.solver_params["correlation"] = value
+    with pytest.raises(TypeError, match="correlation must be a real number"):
+        decide(maps.softmax(1, 3, 9))
+    with pytest.raises(TypeError, match="solver_params must be a dict of options"):
+        decide.solver_params = None
+
+
+def test_options_changed_while_others_are_checked_count(monkeypatch):
+    decide = RankSEG()
+    parse = Settings.parse
+
+    def parse_while_another_thread_changes(*args, **options):
+        decide.void_index = 9
+        return parse(*args, **options)
+
+    decide.void_index = 8
+    with monkeypatch.context() as patch:
+        patch.setattr(Settings, "parse", parse_while_another_thread_changes)
+        assert decide.settings.void_index == 8
+    assert decide.settings.void_index == 9
 
 
 def test_argmax_of_masks_warns_that_they_do_not_overlap():

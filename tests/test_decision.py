@@ -85,3 +85,8 @@ def test_a_record_cannot_be_changed():
 def test_accuracy_has_no_expected_score():
     with pytest.raises(ValueError, match="metric must be 'dice' or 'iou'"):
         RankSEG("acc").decide(maps.softmax(1, 3, 9))
+
+
+def test_correlations_that_need_factors_without_end_are_refused_before_the_work():
+    with pytest.raises(ValueError, match=r"correlation must be in \[0, 0.999999\], got 0.99999999"):
+        RankSEG(correlation=1 - 1e-8).decide(np.full((1, 2, 3), np.nan))

@@ -7,6 +7,7 @@ import math
 import pickle
 import subprocess
 import sys
+from fractions import Fraction
 
 import hypothesis.strategies as st
 import numpy as np
@@ -701,6 +702,8 @@ NORMAL = RefinedNormalPB(10, torch.zeros(2, 3), 1.0, 0.0)
         (torch.tensor([0.5, -0.25]), ValueError, r"probs must be in \[0, 1\], got -0.25"),
         (torch.tensor([[1.5], [0.0]]), ValueError, r"probs must be in \[0, 1\], got 1.5"),
         (torch.tensor([math.nan]), ValueError, r"probs must be in \[0, 1\], got nan"),
+        (torch.zeros(3, device="meta"), TypeError, "probs must be .* got a meta tensor; it has"),
+        (torch.zeros(3).to_sparse(), TypeError, "probs must be .* got a sparse_coo tensor; pass"),
     ],
 )
 def test_poisson_binomial_refuses(probs, error, message):
@@ -726,6 +729,11 @@ def test_poisson_binomial_refuses(probs, error, message):
         ({"scale": -1.0}, ValueError, "scale must be finite and at least 0, got -1.0"),
         ({"scale": math.inf}, ValueError, "scale must be finite and at least 0, got inf"),
         ({"skew": -math.inf}, ValueError, "skew must be finite, got -inf"),
+        ({"loc": 10**400}, ValueError, "loc must be finite, got inf"),
+        ({"skew": -(10**400)}, ValueError, "skew must be finite, got -inf"),
+        ({"dim": Fraction(10**400, 3)}, ValueError, "dim must be an integer, at least 0, got inf"),
+        ({"loc": torch.zeros(2, device="meta")}, TypeError, "loc must be .* got a meta tensor"),
+        ({"scale": torch.ones(2).to_sparse()}, TypeError, "scale must be .* sparse_coo tensor"),
         (
             {"loc": torch.zeros(2), "skew": torch.zeros(3)},
             ValueError,
@@ -757,6 +765,8 @@ def test_refined_normal_refuses_parameters(changed, error, message):
             "value must hold real numbers, got Tensor of torch.complex64",
         ),
         (math.nan, ValueError, "value must be a number, got nan"),
+        (np.ma.array([1.0], mask=[True]), TypeError, "value must not be a masked array; "),
+        (torch.zeros(3, device="meta"), TypeError, "value must be .* got a meta tensor; it has"),
         (torch.zeros(5), ValueError, r"these shapes must broadcast, got value \(5,\), batch_shape"),
     ],
 )
@@ -774,6 +784,7 @@ def test_scoring_refuses(distribution, method, value, error, message):
         (lambda: NORMAL.icdf(0.0), ValueError, r"p must be in \(0, 1\), got 0.0"),
         (lambda: NORMAL.icdf(1), ValueError, r"p must be in \(0, 1\), got 1.0"),
         (lambda: NORMAL.icdf(math.nan), ValueError, "p must be a number, got nan"),
+        (lambda: NORMAL.icdf(10**400), ValueError, r"p must be in \(0, 1\), got inf"),
         (lambda: NORMAL.icdf("a"), TypeError, "p must be a real number or a tensor, got 'a'"),
         (lambda: NORMAL.icdf(0.5, max_iter=0), ValueError, "max_iter must be at least 1, got 0"),
         (lambda: NORMAL.icdf(0.5, max_iter=2.5), TypeError, "max_iter must be an integer, got 2.5"),
@@ -790,6 +801,12 @@ def test_scoring_refuses(distribution, method, value, error, message):
 def test_the_rest_refuses(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_values_beyond_float_are_infinite():
+    for distribution in (PB, NORMAL):
+        assert distribution.cdf(10**400).eq(1).all()
+        assert distribution.cdf(-(10**400)).eq(0).all()
 
 
 def test_values_of_parameters_go_unchecked_on_request():

@@ -221,7 +221,8 @@ def test_factor_nodes_integrate_polynomials():
         ({"metric": "acc"}, ValueError, "metric must be one of"),
         ({"metric": 3}, TypeError, "metric must be a string"),
         ({"smooth": -1}, ValueError, "smooth must be"),
-        ({"correlation": 1.0}, ValueError, "correlation must be in \\[0, 1\\)"),
+        ({"correlation": 1.0}, ValueError, r"correlation must be in \[0, 0.999999\], got 1.0"),
+        ({"correlation": 1 - 1e-8}, ValueError, r"in \[0, 0.999999\], got 0.99999999"),
         ({"correlation": -0.1}, ValueError, "correlation must be in"),
         ({"correlation": None}, TypeError, "correlation must be a real number"),
         ({"probs": np.zeros((3, 4))}, ValueError, "probs must have the axes"),
@@ -232,6 +233,17 @@ def test_factor_nodes_integrate_polynomials():
         ({"prediction": np.zeros((1, 4), int)}, ValueError, r"shape \(batch, \*spatial\) = \(1, 5"),
         ({"prediction": np.zeros((1, 5), bool)}, ValueError, r"\(batch, classes, \*spatial\) = "),
         ({"prediction": np.zeros((1, 2, 5), int)}, ValueError, "prediction, as labels of"),
+        ({"prediction": np.ones((1, 2, 5), "uint8")}, ValueError, "masks, pass prediction != 0"),
+        (
+            {"probs": np.full((1, 1, 5), 0.5), "prediction": np.full((1, 5), 255, "uint8")},
+            ValueError,
+            r"got \[255\]; pass prediction\[:, None\] != 0",
+        ),
+        (
+            {"probs": np.full((1, 1, 5), 0.5), "prediction": np.ones((1, 5), bool)},
+            ValueError,
+            r"the one channel, pass prediction\[:, None\]",
+        ),
         ({"valid": np.zeros((1, 4), bool)}, ValueError, "valid must have the shape"),
         ({"valid": np.zeros((1, 5))}, TypeError, "valid must be boolean"),
     ],
@@ -272,3 +284,13 @@ def test_with_a_correlation_probabilities_given_the_factor_are_never_all_in_memo
     with LargestTensor() as noted:
         expected_score(probs, probs.argmax(1), correlation=0.3)
     assert noted.most < 12 << 20
+
+
+def test_many_factors_take_no_more_memory_than_few(monkeypatch):
+    probs = torch.from_numpy(maps.softmax(1, 3, 12))
+    expected = expected_score(probs, probs.argmax(1), correlation=0.999)
+    monkeypatch.setattr(_score, "ROWS", 100)
+    with LargestTensor() as noted:
+        scores = expected_score(probs, probs.argmax(1), correlation=0.999)
+    torch.testing.assert_close(scores, expected, rtol=1e-13, atol=0)
+    assert noted.most < 8 * _score.POWERS * _score.ROWS * 100  # all 738 factors need 7 times that

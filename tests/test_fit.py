@@ -63,6 +63,15 @@ def test_fit_recovers_what_the_labels_were_drawn_from(kind, truth):
     np.testing.assert_allclose(np.array(found.offset) - shift, truth.offset, atol=0.06)
 
 
+@pytest.mark.parametrize("kind", ["temperature", "vector", "binary"])
+def test_fit_in_inference_mode(kind):
+    cases = list(simulated(VECTOR, cases=1, pixels=500))
+    with torch.inference_mode():
+        made = [replace(case, probs=case.probs.clone(), label=case.label.clone()) for case in cases]
+        fitted = fit(made, kind)
+    assert fitted == fit(cases, kind)
+
+
 def test_each_class_by_itself():
     cases = list(simulated(VECTOR))
     found = fit(cases, "binary")

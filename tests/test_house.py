@@ -36,11 +36,11 @@ LAYERS = [
     | {"rankseg._backends.numba_compile", "rankseg._backends.numba_prefetch"}
     | {"rankseg._backends.numba_threads"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
-    {"rankseg._refined_normal"},
+    {"rankseg._refined_normal", "rankseg._inputs"},
     {"rankseg._presence"},
     {"rankseg._calibration", "rankseg._backends._records", "rankseg._correlation"}
     | {"rankseg._loop", "rankseg._backends.numba_exponential"},
-    {"rankseg._settings", "rankseg._inputs"},
+    {"rankseg._settings"},
     {"rankseg._sampled_sums"},
     {"rankseg._scipy_refined_normal"},
     {"rankseg.distribution"},
@@ -219,7 +219,7 @@ def test_imports_point_one_way(module):
 def test_backends_know_nothing_of_options(module):
     for name in imports(MODULES[module]):
         if name.startswith("rankseg"):
-            lower = "rankseg._loop", "rankseg._expectation", "rankseg._fork"
+            lower = "rankseg._loop", "rankseg._expectation"
             known = name.startswith(("rankseg._backends", *lower))
             assert known, f"{module} imports {name}"
 
@@ -259,6 +259,7 @@ def test_every_solver_has_a_function_for_every_output_it_supports():
 def test_every_solver_takes_the_options_and_decides_the_classes_it_says(solver):
     support = SUPPORT[solver]
     options = {field.name for field in dataclasses.fields(Settings)} | {"safe_screening"}
+    assert all(isinstance(vars(rankseg.RankSEG)[name], property) for name in options)
     for mode, allowed in support.options.items():
         assert set(allowed) <= options & set(SolverOptions.__annotations__)
         decide = rankseg.RankSEG(support.metrics[0], 0.0, mode, solver)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rankseg import _counts
 from rankseg.metrics import Counts, count, dice, iou, mean_by_class, mean_by_image, summary
@@ -582,6 +583,16 @@ ONE = make_counts([[1]], [[1]], [[1]])
 TWO = make_counts([[1, 1]], [[1, 1]], [[1, 1]])
 
 
+def nested(tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        return torch.nested.as_nested_tensor(list(tensor))
+
+
+def fake(tensor):
+    return FakeTensorMode().from_tensor(tensor)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -600,8 +611,14 @@ TWO = make_counts([[1, 1]], [[1, 1]], [[1, 1]])
         ({"valid": LABELS}, TypeError, "valid must be bool, got torch.int64"),
         ({"valid": LABELS[0].bool()}, ValueError, r"valid must .* \(2, 3, 4\), got \(3, 4\)"),
         ({"valid": MASKS}, ValueError, r"valid must have the shape .* got \(2, 5, 3, 4\)"),
-        ({"label": LABELS.to("meta")}, ValueError, "label must be on the .* cpu, got meta"),
-        ({"valid": LABELS.bool().to("meta")}, ValueError, "valid must be on the .* got meta"),
+        ({"label": LABELS.to("meta")}, TypeError, "label must be .* got a meta tensor; "),
+        ({"valid": LABELS.bool().to("meta")}, TypeError, "valid must be .* got a meta tensor; "),
+        ({"prediction": np.ma.array(LABELS, mask=LABELS == 0)}, TypeError, "prediction .* masked"),
+        ({"label": np.ma.array(LABELS, mask=LABELS == 0)}, TypeError, "label .* masked array; "),
+        ({"valid": np.ma.array(LABELS == 0)}, TypeError, "valid must not be a masked array; "),
+        ({"prediction": LABELS.to_sparse()}, TypeError, r"sparse_coo tensor; .*to_dense\(\)"),
+        ({"prediction": nested(LABELS)}, TypeError, "prediction must be .* got a nested tensor; "),
+        ({"label": fake(LABELS)}, TypeError, "label must be .* FakeTensor tensor; it holds no"),
         ({"label": LABELS + 7}, ValueError, r"label must lie in \[0, 5\), got 7"),
         ({"label": LABELS - 1}, ValueError, r"label must lie in \[0, 5\), got -1"),
         (
@@ -671,6 +688,11 @@ def test_count_refuses(arguments, error, message):
             "zero_division must be nan, 0 or 1, got 0.5",
         ),
         (
+            lambda: dice(ONE, counted="always", zero_division=10**400),
+            ValueError,
+            r"zero_division must be nan, 0 or 1, got 1000.*\.\.\.000",
+        ),
+        (
             lambda: dice(ONE, counted="always", zero_division=True),
             TypeError,
             "zero_division must be nan, 0 or 1, got True",
@@ -688,10 +710,18 @@ def test_count_refuses(arguments, error, message):
         (lambda: mean_by_image([[0.5]]), TypeError, "scores must be a floating tensor, got list"),
         (lambda: mean_by_class(ONE.tp), TypeError, "scores must .* got Tensor of torch.int64"),
         (lambda: mean_by_image(torch.zeros(3)), ValueError, r"scores must .* shape \(3,\)"),
-        (lambda: mean_by_image(dice(ONE), worst=0), ValueError, r"worst must lie in \(0, 1\].* 0"),
-        (lambda: mean_by_class(dice(ONE), worst=5), ValueError, r"worst must lie in \(0, 1\].* 5"),
-        (lambda: mean_by_class(dice(ONE), worst=NAN), ValueError, "worst must lie .* got nan"),
-        (lambda: mean_by_image(dice(ONE), worst="5%"), TypeError, "worst must be a number .*'5%'"),
+        (lambda: mean_by_image(dice(ONE), worst=0), ValueError, r"worst must be in \(0, 1\].* 0"),
+        (lambda: mean_by_class(dice(ONE), worst=5), ValueError, r"worst must be in \(0, 1\].* 5"),
+        (lambda: mean_by_class(dice(ONE), worst=NAN), ValueError, "worst must be .* got nan"),
+        (
+            lambda: mean_by_image(dice(ONE), worst="5%"),
+            TypeError,
+            "worst must be a real number, .*'5%'",
+        ),
+        (lambda: mean_by_image(dice(ONE), worst=10**400), ValueError, "worst must be in .* got 10"),
+        (lambda: mean_by_image(dice(ONE).to("meta")), TypeError, "scores must .* a meta tensor; "),
+        (lambda: mean_by_class(dice(ONE).to_sparse()), TypeError, "scores must .* sparse_coo"),
+        (lambda: Counts(*[ONE.tp.to_sparse()] * 3), TypeError, "tp must be .* sparse_coo tensor"),
         (lambda: mean_by_image(dice(ONE), worst=True), TypeError, "worst must .* got True"),
         (lambda: summary(ONE, "acc"), ValueError, r"metric must be one of \['dice', 'iou'\]"),
         (lambda: summary(ONE, None), TypeError, "metric must be a string, one of .* got None"),

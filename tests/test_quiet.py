@@ -16,11 +16,12 @@ POINTS = torch.cat((torch.linspace(-700, 700, 4001), torch.linspace(-1e-3, 1e-3,
 
 
 @pytest.mark.parametrize(
-    ("name", "points"), [("exp", POINTS), ("expm1", POINTS), ("log", POINTS.exp())]
+    ("name", "points"),
+    [("exp", POINTS), ("expm1", POINTS), ("log", POINTS.exp()), ("log1p", POINTS.exp())],
 )
 def test_functions(name, points):
     ours, expected = getattr(_quiet, name)(points), getattr(np, name)(points.numpy())
-    np.testing.assert_allclose(ours, expected, rtol=4e-13, atol=0 if name != "log" else 1e-15)
+    np.testing.assert_allclose(ours, expected, rtol=4e-13, atol=0 if "log" not in name else 1e-15)
 
 
 @pytest.mark.parametrize("pairs", [(), (4,)])
@@ -42,6 +43,7 @@ x = torch.rand(_quiet.FEW).double()
 square = torch.rand(60, 4000).double()
 calls = {
     "exp": lambda: _quiet.exp(x), "expm1": lambda: _quiet.expm1(x), "log": lambda: _quiet.log(x),
+    "log1p": lambda: _quiet.log1p(x),
     "product": lambda: _quiet.product(square, square.T), "torch.exp": lambda: torch.exp(x),
 }
 def ticks():

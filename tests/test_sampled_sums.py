@@ -12,7 +12,8 @@ from torch import nn
 
 import maps
 from rankseg import ClassProfile, RankSEG, expected_score, rankseg_rma
-from rankseg.calibration import Calibration, calibrate
+from rankseg.calibration import Calibration, calibrate, fit, prior_correction, reliability
+from rankseg.evaluation import Case
 from rankseg.functional import rankseg
 
 PROBS = torch.from_numpy(maps.softmax(4, 5, 32, 40))
@@ -109,6 +110,71 @@ def test_logits_that_look_like_probabilities_warn(maps, link):
     mode = "multiclass" if link == "softmax" else "multilabel"
     with pytest.warns(UserWarning, match=f"probs lie in .*from_logits='{link}' takes the {link}"):
         RankSEG(output_mode=mode, from_logits=link)(maps)
+
+
+UNSURE = {
+    "base rate of two classes": torch.stack((0.28 + PROBS[:, 0] / 99, 0.72 - PROBS[:, 0] / 99), 1),
+    "an untrained network": (0.2 * SIGMOIDS.logit()).softmax(1),
+    "two unsure classes": (0.15 * SIGMOIDS[:, :2].logit()).softmax(1),
+    "few pixels": PROBS[:1, :, :5, :5].softmax(1),
+    "nearly uniform": (0.01 * SIGMOIDS.logit()).softmax(1),
+    "sigmoids above one half": 0.55 + 0.15 * SIGMOIDS[:, :1],
+    "sigmoids of an untrained network": (0.3 * SIGMOIDS[:, :1].logit()).sigmoid(),
+}
+
+
+@pytest.mark.parametrize("name", UNSURE)
+def test_unsure_maps_say_nothing(name):
+    for options in ({}, {"output_mode": "multilabel"}):
+        RankSEG(**options)(UNSURE[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 3, 12])
+@pytest.mark.parametrize("options", [{}, {"output_mode": "multilabel"}, {"metric": "acc"}], ids=str)
+def test_a_second_softmax_warns(dtype, classes, options):
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(2, classes, 24, 24)))
+    twice = (12 * logits).softmax(1).softmax(1).to(dtype)
+    with pytest.warns(UserWarning, match="look like the softmax of probabilities: .*once"):
+        RankSEG(**options)(twice)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [1, 4])
+def test_a_second_sigmoid_warns(dtype, classes):
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(2, classes, 24, 24)))
+    twice = (12 * logits).sigmoid().sigmoid().to(dtype)
+    with pytest.warns(UserWarning, match="look like the sigmoid of probabilities: .*once"):
+        RankSEG(output_mode="multilabel")(twice)
+
+
+EXCLUSIVE = {
+    "prior_correction": lambda: prior_correction(SIGMOIDS, [1.0, 2.0, 3.0, 4.0, 5.0]),
+    "calibrate": lambda: calibrate(SIGMOIDS, FIVE),
+    "masks of calibrated": lambda: RankSEG(output_mode="multilabel", calibration=FIVE)(SIGMOIDS),
+    "fit": lambda: fit(CASES, "vector"),
+    "reliability": lambda: reliability(CASES),
+    "reliability of calibrated": lambda: reliability(CASES, calibration=FIVE),
+}
+EVERY_THIRD = torch.arange(32 * 40).view(32, 40) % 15
+CASES = [
+    Case(str(number), one, torch.where(EVERY_THIRD < 5, EVERY_THIRD, one.argmax(0)))
+    for number, one in enumerate(SIGMOIDS)
+]
+
+
+@pytest.mark.parametrize("name", EXCLUSIVE)
+def test_sigmoids_where_classes_exclude_each_other_warn_once(name):
+    with pytest.warns(UserWarning, match="sum to .*; apply softmax.1. [^,]*$") as told:
+        EXCLUSIVE[name]()
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_sigmoids_may_overlap_elsewhere():
+    calibrate(SIGMOIDS, replace(FIVE, link="sigmoid"))
+    reliability(CASES, calibration=replace(FIVE, link="sigmoid"))
+    fit(CASES, "binary")
+    prior_correction(SIGMOIDS[:, :1], [2.0])
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])

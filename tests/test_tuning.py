@@ -128,7 +128,7 @@ def test_what_is_saved_decides_the_same(tmp_path):
 
 def test_wrong_options():
     with pytest.raises(ValueError, match="candidates must begin with"):
-        tune(drawn(3), candidates=[DICE])
+        tune(drawn(3), folds=2, candidates=[DICE])
     with pytest.raises(ValueError, match="metric must be one of"):
         tune(drawn(3), "hd95")
     with pytest.raises(ValueError, match="cases must hold one at least"):

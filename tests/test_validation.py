@@ -386,3 +386,34 @@ def test_named_backend(monkeypatch):
     monkeypatch.setenv("RANKSEG_BACKEND", "numba")
     with pytest.raises(RuntimeError, match="cannot run here: its kernels run on the CPU"):
         _backends.choose(torch.device("meta"))
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (rankseg_rma, {"prunning_prob": 0.1}, "did you mean pruning_prob?"),
+        (rankseg_rma, {"solver": "joint"}, "RankSEG may take solver"),
+        (rankdice_ba, {"metric": "dice"}, "RankSEG may take metric"),
+        (expected_score, {"corelation": 0.5}, "did you mean correlation?"),
+        (ClassProfile.cut, {"prunning_prob": 0.1}, "did you mean pruning_prob?"),
+    ],
+)
+def test_unknown_arguments_of_functions(function, options, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        function(GOOD, **options)
+
+
+def test_a_metric_that_is_known_is_not_misspelt():
+    profile = ClassProfile.from_probs(GOOD)
+    for take in (profile.cut, lambda metric: expected_score(GOOD, GOOD > 0, metric)):
+        for metric in ("acc", "accuracy"):
+            with pytest.raises(ValueError, match="metric must be one of") as told:
+                take(metric)
+            assert "did you mean" not in str(told.value)
+        with pytest.raises(ValueError, match="did you mean 'dice'"):
+            take("dise")
+
+
+def test_ignored_labels_are_told_in_the_call():
+    with pytest.raises(TypeError, match=r"pixels that do not count: .*valid=labels != 255"):
+        RankSEG(ignore_index=255)

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from rankseg import _fork
 from rankseg._version import __version__
 
 __all__ = [
@@ -35,6 +36,8 @@ _MODULES = {
     "rankseg_rma": "rankseg.functional",
 }
 """The module or package that each name is in."""
+
+_fork.register()  # now, for children that are forked before any of these modules is imported
 
 if TYPE_CHECKING:
     from rankseg import calibration as calibration

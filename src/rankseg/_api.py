@@ -9,10 +9,18 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from rankseg._arguments import shown
 from rankseg._calibration import Calibration
 from rankseg._decision import Decision, decide
 from rankseg._problem import Maps, Problem
-from rankseg._settings import PRUNING_PROB, Settings, SolverOptions, checked, combined
+from rankseg._settings import (
+    PRUNING_PROB,
+    Settings,
+    SolverOptions,
+    checked,
+    combined,
+    refuse_misspelt,
+)
 from rankseg._solvers import solve
 from rankseg._tracing import REFUSAL
 from rankseg._warn import warn
@@ -27,6 +35,20 @@ def _option(name: str) -> property:
         module._options[name] = checked(name, value)
 
     return property(lambda module: module._options[name], set_checked)
+
+
+def _solver_option(name: str, default: Any) -> property:
+    """Let an item of ``solver_params`` be read and set as an attribute, too."""
+
+    def set_checked(module: RankSEG, value: Any) -> None:
+        module.solver_params[name] = checked(name, value)
+
+    def used(module: RankSEG) -> Any:
+        if module.solver_params.get(name) is not None:
+            return module.solver_params[name]
+        return getattr(module.settings, name, default)
+
+    return property(used, set_checked)
 
 
 class RankSEG(nn.Module):
@@ -52,9 +74,9 @@ class RankSEG(nn.Module):
         ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
         ``'exact'`` maximises the expected metric itself for each class. It shares pixels out as
         ``'RMA'`` does, but to classes that expect fewer than 100 pixels by what they add to the
-        expected metric itself (at most 64 classes of an image, and not in a traced graph). It
+        expected metric itself (at most 256 classes of an image, and not in a traced graph). It
         differs from RMA where a class expects few pixels. It takes 1.2 to 2.5 times the time of
-        RMA, and about 30 ms for each such class.
+        RMA, and about 2 ms of one thread for each such class.
         ``'BA'`` and ``'TRNA'`` (Dice; multilabel, or one channel) approximate the distribution of
         a class's volume instead, by a refined normal [1]_: the same for every pixel, or without
         the pixel looked at, which is closer for small regions. ``'BA+TRNA'`` takes the first for
@@ -108,8 +130,9 @@ class RankSEG(nn.Module):
 
     Notes
     -----
-    Options are attributes that can be set; those of one solver are the items of the dictionary
-    ``solver_params``. How they combine is checked at construction and at the next call.
+    Options are attributes that can be set; those of some solvers are the items of the dictionary
+    ``solver_params``, too. A wrong value is an error when it is set, and a misspelt name too. How
+    options combine is checked at construction and at the next call.
 
     Given the image, labels are modelled as independent with the probabilities given. For a mask
     :math:`T` of :math:`n` pixels, with :math:`S = \sum_{i \in T} p_i`, :math:`\mu = \sum_i p_i`
@@ -193,13 +216,44 @@ class RankSEG(nn.Module):
             "calibration": calibration,
         }
         self._options = {name: checked(name, value) for name, value in given.items()}
-        self._parsed = self._parse()
+        self._parsed: tuple[object, Settings] = None, Settings()
+        _ = self.settings  # checks how the options combine
 
     metric = _option("metric")
     smooth = _option("smooth")
     output_mode = _option("output_mode")
     from_logits = _option("from_logits")
     calibration = _option("calibration")
+    unassigned_policy = _solver_option("unassigned_policy", Settings.unassigned_policy)
+    void_index = _solver_option("void_index", Settings.void_index)
+    presence = _solver_option("presence", Settings.presence)
+    correlation = _solver_option("correlation", Settings.correlation)
+    eps = _solver_option("eps", Settings.eps)
+    safe_screening = _solver_option("safe_screening", False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; one that is new and public is likely to be a misspelt option."""
+        known = name.startswith("_") or hasattr(type(self), name) or hasattr(self, name)
+        if type(self) is RankSEG and not known:  # a subclass may have attributes of its own
+            refuse_misspelt(name)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: options of their own, also in shallow copies."""
+        own = {"_options": dict(self._options), "solver_params": dict(self.solver_params)}
+        return self.__dict__ | own
+
+    @property
+    def solver_params(self) -> dict[str, Any]:
+        """The options given that only some solvers take, by name."""
+        params: dict[str, Any] = self.__dict__["solver_params"]
+        return params
+
+    @solver_params.setter
+    def solver_params(self, value: dict[str, Any]) -> None:
+        if not isinstance(value, dict):
+            raise TypeError(f"solver_params must be a dict of options by name, got {shown(value)}")
+        self.__dict__["solver_params"] = value
 
     @property
     def pruning_prob(self) -> float:
@@ -230,14 +284,15 @@ class RankSEG(nn.Module):
         TypeError, ValueError
             As at construction, if options that were changed since do not combine.
         """
-        if self._parsed[:2] != (self._options, self.solver_params):
-            self._parsed = self._parse()
-        return self._parsed[2]
-
-    def _parse(self) -> tuple[dict[str, Any], dict[str, Any], Settings]:
-        """Check the options together; return copies of them, to tell when they change."""
-        settings = Settings.parse(**self._options, options=self.solver_params)
-        return dict(self._options), dict(self.solver_params), settings
+        # Copied first: what another thread changes meanwhile must not seem to be checked.
+        own, params = dict(self._options), dict(self.solver_params)
+        # Types first: an array compares to no truth value, and True is no number.
+        given = own, {name: type(value) for name, value in params.items()}, params
+        before, settings = self._parsed
+        if before != given:
+            settings = Settings.parse(**own, options=params)
+            self._parsed = given, settings
+        return settings
 
     @torch.no_grad()
     def forward(self, probs: Maps, valid: Maps | None = None) -> Maps:
@@ -301,7 +356,8 @@ class RankSEG(nn.Module):
         """Decide, and tell what the decision is expected to score, without any labels.
 
         Takes some hundred times as long as a call: every probability is looked at more than once,
-        in float64. Arguments and errors are those of a call; the metric must not be ``'acc'``.
+        in float64. Arguments and errors are those of a call; the metric must not be ``'acc'``, nor
+        the correlation exceed 0.999999.
 
         Examples
         --------

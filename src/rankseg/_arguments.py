@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
 import numbers
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from torch import Tensor
@@ -19,12 +21,14 @@ __all__ = [
     "distinct_names",
     "integer",
     "metric_name",
+    "names_unknown",
     "nearest",
     "number",
     "shown",
     "viewable",
 ]
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 METRIC_NAMES = {"accuracy": "acc", "f1": "dice", "dsc": "dice", "jaccard": "iou", "miou": "iou"}
 """Names of metrics that can mean nothing else, each with the name used here."""
@@ -53,7 +57,8 @@ def choice(
     if key in known:
         return known[key]
     known |= {option.lower(): option for option in allowed}
-    near = nearest(key, known)
+    meant = {*(synonyms or {}), *(synonyms or {}).values()}  # what is not misspelt, though refused
+    near = None if key in meant else nearest(key, known)
     hint = "" if near is None else f"; did you mean {known[near]!r}?"
     raise ValueError(f"{name} must be one of {list(allowed)}, got {shown(value)}{hint}")
 
@@ -68,6 +73,26 @@ def nearest(word: str, known: Collection[str]) -> str | None:
     part = max((part for part in known if part in word), key=len, default="")
     alike = [part] if len(part) > 2 else difflib.get_close_matches(word, known, 1)
     return alike[0] if alike else part or None
+
+
+def names_unknown(function: Function) -> Function:
+    """Let a function refuse unknown arguments by name, each with the likely cure."""
+    known = tuple(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*args: object, **options: object) -> object:
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            near = [nearest(name.lower(), known) for name in unknown]
+            cures = [
+                f"; for {name}, did you mean {meant}?" if meant else f"; RankSEG may take {name}"
+                for name, meant in zip(unknown, near, strict=True)
+            ]
+            takes = f"{function.__name__} takes the arguments {list(known)}, got {unknown}"
+            raise TypeError(takes + "".join(cures))
+        return function(*args, **options)
+
+    return cast("Function", call)
 
 
 def number(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from rankseg._calibration import Calibration
-from rankseg._fork import safe_in_fork
 from rankseg._problem import Maps, Problem
 from rankseg._settings import Settings
 
@@ -13,7 +12,6 @@ __all__ = ["calibrate"]
 
 
 @torch.no_grad()
-@safe_in_fork
 def calibrate(
     probs: Maps,
     calibration: Calibration,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rankseg._arguments import choice, describe, number
 from rankseg._files import write_whole
+from rankseg._inputs import as_tensor
 from rankseg._presence import PresenceModel
 from rankseg._small_files import read_json_object
 
@@ -121,6 +122,14 @@ class Calibration:
         link: Literal["softmax", "sigmoid"] = "sigmoid" if len(logs) == 1 else "softmax"
         return cls(link, [1.0] * len(logs), [log + 0.0 for log in logs], "prior")
 
+    @classmethod
+    def of_presence(cls, model: PresenceModel, link: str = "softmax") -> Calibration:
+        """Return what leaves probabilities as they are, and tells which classes are there."""
+        if model.classes == 1:
+            link = "sigmoid"
+        ones, zeros = [1.0] * model.classes, [0.0] * model.classes
+        return cls(link, ones, zeros, "none", model)  # type: ignore[arg-type]
+
     @property
     def classes(self) -> int:
         """The number of classes, or 1 for one channel."""
@@ -203,7 +212,7 @@ def log_probabilities(maps: Tensor, link: str, from_logits: str | None = None) -
 def check_weights(class_weights: object) -> list[float]:
     """Return class weights as positive floats."""
     if isinstance(class_weights, np.ndarray | Tensor):
-        class_weights = class_weights.tolist()
+        class_weights = as_tensor("class_weights", class_weights).tolist()
     if not isinstance(class_weights, Iterable) or isinstance(class_weights, str):
         raise TypeError(
             f"class_weights must be a sequence of real numbers, got {describe(class_weights)}"

@@ -29,6 +29,7 @@ __all__ = [
     "mask_as_classes",
     "read_case",
     "read_clusters",
+    "read_image_labels",
     "reasons",
 ]
 
@@ -112,13 +113,15 @@ def mask_as_classes(labels: Tensor, num_classes: int, ignore_index: int | None) 
     return labels.masked_fill(foreground, 1)
 
 
-def read_case(path: Path | str) -> Case:
+def read_case(path: Path | str, *, labelled: bool = True) -> Case:
     """Read one ``ID.npz`` with the arrays ``probs`` and ``label``; other arrays are left alone.
 
     Parameters
     ----------
     path : path
         ``probs`` is floating (classes, *spatial), ``label`` integer or bool (*spatial).
+    labelled : bool
+        Whether to read the label; else it is 0 everywhere.
 
     Returns
     -------
@@ -132,7 +135,9 @@ def read_case(path: Path | str) -> Case:
     """
     path = Path(path)
     try:
-        probs, label = _read_arrays(path, ("probs", "label"))
+        keys = ("probs", "label") if labelled else ("probs",)
+        probs, *rest = _read_arrays(path, keys)
+        label = rest[0] if labelled else np.zeros(probs.shape[1:], np.uint8)
         if label.dtype == np.bool_:
             label = label.astype(np.uint8)
         if probs.dtype.kind != "f" or label.dtype.kind not in "iu":
@@ -261,14 +266,22 @@ class CaseFolder:
             except ValueError as error:
                 yield Failure(name, str(error))
 
-    def read(self, name: str) -> Case:
+    def without_labels(self) -> Iterator[Case | Failure]:
+        """Yield the cases of files that need hold no label; it is 0 everywhere."""
+        for name in self.names:
+            try:
+                yield self.read(name, labelled=False)
+            except ValueError as error:
+                yield Failure(name, str(error))
+
+    def read(self, name: str, *, labelled: bool = True) -> Case:
         """Read the case of one ID.
 
         With two classes or one channel, a mask of 0 and 255 is read as one of 0 and 1 if
         ``ignore_index`` is None. Errors are those of `read_case` and of
         `rankseg.calibration.prior_correction`; maps that are corrected are float32 or wider.
         """
-        case = read_case(self.path / f"{name}.npz")
+        case = read_case(self.path / f"{name}.npz", labelled=labelled)
         label = mask_as_classes(case.label, len(case.probs), self.ignore_index)
         case = replace(case, label=label)
         if self.class_weights is None or not self.prior_correction:
@@ -348,6 +361,39 @@ def read_clusters(path: Path | str) -> dict[str, str]:
             raise ValueError(f"{path} names the case {reprlib.repr(case)} twice")
         clusters[case] = cluster
     return clusters
+
+
+def read_image_labels(path: Path | str, classes: Sequence[str]) -> dict[str, list[int]]:
+    """Read which classes images hold: a CSV of a case and its classes, by name or number.
+
+    As many columns as there are classes to name; a first row of ``case`` and something else is a
+    heading. With one class, an image holds it if the row names it, or 1.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is no CSV in UTF-8, names an unknown class, or names a case twice.
+    """
+    rows = read_rows(Path(path))
+    if rows and rows[0][0].lower() == "case":
+        del rows[0]
+    first = 1 if len(classes) == 1 else 0
+    known = {str(index): index for index in range(max(2, len(classes)))}
+    known |= {name: index for index, name in enumerate(classes, first)}
+    held: dict[str, list[int]] = {}
+    for case, *named in rows:
+        if case in held:
+            raise ValueError(f"{path} names the case {reprlib.repr(case)} twice")
+        unknown = [name for name in named if name and name not in known]
+        if unknown:
+            raise ValueError(
+                f"{path} must name classes in {list(classes)} or their numbers, got "
+                f"{unknown[:3]} for {reprlib.repr(case)}"
+            )
+        held[case] = [known[name] for name in named if name]
+    return held
 
 
 def clusters_of(cases: Sequence[str], clusters: Mapping[str, str] | None) -> tuple[str, ...] | None:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from rankseg import _backends
-from rankseg._arguments import metric_name
+from rankseg._arguments import metric_name, names_unknown
 from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES, bin_edges
 from rankseg._files import write_whole
-from rankseg._fork import methods_safe_in_fork
 from rankseg._objectives import OBJECTIVES
 from rankseg._problem import Problem
 from rankseg._settings import SMOOTH_PER_PIXEL, Settings, checked, smoothing
@@ -29,7 +28,6 @@ LAYOUT = (OCTAVES, OCTAVE_BITS)
 """What a saved profile says of its bins, so that one with other bins is not misread."""
 
 
-@methods_safe_in_fork
 @dataclass(frozen=True, eq=False)
 class ClassProfile:
     """How many pixels, and how much probability, fall in each bin of probability.
@@ -143,6 +141,7 @@ class ClassProfile:
             self.peak.amax(0, keepdim=True),
         )
 
+    @names_unknown
     def cut(
         self,
         metric: str = "dice",

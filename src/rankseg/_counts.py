@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._arguments import describe, integer, viewable
-from rankseg._fork import methods_safe_in_fork, safe_in_fork
-from rankseg._tracing import refuse_constants
+from rankseg._arguments import describe, integer
+from rankseg._inputs import as_tensor, check_dense
 
 __all__ = ["Counts", "check_counts", "count"]
 
@@ -24,7 +22,6 @@ Array: TypeAlias = Tensor | NDArray[Any]
 _BLOCK_ELEMENTS: Final = 1 << 20
 
 
-@methods_safe_in_fork
 @dataclass(frozen=True, eq=False)
 class Counts:
     """True positives, false positives and false negatives of every image and class.
@@ -64,6 +61,7 @@ class Counts:
         for name, table in tables.items():
             if not isinstance(table, Tensor) or table.dtype != torch.int64:
                 raise TypeError(f"{name} must be an int64 tensor, got {describe(table)}")
+            check_dense(name, table)
         shapes = [tuple(table.shape) for table in tables.values()]
         if len(set(shapes)) != 1 or len(shapes[0]) != 2 or shapes[0][1] < 1:
             raise ValueError(
@@ -122,7 +120,6 @@ class Counts:
         )
 
 
-@safe_in_fork
 def count(
     prediction: Array,
     label: Array,
@@ -184,8 +181,8 @@ def count(
     >>> counts.tp, counts.fp, counts.fn
     (tensor([[1, 1, 0]]), tensor([[0, 1, 0]]), tensor([[1, 0, 0]]))
     """
-    prediction = _as_tensor("prediction", prediction)
-    label = _as_tensor("label", label)
+    prediction = _integers("prediction", prediction)
+    label = _integers("label", label)
     ignore_index = None if ignore_index is None else integer("ignore_index", ignore_index)
     num_classes = None if num_classes is None else integer("num_classes", num_classes)
     if num_classes is not None and num_classes < 1:
@@ -197,7 +194,7 @@ def count(
         classes = _check_label_maps(prediction, label, num_classes)
         pixels_shape = tuple(prediction.shape)
     if valid is not None:
-        valid = _as_tensor("valid", valid)
+        valid = _integers("valid", valid)
         _check_valid(valid, pixels_shape)
     _check_one_device(prediction, label, valid)
     return _count(prediction, label, valid, classes, ignore_index)
@@ -305,16 +302,14 @@ def _kept(label: Tensor, valid: Tensor | None, ignore_index: int | None) -> Tens
     return kept if valid is None else kept & valid
 
 
-def _as_tensor(name: str, value: object) -> Tensor:
-    """Return the bool or integer tensor, or the one that views the NumPy array."""
-    refuse_constants(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biu":
-        return torch.from_numpy(viewable(value))
-    if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
-        return value
-    raise TypeError(
-        f"{name} must be a bool or integer tensor or NumPy array, got {describe(value)}"
-    )
+def _integers(name: str, value: object) -> Tensor:
+    """Return a bool or integer tensor, or the one that views the NumPy array."""
+    tensor = as_tensor(name, value)
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise TypeError(
+            f"{name} must be a bool or integer tensor or NumPy array, got {describe(value)}"
+        )
+    return tensor
 
 
 def _check_label_maps(prediction: Tensor, label: Tensor, num_classes: int | None) -> int:

@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._fork import methods_safe_in_fork, safe_in_fork
 from rankseg._inputs import as_tensor
 from rankseg._problem import Problem
-from rankseg._score import score
+from rankseg._score import check_scored_correlation, score
 from rankseg._settings import Settings
 from rankseg._solvers import present_in, solve
 
 __all__ = ["Decision", "decide"]
 
 
-@methods_safe_in_fork
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What :meth:`rankseg.RankSEG.decide` returns: a prediction, and what it is expected to score.
@@ -70,17 +68,18 @@ class Decision:
         return self.expected_mean - _mean(self.expected_argmax, self.present)
 
 
-@safe_in_fork
 def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     """Decide, and score the decision under the probabilities themselves.
 
     Raises
     ------
     ValueError
-        If the metric is ``'acc'``, which has no expected score here, and as in a call.
+        If the metric is ``'acc'``, which has no expected score here, if the correlation exceeds
+        0.999999, and as in a call.
     """
     if settings.metric == "acc":
         raise ValueError("decide() tells an expected score: metric must be 'dice' or 'iou'")
+    check_scored_correlation(settings.correlation)
     problem = Problem.parse(probs, valid, settings).calibrated()
     prediction = solve(problem)
     problem = replace(problem.of_probabilities(), derived=True)

@@ -19,7 +19,6 @@ from rankseg._calibration import MOST, Calibration, log_probabilities
 from rankseg._cases import Case, CaseFolder, Failure, reasons
 from rankseg._differences import Clusters
 from rankseg._folds import folds_of
-from rankseg._fork import safe_in_fork
 from rankseg._presence import PresenceModel, PresenceTable
 from rankseg._presence_validation import PresenceValidation
 from rankseg._reliability import (
@@ -30,7 +29,9 @@ from rankseg._reliability import (
     warn_of_unfit,
     without_failures,
 )
+from rankseg._sampled_sums import check_exclusive
 from rankseg._seen_labels import SeenLabels
+from rankseg._warn import one_of_a_kind
 from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
 
 __all__ = ["CrossValidation", "cross_validate", "fit"]
@@ -47,7 +48,6 @@ NEAR_ONE: Final = 0.02
 """How far half precision and resampling put the sums of softmax from 1, at most."""
 
 
-@safe_in_fork
 def fit(
     cases: Iterable[Case | Failure],
     kind: Kind = "temperature",
@@ -150,8 +150,10 @@ def _with_presence(
     return replace(calibration, presence=model)
 
 
+@torch.inference_mode(False)
 def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
     """Fit to probabilities (classes, n) and labels (n,)."""
+    probs, label = probs.clone(), label.clone()  # made in inference mode they take no gradient
     if not len(label):
         raise ValueError("cases must hold labelled pixels, got none")
     binary = kind == "binary" or len(probs) == 1
@@ -160,6 +162,8 @@ def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
         if (probs.sum(0) - 1).abs().max() > NEAR_ONE:
             link = "sigmoid"
         return Calibration(link, [1.0] * len(probs), [0.0] * len(probs), kind)
+    if not binary:
+        check_exclusive(probs[None, :, None])
     logs = log_probabilities(probs[None], link)[0]
     first = 1 if len(probs) == 1 else 0
     target = torch.stack([label == index for index in range(first, first + len(probs))])
@@ -265,7 +269,6 @@ class CrossValidation:
     presence: PresenceValidation | None = None
 
 
-@safe_in_fork
 def cross_validate(
     folder: CaseFolder,
     kind: Kind = "temperature",
@@ -323,18 +326,19 @@ def cross_validate(
     options: dict[str, Any] = {"classes": folder.classes, "ignore_index": folder.ignore_index}
     found: list[tuple[Reliability, Reliability, Comparison]] = []
     told: list[PresenceValidation] = []
-    for number in track(range(len(parts))):
-        rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
-        held_out = _chosen(folder, parts[number])
-        calibration = _fit(*_gather(rest, folder.ignore_index, PIXELS, seed), kind)
-        calibration = _with_presence(calibration, rest, presence, folder.ignore_index)
-        if calibration.presence is not None:
-            rows = PresenceTable.of(held_out, None, folder.ignore_index, calibration)
-            told.append(PresenceValidation.of(rows, calibration.presence))
-        before = measure(held_out, bins=bins, **options)
-        after = measure(held_out, calibration=calibration, bins=bins, **options)
-        decisions = decide_and_count(held_out, list(_methods(calibration)), **options)
-        found.append((before, after, decisions))
+    with one_of_a_kind():
+        for number in track(range(len(parts))):
+            rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
+            held_out = _chosen(folder, parts[number])
+            calibration = _fit(*_gather(rest, folder.ignore_index, PIXELS, seed), kind)
+            calibration = _with_presence(calibration, rest, presence, folder.ignore_index)
+            if calibration.presence is not None:
+                rows = PresenceTable.of(held_out, None, folder.ignore_index, calibration)
+                told.append(PresenceValidation.of(rows, calibration.presence))
+            before = measure(held_out, bins=bins, **options)
+            after = measure(held_out, calibration=calibration, bins=bins, **options)
+            decisions = decide_and_count(held_out, list(_methods(calibration)), **options)
+            found.append((before, after, decisions))
     before, after, decisions = found[0]
     for other in found[1:]:
         before, after, decisions = before + other[0], after + other[1], decisions + other[2]

@@ -13,7 +13,7 @@ from torch.masked import MaskedTensor
 from rankseg._arguments import describe, viewable
 from rankseg._tracing import refuse_constants
 
-__all__ = ["as_tensor", "dtype_cure"]
+__all__ = ["as_tensor", "check_dense", "dtype_cure"]
 
 HOLDERS = ("probs", "probabilities", "logits", "out", "semantic_seg", "pred_masks", "masks")
 """Names under which the outputs of models hold maps, the likelier ones first."""
@@ -34,8 +34,7 @@ def as_tensor(name: str, value: object) -> Tensor:
         If it is anything else, or a tensor whose values are not to be had one by one.
     """
     refuse_constants(value)
-    if isinstance(value, np.ma.MaskedArray | MaskedTensor):
-        raise TypeError(f"{name} must not be a masked array; say which pixels count with valid=")
+    _refuse_masked(name, value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
         return torch.from_numpy(viewable(value))
     if isinstance(value, Tensor):
@@ -45,6 +44,13 @@ def as_tensor(name: str, value: object) -> Tensor:
         f"{name} must be a dense torch.Tensor or a numpy.ndarray of real numbers, "
         f"got {_full_type(value)}{cure and '; '}{cure}"
     )
+
+
+def check_dense(name: str, value: object) -> None:
+    """Refuse an array or tensor whose values are not to be had one by one, and change nothing."""
+    _refuse_masked(name, value)
+    if isinstance(value, Tensor):
+        _refuse_kind(name, *_kind(name, value))
 
 
 def dtype_cure(name: str, dtype: torch.dtype) -> str:
@@ -70,16 +76,33 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
         if _has_memory(plain):
             return plain
         kind, cure = _without_memory(tensor)
-    raise TypeError(
-        f"{name} must be a dense torch.Tensor or a numpy.ndarray of real numbers, "
-        f"got a {kind} tensor; {cure}"
-    )
+    _refuse_kind(name, kind, cure)
+    return tensor
+
+
+def _refuse_masked(name: str, value: object) -> None:
+    if isinstance(value, np.ma.MaskedArray | MaskedTensor):
+        raise TypeError(
+            f"{name} must not be a masked array; pass its data, and leave pixels out with valid= "
+            "where the function takes it"
+        )
+
+
+def _refuse_kind(name: str, kind: str, cure: str) -> None:
+    if kind:
+        raise TypeError(
+            f"{name} must be a dense torch.Tensor or a numpy.ndarray of real numbers, "
+            f"got a {kind} tensor; {cure}"
+        )
 
 
 def _kind(name: str, tensor: Tensor) -> tuple[str, str]:
     """Return what is unusual about a tensor, and what to do about it; nothing for most."""
     if tensor.is_nested:
-        return "nested", f"pass torch.nested.to_padded_tensor({name}, 0.0), and valid="
+        return "nested", (
+            f"pass torch.nested.to_padded_tensor({name}, 0.0), and leave the padding out with "
+            "valid= where the function takes it; or pass its images one by one"
+        )
     if tensor.layout != torch.strided:
         return str(tensor.layout).removeprefix("torch."), f"pass {name}.to_dense()"
     if tensor.is_quantized:

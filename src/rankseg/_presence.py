@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import torch
@@ -167,6 +167,8 @@ class PresenceModel:
         tensor([ True, False])
         """
         table = PresenceTable.of(cases, present, ignore_index, calibration)
+        for name, reason in table.failures.items():
+            warnings.warn(f"left out: {name}: {reason}", stacklevel=2)
         return table.fit(absent)
 
 
@@ -182,12 +184,15 @@ class PresenceTable:
         float64 ``(cases, classes)``: the largest probability, and the mean over the pixels.
     present
         Boolean ``(cases, classes)``: whether the image holds the class.
+    failures
+        The cases that could not be used, and why.
     """
 
     names: tuple[str, ...]
     peak: Tensor
     share: Tensor
     present: Tensor
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -200,9 +205,10 @@ class PresenceTable:
         """Read the cases one after the other; arguments and errors are those of a fit."""
         names: list[str] = []
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        failures: dict[str, str] = {}
         for case in cases:
             if hasattr(case, "reason"):
-                warnings.warn(f"left out: {case.name}: {case.reason}", stacklevel=3)
+                failures[case.name] = case.reason
                 continue
             probs = case.probs.double()
             if calibration is not None:
@@ -215,13 +221,14 @@ class PresenceTable:
                 )
             names.append(case.name)
             rows.append((flat.amax(1), flat.mean(1), _marked(held, len(flat), case.name)))
-        unknown = sorted(set(present or ()) - set(names))
+        unknown = sorted(set(present or ()) - {*names, *failures})
         if unknown:
             raise ValueError(f"present names cases that are not among the maps: {unknown[:5]}")
         counts = sorted({len(peak) for peak, _, _ in rows})
         if len(counts) != 1:
             raise ValueError(f"cases must be at least one, all of the same classes, got {counts}")
-        return cls(tuple(names), *map(torch.stack, zip(*rows, strict=True)))
+        peak, share, held = map(torch.stack, zip(*rows, strict=True))
+        return cls(tuple(names), peak, share, held, failures)
 
     def __getitem__(self, places: Any) -> PresenceTable:
         """Return the rows of some cases."""
@@ -271,12 +278,14 @@ def _features(peak: Tensor, share: Tensor) -> Tensor:
     return torch.stack(((peak / (1 - peak)).log(), share.clamp(min=LEAST**2).log()), -1)
 
 
+@torch.inference_mode(False)
 def _most_likely(features: Tensor, present: Tensor, spread: Tensor) -> Tensor:
     """Return two slopes, a shared offset and those of the classes, of largest posterior density.
 
     All have normal priors, of standard deviation ``spread`` around 0; those of spread 0 are 0.
     """
-    terms = torch.zeros_like(spread).requires_grad_()
+    features, present = features.clone(), present.clone()  # of inference mode they take no gradient
+    terms = torch.zeros(len(spread), dtype=torch.float64, device="cpu", requires_grad=True)
     optimiser = torch.optim.LBFGS(
         [terms], max_iter=STEPS, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )

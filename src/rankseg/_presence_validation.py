@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -32,12 +32,18 @@ class PresenceValidation:
         took the class to be there.
     present : Tensor
         Boolean (cases, classes): whether it was.
+    model : PresenceModel or None
+        Fitted to all the cases, by `cross_validate_presence`.
+    failures : mapping of str to str
+        The cases that it could not use, and why.
     """
 
     names: tuple[str, ...]
     peak: Tensor
     probability: Tensor
     present: Tensor
+    model: PresenceModel | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: PresenceTable, model: PresenceModel) -> PresenceValidation:
@@ -50,7 +56,9 @@ class PresenceValidation:
         """Put the parts one after the other."""
         names = tuple(name for part in parts for name in part.names)
         columns = ("peak", "probability", "present")
-        return cls(names, *(torch.cat([getattr(one, key) for one in parts]) for key in columns))
+        joined = (torch.cat([getattr(one, key) for one in parts]) for key in columns)
+        peak, probability, present = joined
+        return cls(names, peak, probability, present)
 
     @property
     def brier_of_peaks(self) -> float:
@@ -107,7 +115,8 @@ def cross_validate_presence(
     for held_out in folds_of(len(everything), folds, clusters, seed):
         model = table[np.setdiff1d(everything, held_out)].fit(absent)
         parts.append(PresenceValidation.of(table[held_out], model))
-    return PresenceValidation.joined(parts)
+    told = PresenceValidation.joined(parts)
+    return replace(told, model=table.fit(absent), failures=table.failures)
 
 
 def _brier(told: Tensor, present: Tensor) -> float:

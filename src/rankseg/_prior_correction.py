@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from rankseg._calibration import check_weights
-from rankseg._fork import safe_in_fork
 from rankseg._problem import Maps, Problem
 from rankseg._settings import Settings
 
@@ -25,7 +25,6 @@ LARGEST_LOG = 700.0
 
 
 @torch.no_grad()
-@safe_in_fork
 def prior_correction(
     probs: Maps, class_weights: Sequence[float] | np.ndarray[Any, Any] | Tensor
 ) -> Maps:
@@ -96,6 +95,7 @@ def prior_correction(
     array([[[0.25]]])
     """
     problem = Problem.parse(probs, None, Settings(output_mode="multilabel"))
+    problem = replace(problem, are_exclusive=True)
     scales = _scales(_weights_of(class_weights, problem.probs.shape[1]))
     factors = torch.tensor(scales, dtype=torch.float64, device=problem.probs.device)
     factors = factors.view(-1, *[1] * (problem.probs.dim() - 2))

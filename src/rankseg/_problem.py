@@ -49,6 +49,8 @@ class Problem:
         Whether the caller gave, and so gets, NumPy arrays.
     derived
         Whether the maps were made of others, whose sums were looked at.
+    are_exclusive
+        Whether classes exclude each other, whatever the output mode.
     """
 
     probs: Tensor
@@ -56,6 +58,7 @@ class Problem:
     settings: Settings
     numpy: bool
     derived: bool = False
+    are_exclusive: bool = False
 
     @classmethod
     def parse(cls, probs: object, valid: object, settings: Settings) -> Problem:
@@ -100,11 +103,13 @@ class Problem:
         if bool(fault):
             self._raise_for_values()
         if not self.derived:
-            check_sums(self.probs, self.valid, self.settings)
+            check_sums(self.probs, self.valid, self.settings, self.are_exclusive)
 
     def _raise_for_values(self) -> None:
         """Say which values are no probabilities."""
-        probs = self.probs if self.valid is None else self.probs.movedim(1, -1)[self.valid]
+        probs = self.probs
+        if self.valid is not None:  # a copy, because torch counts a mask before it gathers by it
+            probs = probs.movedim(1, -1)[self.valid.clone()]
         broken = int((~torch.isfinite(probs)).sum())
         name = "probs" if self.settings.from_logits is None else "logits"
         if broken:
@@ -140,7 +145,8 @@ class Problem:
         if calibration is None:
             return self
         settings = replace(self.settings, calibration=None, from_logits=None)
-        made = self.transformed(lambda maps: calibration.of(maps, link))
+        given = replace(self, are_exclusive=calibration.link == "softmax")
+        made = given.transformed(lambda maps: calibration.of(maps, link))
         return replace(self, probs=made, settings=settings, derived=True)
 
     def transformed(self, function: Callable[[Tensor], Tensor]) -> Tensor:

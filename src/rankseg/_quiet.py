@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FEW", "exp", "expm1", "log", "product"]
+__all__ = ["FEW", "exp", "expm1", "log", "log1p", "product"]
 
 FEW = 1 << 15
 """Numbers of which torch gives any other operation to several threads."""
 
 FEW_OF_THESE = 1 << 11
-"""Numbers of which torch gives ``expm1`` to several threads."""
+"""Numbers of which torch gives ``expm1`` and ``log1p`` to several threads."""
 
 SMALL_PRODUCT = 1 << 18
 """Multiplications that NumPy's library gives to one thread."""
@@ -38,6 +38,13 @@ def expm1(x: Tensor) -> Tensor:
     return torch.cat([torch.expm1(part) for part in x.flatten().split(FEW_OF_THESE)]).view_as(x)
 
 
+def log1p(x: Tensor) -> Tensor:
+    """Return ``log(1 + x)`` without cancellation."""
+    if torch.compiler.is_compiling():
+        return torch.log1p(x)
+    return torch.cat([torch.log1p(part) for part in x.flatten().split(FEW_OF_THESE)]).view_as(x)
+
+
 def log(x: Tensor) -> Tensor:
     """Return the natural logarithm."""
     return torch.xlogy(1.0, x)
@@ -49,4 +56,5 @@ def product(left: Tensor, right: Tensor) -> Tensor:
         return left @ right
     columns = max(1, SMALL_PRODUCT // max(1, left.shape[-2:].numel()))
     factor, pieces = left.numpy(), right.split(columns, -1)
-    return torch.from_numpy(np.concatenate([factor @ piece.numpy() for piece in pieces], -1))
+    with np.errstate(all="ignore"):  # as torch: products of tiny numbers are 0
+        return torch.from_numpy(np.concatenate([factor @ piece.numpy() for piece in pieces], -1))

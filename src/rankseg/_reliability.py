@@ -18,8 +18,9 @@ from rankseg._arguments import integer
 from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._calibration import Calibration, log_probabilities
 from rankseg._cases import Case, Failure
-from rankseg._fork import safe_in_fork
+from rankseg._sampled_sums import check_exclusive
 from rankseg._seen_labels import SeenLabels
+from rankseg._warn import one_of_a_kind
 
 __all__ = [
     "Reliability",
@@ -134,7 +135,6 @@ class Reliability:
         return _ratio(self.mass.sum(1), self.hits.sum(1))
 
 
-@safe_in_fork
 def reliability(
     cases: Iterable[Case | Failure],
     *,
@@ -186,13 +186,15 @@ def reliability(
     '0.15, 1.20'
     """
     seen = SeenLabels(ignore_index)
-    told = measure(
-        seen.watch(cases),
-        calibration=calibration,
-        bins=bins,
-        classes=classes,
-        ignore_index=ignore_index,
-    )
+    with one_of_a_kind():
+        told = measure(
+            seen.watch(cases),
+            calibration=calibration,
+            bins=bins,
+            classes=classes,
+            ignore_index=ignore_index,
+            are_exclusive=calibration is None or calibration.link == "softmax",
+        )
     seen.refuse_truth_without_foreground()
     warn_of_unfit(seen)
     return told
@@ -205,8 +207,12 @@ def measure(
     bins: int = 15,
     classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
+    are_exclusive: bool = False,
 ) -> Reliability:
-    """Measure as `reliability` does, also cases of which none holds foreground: one fold, say."""
+    """Measure as `reliability` does, also cases of which none holds foreground: one fold, say.
+
+    If classes are to be exclusive, there is a warning if the maps tell that they overlap.
+    """
     bins = checked_bins(bins)
     found: Reliability | None = None
     for case in without_failures(cases):
@@ -215,6 +221,8 @@ def measure(
         probs, label = labelled_pixels(case, ignore_index)
         if len(names) != count:
             raise ValueError(f"{case.name} has {count} classes where {len(names)} are expected")
+        if are_exclusive:
+            check_exclusive(probs[None, :, None])
         told = _of_pixels(probs, label, calibration, names, np.linspace(0, 1, bins + 1))
         found = told if found is None else found + told
     if found is None:

@@ -8,6 +8,7 @@ some 64 pixels decide.
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from rankseg._settings import Settings
 from rankseg._warn import warn
 
-__all__ = ["check_sums"]
+__all__ = ["check_activation", "check_exclusive", "check_sums", "is_batch"]
 
 IMAGES, PIXELS, CLASSES = 4, 64, 8
 """How many images, pixels in all of them, and classes are looked at."""
@@ -30,9 +31,42 @@ FAR = 0.1
 Sigmoids that were trained on labels sum to nearly 1 wherever the network is sure.
 """
 
+FEW = 32
+"""Fewer pixels than this do not tell that an activation was applied twice."""
 
-def check_sums(probs: Tensor, valid: Tensor | None, settings: Settings) -> None:
+EDGE = 0.9
+"""How far along the range that a second softmax leaves most pixels of such maps lie."""
+
+
+def check_activation(name: str, logits: Tensor, link: str) -> None:
+    """Warn if logits ``(batch, classes, *spatial)`` look like probabilities."""
+    if logits.numel() and not torch.compiler.is_compiling():
+        values = _of_pixels(logits.detach(), None)
+        _check_logits(name, values, link, f"this call takes the {link} once more; pass logits")
+
+
+def is_batch(maps: Tensor) -> bool:
+    """Return whether maps that should be ``(classes, *spatial)`` have a batch axis before them."""
+    if maps.dim() < 4 or not maps.numel():
+        return False
+    first, second = (_all_one(maps.unsqueeze(0), axis) for axis in (1, 2))
+    return second and not first
+
+
+def check_exclusive(probs: Tensor) -> None:
+    """Warn if probabilities ``(batch, classes, *spatial)`` are not of classes that exclude others.
+
+    One channel is foreground against background.
+    """
+    check_sums(probs, None, Settings(output_mode="multilabel"), are_exclusive=True)
+
+
+def check_sums(
+    probs: Tensor, valid: Tensor | None, settings: Settings, are_exclusive: bool = False
+) -> None:
     """Warn if values or their sums are not those of what the settings say the maps hold.
+
+    With ``are_exclusive``, sums must be 1 also for multilabel output.
 
     Raises
     ------
@@ -40,22 +74,80 @@ def check_sums(probs: Tensor, valid: Tensor | None, settings: Settings) -> None:
         If the maps sum to 1 over another axis than the classes, and pixels are to get one label.
     """
     link = settings.from_logits
-    if not probs.numel() or (probs.shape[1] == 1 and link is None):
+    if not probs.numel():
         return
-    values = _sample(probs, 1)
-    if link is None and _every_one(values.sum(1, dtype=float)):
-        return  # most often, and soon
-    values = np.moveaxis(values, 1, -1).reshape(-1, probs.shape[1])
-    if valid is not None:
-        values = values[_sample(valid.unsqueeze(1), 1).reshape(-1) > 0]
-    if not len(values) or values.min() == values.max():  # what is constant tells nothing
-        return
+    values = _of_pixels(probs, valid)
     if link is not None:
-        _check_logits(values, link)
-    else:
-        sums, rounding = values.sum(1, dtype=float), ROUNDING + ROUNDING_PER_CLASS * probs.shape[1]
-        if not _are_one(sums, rounding, at_most=settings.unassigned_policy == "void"):
-            _report(probs, sums, settings, with_axes=valid is None)
+        cure = f"from_logits={link!r} takes the {link} once more; leave out from_logits"
+        _check_logits("probs", values, link, cure)
+        return
+    mode = settings.output_mode
+    if are_exclusive and mode == "multilabel":
+        mode = "exclusive"
+    sums, classes = values.sum(1, dtype=float), probs.shape[1]
+    if classes > 1 and (
+        _every_one(sums)
+        or not _varies(values)
+        or _are_one(
+            sums,
+            ROUNDING + ROUNDING_PER_CLASS * classes,
+            at_most=settings.unassigned_policy == "void",
+        )
+    ):
+        if _is_softmax_twice(values, torch.finfo(probs.dtype).eps):
+            _report_twice(probs, values, "softmax", "classes differ by a factor of at most e")
+    elif (classes == 1 or mode == "multilabel") and _is_sigmoid_twice(values):
+        _report_twice(probs, values, "sigmoid", "values lie in [0.5, 0.731]")
+    elif classes > 1:
+        _report(probs, sums, mode, with_axes=valid is None)
+
+
+def _of_pixels(maps: Tensor, valid: Tensor | None) -> np.ndarray:
+    """Return the values ``(pixels, classes)`` of some pixels, of those that are valid."""
+    values = np.moveaxis(_sample(maps, 1), 1, -1).reshape(-1, maps.shape[1])
+    return values if valid is None else values[_sample(valid.unsqueeze(1), 1).reshape(-1) > 0]
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Return whether values differ: what is constant tells nothing."""
+    return bool(len(values) and values.min() != values.max())
+
+
+def _is_softmax_twice(values: np.ndarray, eps: float) -> bool:
+    """Return whether probabilities are almost certainly the softmax of probabilities.
+
+    They are the softmax of numbers that sum to 1 over the classes. The smallest of these is
+    ``(1 - spread) / classes``, and so negative for most maps. For probabilities it is near 0 at
+    most pixels, whichever class is likely there.
+    """
+    classes = values.shape[1]
+    slack = 0.02 + classes * eps / 2
+    if len(values) < FEW or slack > 1 - EDGE:
+        return False
+    if (values.max(1) >= math.exp(1 + slack) * values.min(1)).any():  # most often; 0 is in none
+        return False
+    logs = np.log(values.astype(np.float64))
+    spread = classes * (logs.mean(1) - logs.min(1))
+    near = spread > EDGE
+    likely = values.argmax(1)[near]
+    return bool((spread <= 1 + slack).all() and near.mean() >= 0.5 and len(np.unique(likely)) > 1)
+
+
+def _is_sigmoid_twice(values: np.ndarray) -> bool:
+    """Return whether values are almost certainly the sigmoid of probabilities.
+
+    None is below 1/2, many are at 1/2, where probabilities were 0, and none exceeds ``sigmoid(1)``.
+    """
+    if len(values) < FEW or values.min() < 0.5 or not 0.6 <= values.max() <= 0.735:
+        return False
+    return bool((values <= 0.505).mean() >= 0.25)
+
+
+def _report_twice(probs: Tensor, values: np.ndarray, link: str, reason: str) -> None:
+    warn(
+        f"probs of shape {tuple(probs.shape)} look like the {link} of probabilities: at all "
+        f"{len(values)} sampled pixels {reason}; apply {link} once, to the logits"
+    )
 
 
 def _sample(maps: Tensor, whole: int) -> np.ndarray:
@@ -92,23 +184,23 @@ def _are_one(sums: np.ndarray, rounding: float, at_most: bool) -> bool:
     return bool(np.median(off) <= rounding and off.mean() <= max(rounding, FAR))
 
 
-def _report(probs: Tensor, sums: np.ndarray, settings: Settings, with_axes: bool) -> None:
+def _report(probs: Tensor, sums: np.ndarray, output_mode: str, with_axes: bool) -> None:
     """Tell of sums over the classes that are not 1."""
-    shape, multiclass = tuple(probs.shape), settings.output_mode == "multiclass"
+    shape = tuple(probs.shape)
     axes = [axis for axis in range(probs.dim()) if axis != 1 and _all_one(probs, axis)]
     if with_axes and len(axes) == 1:
         message = (
             f"probs of shape {shape} sum to 1 over axis {axes[0]} and to {_range(sums)} over axis "
             f"1, which must hold the classes; {_moved(axes[0], probs.dim())}"
         )
-        if multiclass:
+        if output_mode == "multiclass":
             raise ValueError(message)
         warn(message)
-    elif multiclass:
+    elif output_mode != "multilabel":
         warn(
             f"probs of shape {shape} sum to {_range(sums)} over axis 1 at {len(sums)} sampled "
             "pixels, but the probabilities of classes that exclude each other sum to 1; "
-            f"{_likely_cures(shape, sums.max())}"
+            f"{_likely_cures(shape, sums.max(), output_mode)}"
         )
 
 
@@ -137,13 +229,12 @@ def _moved(axis: int, axes: int) -> str:
     )
 
 
-def _likely_cures(shape: tuple[int, ...], most: float) -> str:
+def _likely_cures(shape: tuple[int, ...], most: float, output_mode: str) -> str:
     """Say what to do about sums that are not 1, of which this is the largest."""
     cures = ["add the class that is missing (background)"] if most < 1 + ROUNDING else []
-    cures += [
-        "apply softmax(1) in place of sigmoid",
-        "pass output_mode='multilabel' for classes that overlap",
-    ]
+    cures.append("apply softmax(1) in place of sigmoid")
+    if output_mode == "multiclass":
+        cures.append("pass output_mode='multilabel' for classes that overlap")
     if len(shape) == 3:
         cures.append("add the axis that is missing, probs[None] (batch) or probs[:, None] (class)")
     if shape[-1] == 1:
@@ -151,8 +242,10 @@ def _likely_cures(shape: tuple[int, ...], most: float) -> str:
     return ", or ".join(cures)
 
 
-def _check_logits(values: np.ndarray, link: str) -> None:
+def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> None:
     """Warn if logits look like probabilities."""
+    if not _varies(values):
+        return
     low, high = values.min(), values.max()
     if low < 0 or high > 1:
         return
@@ -160,7 +253,6 @@ def _check_logits(values: np.ndarray, link: str) -> None:
     if sum_to_one or ((values > 0) & (values < 1)).any():
         and_sums = " and sum to 1 over axis 1" if sum_to_one else ""
         warn(
-            f"probs lie in [{low:.3g}, {high:.3g}]{and_sums} at {len(values)} sampled pixels: they "
-            f"look like probabilities, of which from_logits={link!r} takes the {link} once more; "
-            "leave out from_logits"
+            f"{name} lie in [{low:.3g}, {high:.3g}]{and_sums} at {len(values)} sampled pixels: "
+            f"they look like probabilities, of which {cure}"
         )

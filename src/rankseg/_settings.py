@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from rankseg._arguments import (
 )
 from rankseg._calibration import LINKS, Calibration
 from rankseg._presence import PresenceModel
+from rankseg._warn import warn
 
-__all__ = ["Settings", "SolverOptions", "checked", "combined", "smoothing"]
+__all__ = ["Settings", "SolverOptions", "checked", "combined", "refuse_misspelt", "smoothing"]
 
 METRICS = ("dice", "iou", "acc")
 OUTPUT_MODES = ("multiclass", "multilabel")
@@ -163,7 +165,7 @@ class Settings:
         output_mode = checked("output_mode", output_mode)
         solver = combined(checked("solver", solver), metric, output_mode)
         _refuse_unknown(options, solver, output_mode)
-        _check_screening(options.get("safe_screening", False))
+        checked("safe_screening", options.get("safe_screening", False))
         link: str | None = checked("from_logits", from_logits)
         applied: Calibration | None = checked("calibration", calibration)
         if applied is not None and link not in (None, applied.link):
@@ -223,6 +225,13 @@ def _open_calibration(calibration: object) -> Calibration | None:
     )
 
 
+def _screening(value: object) -> object:
+    """Accept the published package's ``safe_screening``: nothing here needs screening."""
+    if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
+        raise TypeError(f"safe_screening must be a bool or 'auto', got {shown(value)}")
+    return value
+
+
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "metric": lambda value: metric_name(value, METRICS),
     "smooth": lambda value: number("smooth", value, 0.0, math.inf),
@@ -242,6 +251,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "void_index": lambda value: integer("void_index", value),
     "correlation": lambda value: number("correlation", value, 0.0, 1.0, excluded=(1.0,)),
     "eps": lambda value: number("eps", value, 0.0, 1.0, excluded=(0.0, 1.0)),
+    "safe_screening": _screening,
 }
 """What an option must be, whatever the others are; those of the module in its order."""
 
@@ -314,11 +324,18 @@ def _meant(option: str) -> str:
         return f"{option} goes with a solver in {solvers}{output}"
     if option in OF_THE_CALL:
         return f"{option} goes into the call: RankSEG()(probs, valid)"
-    near = nearest(option.lower(), (*CHECKS, "safe_screening", *OF_THE_CALL))
-    return "" if near is None else f"for {option}, did you mean {near}?"
+    if option in CHECKS:
+        return f"{option} is an argument of its own: RankSEG({option}=...)"
+    near = nearest(option.lower(), (*CHECKS, *OF_THE_CALL))
+    cure = "" if near is None else f"for {option}, did you mean {near}?"
+    if near == "void_index":
+        cure += " That labels pixels that do not count: RankSEG()(probs, valid=labels != 255)"
+    return cure
 
 
-def _check_screening(value: object) -> None:
-    """Accept the published package's ``safe_screening``: nothing here needs screening."""
-    if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
-        raise TypeError(f"safe_screening must be a bool or 'auto', got {shown(value)}")
+def refuse_misspelt(name: str) -> None:
+    """Refuse a new attribute of a RankSEG that is spelt like an option; warn of any other."""
+    near = difflib.get_close_matches(name.lower(), (*CHECKS, "solver_params"), 1)
+    if near:
+        raise AttributeError(f"RankSEG has no option {name!r}; did you mean {near[0]!r}?")
+    warn(f"RankSEG has no option {name!r}: the attribute is kept, and no decision depends on it")

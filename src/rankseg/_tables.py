@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rankseg._conventions import CONVENTIONS
-from rankseg.calibration import CrossValidation
+from rankseg.calibration import CrossValidation, PresenceValidation
 from rankseg.evaluation import Comparison, Counted, Difference, Timing
 from rankseg.metrics import METRICS, Metric
 from rankseg.tuning import Tuning
@@ -27,6 +27,7 @@ __all__ = [
     "class_table",
     "decision_table",
     "image_table",
+    "presence_table",
     "print_table",
     "score_table",
     "tests_table",
@@ -194,6 +195,15 @@ def calibration_table(told: CrossValidation) -> Table:
 
 def _ratio(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def presence_table(told: PresenceValidation) -> Table:
+    """Show how well it is told which classes images hold, by peaks and by the fit."""
+    table = _table(f"Which classes are in {len(told.names)} held-out images: Brier score")
+    for name in ("by their peak", "fitted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row(f"{told.brier_of_peaks:.4f}", f"{told.brier:.4f}")
+    return table
 
 
 def calibrated_decisions_table(told: CrossValidation) -> Table:

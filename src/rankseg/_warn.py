@@ -8,12 +8,25 @@ import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-__all__ = ["about", "warn"]
+__all__ = ["about", "one_of_a_kind", "warn"]
 
 CASE: ContextVar[str | None] = ContextVar("CASE", default=None)
 
-INSIDE = ("rankseg", "torch")
+INSIDE = ("rankseg", "torch", "contextlib")
 """Packages whose lines lie between the user's and a warning."""
+
+_told: ContextVar[set[str] | None] = ContextVar("told", default=None)
+"""The modules of this package that have warned, in a call that passes on one warning of each."""
+
+
+@contextlib.contextmanager
+def one_of_a_kind() -> Iterator[None]:
+    """Pass on the first warning of each module only: many maps of one call share a fault."""
+    token = _told.set(set())
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 @contextlib.contextmanager
@@ -31,6 +44,11 @@ def warn(message: str) -> None:
     if CASE.get() is not None:
         message = f"{CASE.get()}: {message}"
     level, frame = 2, sys._getframe(1)
+    told, kind = _told.get(), frame.f_globals.get("__name__", "")
+    if told is not None:
+        if kind in told:
+            return
+        told.add(kind)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)

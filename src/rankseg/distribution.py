@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.utils import lazy_property
 
-from rankseg._arguments import describe, integer, number
-from rankseg._fork import methods_safe_in_fork
+from rankseg._arguments import describe, integer, number, shown
+from rankseg._inputs import check_dense
 from rankseg._poisson_binomial import pmf_table
 from rankseg._refined_normal import proper_cdf, proper_icdf, proper_pdf
 
@@ -49,7 +49,6 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-@methods_safe_in_fork
 class PoissonBinomial(Distribution):
     r"""The number of ones among independent Bernoulli labels, exactly.
 
@@ -101,6 +100,7 @@ class PoissonBinomial(Distribution):
     def __init__(self, probs: Tensor, validate_args: bool | None = None) -> None:
         if not isinstance(probs, Tensor) or not probs.is_floating_point():
             raise TypeError(f"probs must be a floating torch.Tensor, got {describe(probs)}")
+        check_dense("probs", probs)
         if probs.dim() == 0:
             raise ValueError("probs must have the axes (*batch, N), got a tensor without axes")
         if self._validate_args if validate_args is None else validate_args:
@@ -201,7 +201,6 @@ class PoissonBinomial(Distribution):
         return table.expand(*shape, table.shape[-1]).gather(-1, index).squeeze(-1)
 
 
-@methods_safe_in_fork
 class RefinedNormalPB(Distribution):
     r"""The refined normal approximation of a sum of independent Bernoulli labels.
 
@@ -414,24 +413,41 @@ def _parameters(given: dict[str, Any]) -> dict[str, Tensor]:
     """Return the parameters as tensors on one device; all but ``dim`` of one floating dtype."""
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, Tensor | numbers.Real):
-            raise TypeError(f"{name} must be a real number or a tensor, got {value!r}")
-        if isinstance(value, Tensor) and (value.is_complex() or value.dtype == torch.bool):
-            raise TypeError(f"{name} must hold real numbers, got {describe(value)}")
+            raise TypeError(f"{name} must be a real number or a tensor, got {shown(value)}")
     tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
     devices = {name: str(value.device) for name, value in tensors.items()}
     if len(set(devices.values())) > 1:
         raise ValueError(f"the parameters must be on one device, got {devices}")
+    for name, value in tensors.items():
+        _check_real(name, value)
     floating = [value.dtype for value in tensors.values() if value.is_floating_point()]
     common = functools.reduce(torch.promote_types, floating or [torch.get_default_dtype()])
     device = next((value.device for value in tensors.values()), None)
     dim = given["dim"]
     if not isinstance(dim, Tensor):
         whole = isinstance(dim, numbers.Integral)
-        dim = torch.tensor(integer("dim", dim) if whole else float(dim), device=device)
-    return {
-        name: dim if name == "dim" else torch.as_tensor(value, dtype=common, device=device)
-        for name, value in given.items()
+        dim = torch.tensor(integer("dim", dim) if whole else _float(dim), device=device)
+    rest = {name: given[name] for name in given if name != "dim"}
+    return {"dim": dim} | {
+        name: torch.as_tensor(
+            value if isinstance(value, Tensor) else _float(value), dtype=common, device=device
+        )
+        for name, value in rest.items()
     }
+
+
+def _float(value: Any) -> float:
+    """Return a real number as a float, infinity for what no float can hold."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value > 0 or -1)
+
+
+def _check_real(name: str, values: Tensor) -> None:
+    check_dense(name, values)
+    if values.is_complex() or values.dtype == torch.bool:
+        raise TypeError(f"{name} must hold real numbers, got {describe(values)}")
 
 
 def _check_parameters(parameters: dict[str, Tensor]) -> None:
@@ -460,14 +476,15 @@ def _check_search(max_iter: object, tol: object) -> None:
 
 def _values(name: str, given: object, device: torch.device) -> Tensor:
     """Return values to be scored, a tensor or what NumPy makes an array of, in float64."""
+    check_dense(name, given)
     values = given
     if not isinstance(values, Tensor):
-        array = np.asarray(values)
+        is_number = isinstance(values, numbers.Real) and not isinstance(values, bool)
+        array = np.asarray(_float(values) if is_number else values)
         if array.dtype.kind not in "iuf":
-            raise TypeError(f"{name} must be a real number or a tensor, got {given!r}")
+            raise TypeError(f"{name} must be a real number or a tensor, got {shown(given)}")
         values = torch.tensor(array.astype(np.float64), device=device)
-    if values.is_complex() or values.dtype == torch.bool:
-        raise TypeError(f"{name} must hold real numbers, got {describe(values)}")
+    _check_real(name, values)
     values = values.double()
     _refuse(name, values, values.isnan(), "a number")
     return values

@@ -53,7 +53,6 @@ from rankseg._differences import (
     bootstrap_interval,
 )
 from rankseg._files import write_whole
-from rankseg._fork import safe_in_fork
 from rankseg._formats import LabelFile
 from rankseg._label_folders import label_files, read_only, read_prediction
 from rankseg._methods import (
@@ -413,7 +412,6 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-@safe_in_fork
 def compare(
     cases: Iterable[Case | Failure],
     methods: Sequence[Method],

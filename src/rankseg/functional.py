@@ -8,7 +8,7 @@ from typing import Literal
 from typing_extensions import Unpack
 
 from rankseg._api import RankSEG
-from rankseg._arguments import choice
+from rankseg._arguments import choice, names_unknown
 from rankseg._calibration import Calibration
 from rankseg._problem import Maps
 from rankseg._settings import VOID_INDEX, SolverOptions
@@ -57,6 +57,7 @@ def rankseg(
     return decision
 
 
+@names_unknown
 def rankseg_rma(
     probs: Maps,
     metric: str = "dice",
@@ -103,6 +104,7 @@ def rankseg_rma(
     return decision
 
 
+@names_unknown
 def rankdice_ba(
     probs: Maps,
     solver: Literal["BA", "TRNA", "BA+TRNA"] = "BA",

@@ -40,9 +40,9 @@ from typing import Final, Literal, TypeAlias, cast, get_args
 import torch
 from torch import Tensor
 
-from rankseg._arguments import choice, describe, metric_name
+from rankseg._arguments import choice, describe, metric_name, number, shown
 from rankseg._counts import Counts, check_counts, count
-from rankseg._fork import safe_in_fork
+from rankseg._inputs import as_tensor
 
 __all__ = ["Counts", "count", "dice", "iou", "mean_by_class", "mean_by_image", "summary"]
 
@@ -54,7 +54,6 @@ _COUNTED: Final = "label"
 _ZERO_DIVISION: Final = math.nan
 
 
-@safe_in_fork
 def dice(
     counts: Counts, *, counted: Counted = _COUNTED, zero_division: float = _ZERO_DIVISION
 ) -> Tensor:
@@ -96,7 +95,6 @@ def dice(
     return _score(counts, 2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, rule, zero_division)
 
 
-@safe_in_fork
 def iou(
     counts: Counts, *, counted: Counted = _COUNTED, zero_division: float = _ZERO_DIVISION
 ) -> Tensor:
@@ -129,7 +127,6 @@ def iou(
     return _score(counts, counts.tp, counts.tp + counts.fp + counts.fn, rule, zero_division)
 
 
-@safe_in_fork
 def mean_by_image(scores: Tensor, *, worst: float = 1.0) -> float:
     """Mean over the counted classes of each image, then over images: mIoU^I, mDice^I.
 
@@ -171,7 +168,6 @@ def mean_by_image(scores: Tensor, *, worst: float = 1.0) -> float:
     return _mean_of_lowest(scores.nanmean(1), _check_fraction("worst", worst))
 
 
-@safe_in_fork
 def mean_by_class(scores: Tensor, *, worst: float = 1.0) -> float:
     """Mean over the images in which each class counts, then over classes: mIoU^C, mDice^C.
 
@@ -215,7 +211,6 @@ def mean_by_class(scores: Tensor, *, worst: float = 1.0) -> float:
     return _mean_of_lowest(scores.new_tensor(by_class, dtype=torch.float64), 1.0)
 
 
-@safe_in_fork
 def summary(
     counts: Counts,
     metric: Metric = "dice",
@@ -264,7 +259,9 @@ def summary(
     check_counts("counts", counts)
     score = {"dice": dice, "iou": iou}[metric_name(metric, get_args(Metric))]
     if not isinstance(worst, Iterable):
-        raise TypeError(f"worst must be an iterable of fractions such as (0.1,), got {worst!r}")
+        raise TypeError(
+            f"worst must be an iterable of fractions such as (0.1,), got {shown(worst)}"
+        )
     fractions = [_check_fraction("every fraction in worst", fraction) for fraction in worst]
     scores = score(counts, counted=counted, zero_division=zero_division)
     summed = score(counts.total(), counted=counted, zero_division=zero_division)
@@ -316,11 +313,11 @@ def _check_rule(counted: object, zero_division: object) -> Counted:
     """Check the treatment of absent classes; return ``counted`` in its own spelling."""
     rule = cast(Counted, choice("counted", counted, get_args(Counted)))
     if isinstance(zero_division, bool) or not isinstance(zero_division, numbers.Real):
-        raise TypeError(f"zero_division must be nan, 0 or 1, got {zero_division!r}")
-    if math.isnan(zero_division):
-        return rule
+        raise TypeError(f"zero_division must be nan, 0 or 1, got {shown(zero_division)}")
     if zero_division not in (0, 1):
-        raise ValueError(f"zero_division must be nan, 0 or 1, got {zero_division!r}")
+        if zero_division != zero_division:  # nan, as no integer beyond float is
+            return rule
+        raise ValueError(f"zero_division must be nan, 0 or 1, got {shown(zero_division)}")
     if rule != "always":
         raise ValueError(
             f"zero_division must be nan unless counted is 'always', got {zero_division!r} with "
@@ -333,16 +330,13 @@ def _check_scores(scores: object) -> Tensor:
     """Return the scores in float64."""
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         raise TypeError(f"scores must be a floating tensor, got {describe(scores)}")
-    if scores.ndim != 2:
+    plain = as_tensor("scores", scores)
+    if plain.ndim != 2:
         raise ValueError(
-            f"scores must have shape (images, classes), got shape {tuple(scores.shape)}"
+            f"scores must have shape (images, classes), got shape {tuple(plain.shape)}"
         )
-    return scores.double()
+    return plain.double()
 
 
 def _check_fraction(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number in (0, 1], got {value!r}")
-    if not 0 < float(value) <= 1:
-        raise ValueError(f"{name} must lie in (0, 1], got {value!r}")
-    return float(value)
+    return number(name, value, 0.0, 1.0, excluded=(0.0,))

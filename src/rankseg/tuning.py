@@ -255,7 +255,8 @@ def tune(
         names, ignore_index = cases.name_classes() or None, cases.ignore_index
     else:
         cases = list(cases)
-    folds_of(len(cases), folds, None, seed)  # wrong options are found before the work
+    if len(cases):
+        folds_of(len(cases), folds, None, seed)  # wrong options are found before the work
     if candidates is None:
         candidates = standard_candidates(metric, classes=count_classes(cases))
     if not candidates or candidates[0].name != "argmax":

@@ -490,3 +490,19 @@ def test_only_this_module_needs_monai_and_says_how_to_install_it():
 def test_example(capsys):
     runpy.run_path(str(REPOSITORY / "examples" / "monai_transforms.py"), run_name="__main__")
     assert "Dice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_probabilities_in_place_of_logits_warn_once(include_background):
+    decide = RankSEG(from_logits="softmax", include_background=include_background)
+    with pytest.warns(UserWarning, match="look like probabilities, of which") as told:
+        decide(probabilities())
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+def test_a_batch_is_refused_with_what_makes_images_of_it(output_mode):
+    batch = torch.stack([plain(probabilities(seed=seed)) for seed in range(3)])
+    for given in (batch, batch[..., 0]):
+        with pytest.raises(ValueError, match=r"got a batch of shape .*decollate_batch gives them"):
+            RankSEG(output_mode=output_mode)(given)

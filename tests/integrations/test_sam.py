@@ -988,3 +988,44 @@ def test_example(capsys):
     framework("transformers")
     runpy.run_path(str(REPOSITORY / "examples" / "sam.py"), run_name="__main__")
     assert "masks" in capsys.readouterr().out
+
+
+LOGITS = 6 * torch.from_numpy(np.random.default_rng(0).normal(size=(2, 2, 3, 16, 16)))
+OUTPUTS = {
+    "pred_masks": LOGITS.sigmoid(),
+    "semantic_seg": LOGITS[:, :, 0].sigmoid()[:, :1],
+}
+SAM1_SIZES = {"original_sizes": SIZES, "reshaped_input_sizes": INNER}
+INSTANCES = {
+    "pred_masks": LOGITS[:, 0].sigmoid(),
+    "pred_logits": LOGITS[:, 0, :, 0, 0],
+    "pred_boxes": LOGITS[:, 0, :, 0, :4],
+}
+ACTIVATED = {
+    "decide_logits": lambda: decide_logits(LOGITS.sigmoid()),
+    "decide_logits of arrays": lambda: decide_logits(LOGITS.sigmoid().numpy(), ACCURACY),
+    "Sam1": lambda: Sam1(pad_size=PAD).postprocess(OUTPUTS, **SAM1_SIZES),
+    "Sam1 restored": lambda: Sam1(pad_size=PAD).restore_mask_probs(OUTPUTS, **SAM1_SIZES),
+    "Sam2": lambda: Sam2().postprocess(OUTPUTS, original_sizes=SIZES),
+    "Sam2 restored": lambda: Sam2().restore_mask_probs(OUTPUTS, original_sizes=SIZES),
+    "Sam3": lambda: Sam3().postprocess_instance(INSTANCES),
+    "Sam3 restored": lambda: Sam3().restore_instance_mask_probs(INSTANCES),
+    "Sam3 semantic": lambda: Sam3().postprocess_semantic(OUTPUTS),
+    "Sam3 semantic restored": lambda: Sam3().restore_semantic_mask_probs(OUTPUTS),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATED)
+def test_probabilities_in_place_of_logits_warn_once(name):
+    with pytest.warns(UserWarning, match="they look like probabilities, of which this") as told:
+        ACTIVATED[name]()
+    assert [warning.filename for warning in told] == [__file__]
+
+
+@pytest.mark.parametrize("adapter", [Sam1(), Sam2()])
+def test_outputs_without_names_are_refused(adapter):
+    sizes = SAM1_SIZES if isinstance(adapter, Sam1) else {"original_sizes": SIZES}
+    with pytest.raises(TypeError, match="got tuple: call the model with return_dict=True"):
+        adapter.postprocess((LOGITS,), **sizes)
+    with pytest.raises(TypeError, match="got tuple: call the model with return_dict=True"):
+        Sam3().postprocess_semantic((LOGITS,))

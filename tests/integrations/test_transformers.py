@@ -975,3 +975,26 @@ def test_what_is_refused(outputs, options, error, message):
 def test_example(capsys):
     runpy.run_path(str(REPOSITORY / "examples" / "hugging_face.py"), run_name="__main__")
     assert "instances" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("function", [postprocess, restore_semantic_probs])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_probabilities_in_place_of_logits_warn_once_for_all_images(function, channels):
+    logits = 6 * torch.from_numpy(np.random.default_rng(0).normal(size=(3, channels, 16, 16)))
+    probs = logits.sigmoid() if channels == 1 else logits.softmax(1)
+    with pytest.warns(UserWarning, match="they look like probabilities, of which this") as told:
+        function({"logits": probs}, target_sizes=[(30, 40), (20, 20), (16, 16)])
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_autocast_does_not_round_sums_over_queries():
+    rng = np.random.default_rng(0)
+    outputs = {
+        "class_queries_logits": torch.from_numpy(rng.normal(size=(1, 6, 4)).astype("f4")),
+        "masks_queries_logits": torch.from_numpy(3 * rng.normal(size=(1, 6, 16, 16)).astype("f4")),
+    }
+    (expected,) = restore_semantic_probs(outputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        (probs,) = restore_semantic_probs(outputs)
+    assert probs.dtype == expected.dtype
+    assert torch.equal(probs, expected)

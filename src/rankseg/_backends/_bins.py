@@ -44,11 +44,11 @@ def _make_edges(device: torch.device) -> Tensor:
 
 
 def bin_of(values: Tensor) -> Tensor:
-    """Return the bin of every value, int64."""
+    """Return the bin of every value, int64; NaN, which a map may become, is in some bin, too."""
     wide = values.double()
     upper = wide > 0.5
     distance = torch.where(upper, 1 - wide, wide).clamp_min(2.0**-25)  # for all in the end bins
     patterns = distance.view(torch.int64) - (~upper).long()
     lowest = (1022 - OCTAVES) << OCTAVE_BITS  # the pattern of 2 ** -24, so shortened, less 1
-    short = ((patterns >> (52 - OCTAVE_BITS)) - lowest + 1).clamp_min(0)
+    short = ((patterns >> (52 - OCTAVE_BITS)) - lowest + 1).clamp(0, HALF - 1)
     return torch.where(upper, BINS - 1 - short, short)

@@ -27,7 +27,6 @@ from rankseg._backends._axes import merge_axes
 from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 from rankseg._expectation import Ratio
-from rankseg._fork import kernel_threads
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""
@@ -145,7 +144,7 @@ def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
     """
     if not alike:
         return maps.pixels <= LARGE_ROW
-    threads = kernel_threads()
+    threads = torch.get_num_threads()
     enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
     return enough or maps.pixels <= VALUES_PER_TASK
 
@@ -360,7 +359,7 @@ def unsettled(
     # Whole blocks, so that sums do not depend on the other images.
     width = max(1, -(-int(sizes.max(initial=0)) // kernels.BLOCK)) * kernels.BLOCK
     values = np.zeros((maps.batch, maps.classes, width), maps.source.values.dtype)
-    place = np.empty((maps.batch, width), np.int64)
+    place = np.zeros((maps.batch, width), np.int64)  # in range, also if labels change meanwhile
     starts = counts.cumsum(1) - counts
     _run(
         numba_labels.gather_unsettled,
@@ -486,6 +485,8 @@ def split(
     groups = _groups(maps)
     counts = np.zeros((maps.batch, maps.classes, 2, groups), np.int64)
     sums = np.zeros((maps.batch, maps.classes, 2, groups, POWERS))
+    with np.errstate(all="ignore"):  # of tiny rates the square is 0
+        negligible = numba_moments.NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels
     _run(
         numba_moments.split,
         maps.batch * maps.classes * groups,
@@ -494,7 +495,7 @@ def split(
         _round_down(low, maps),
         _round_down(high, maps),
         degree.numpy(),
-        numba_moments.NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels,
+        negligible,
         counts,
         sums,
     )
@@ -557,7 +558,7 @@ def _run(kernel: Callable[..., None], units: int, maps: Maps, *arguments: Any) -
 
 def _spread(job: numba_threads.Job, units: int, values: int) -> None:
     """Run a job over all units, in tasks that are worth a thread."""
-    most = 4 * kernel_threads()
+    most = 4 * torch.get_num_threads()
     numba_threads.spread(job, units, max(1, min(most, units, values // VALUES_PER_TASK)))
 
 
@@ -646,5 +647,7 @@ def _lay_out(gains: Gains | GainCurves, shape: torch.Size) -> tuple[np.ndarray, 
 def _round_down(cuts: Tensor, maps: Maps) -> np.ndarray:
     """Round cuts down to the dtype of the values: the same values exceed them as before."""
     exact = cuts.numpy()
-    rounded = exact.astype(maps.source.values.dtype)
-    return np.where(rounded > exact, np.nextafter(rounded, -np.inf, dtype=rounded.dtype), rounded)
+    with np.errstate(all="ignore"):  # tiny cuts round to 0, whatever the caller makes of that
+        rounded = exact.astype(maps.source.values.dtype)
+        below = np.nextafter(rounded, -np.inf, dtype=rounded.dtype)
+    return np.where(rounded > exact, below, rounded)

@@ -21,8 +21,6 @@ from typing import Any
 
 import torch
 
-from rankseg._fork import kernel_threads
-
 Job = Callable[[int, int], None]
 """Does the units from the first to the one before the last."""
 
@@ -37,7 +35,7 @@ def spread(job: Job, units: int, tasks: int) -> None:
     """Run a job over all units, in so many tasks, on as many threads as torch may use."""
     bounds = [units * task // tasks for task in range(tasks + 1)]
     ranges = deque(itertools.pairwise(bounds))
-    threads = min(kernel_threads(), tasks)
+    threads = min(torch.get_num_threads(), tasks)
     if threads == 1 or sys.is_finalizing():  # no other thread can enter the interpreter any more
         _work_through(job, ranges)
     elif _start_team is not None:
@@ -100,7 +98,7 @@ def _work_with_pool(job: Job, ranges: Ranges, threads: int) -> None:
     helpers = []
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: this thread does it all
         for _ in range(threads - 1):
-            helpers.append(_pool(kernel_threads()).submit(_work_through, job, ranges))
+            helpers.append(_pool(torch.get_num_threads()).submit(_work_through, job, ranges))
     _work_through(job, ranges)
     for helper in helpers:
         if not helper.cancel():  # one that has not begun is not waited for: nothing is left to do

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rankseg import _tables
-from rankseg._cases import clusters_of
-from rankseg._commands._comparison import print_not_compared
+from rankseg._cases import clusters_of, read_image_labels
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
-from rankseg._commands._terminal import check_place, fail, open_console, tracker
-from rankseg.calibration import Calibration, cross_validate, fit
+from rankseg._commands._terminal import check_place, fail, open_console, print_failures, tracker
+from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
@@ -93,9 +93,27 @@ def calibrate(
     check_place(output)
     check_place(diagram)
     console = open_console()
-    told = None
+    failures: Mapping[str, str] = {}
     maps = maps_from(folder, ignore_index)
-    if kind is KindChoice.PRIOR:
+    absent: Any = None if presence is None else presence.value
+    if image_labels is not None:
+        if absent is None or kind is not KindChoice.NONE:
+            fail("--image-labels tells which classes images hold: add --presence and --kind none")
+        checked = cross_validate_presence(
+            maps.without_labels(),
+            read_image_labels(image_labels, maps.name_classes()),
+            absent=absent,
+            folds=folds,
+            clusters=clusters_of(maps.names, clusters_from(clusters)),
+            seed=seed,
+        )
+        assert checked.model is not None
+        Calibration.of_presence(checked.model).save(output)
+        _tables.print_table(_tables.presence_table(checked))
+        failures = checked.failures
+    elif kind is KindChoice.PRIOR:
+        if absent is not None:
+            fail("--kind prior fits nothing: give the class_weights to a fit with --presence")
         if maps.class_weights is None:
             fail(f"{folder / 'meta.json'} names no class_weights")
         Calibration.from_class_weights(maps.class_weights).save(output)
@@ -107,15 +125,19 @@ def calibrate(
             clusters=clusters_of(maps.names, clusters_from(clusters)),
             bins=bins,
             seed=seed,
+            presence=absent,
             track=tracker("Fitting"),
         )
-        fit(told.folder, kind.value, ignore_index=maps.ignore_index, seed=seed).save(output)
+        options: dict[str, Any] = {"ignore_index": maps.ignore_index, "seed": seed}
+        fit(told.folder, kind.value, presence=absent, **options).save(output)
         _tables.print_table(_tables.calibration_table(told))
         _tables.print_table(_tables.calibrated_decisions_table(told))
+        if told.presence is not None:
+            _tables.print_table(_tables.presence_table(told.presence))
         if diagram is not None:
             figure = reliability_diagram(told.before, told.after, titles=["before", "after"])
             write_figure(diagram, figure)
+        failures = {failure.name: failure.reason for failure in told.decisions.failures}
         console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     console.print(f"Written to {output}", soft_wrap=True)
-    if told is not None:
-        print_not_compared(told.decisions, "Left out")
+    print_failures("Left out", failures)

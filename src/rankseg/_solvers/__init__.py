@@ -10,7 +10,6 @@ from torch import Tensor
 
 from rankseg import _backends
 from rankseg._backends._records import Survey
-from rankseg._fork import safe_in_fork
 from rankseg._problem import Problem
 from rankseg._settings import Settings
 from rankseg._solvers._presence import present_classes
@@ -47,7 +46,6 @@ BINARY: dict[str, Solve] = {
 }
 
 
-@safe_in_fork
 def solve(problem: Problem) -> Any:
     """Decide a problem: choose the backend, scan the maps, solve, give back the caller's type.
 

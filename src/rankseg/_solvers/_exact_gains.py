@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rankseg._expectation import Nodes, Ratio, Sums, count_nodes, integrand, place_nodes
+from rankseg._quiet import log, log1p
 
 __all__ = ["Expectation"]
 
@@ -48,7 +49,7 @@ class Expectation:
         rate = count + volume + smooth + 1
         needed = count_nodes(rate, count + smooth, rest)
         nodes = place_nodes(rate, needed, int(needed.max()))
-        sums = (_sums(side, nodes.u) for side in (inside, outside))
+        sums = (_sums(_filled_bins(side), nodes.u) for side in (inside, outside))
         return cls(ratio, smooth, nodes, *integrand(ratio, smooth, nodes, count, mass, *sums))
 
     def gains(self, probs: Tensor) -> Tensor:
@@ -65,8 +66,20 @@ class Expectation:
         return total
 
 
+def _filled_bins(profile: Tensor) -> Tensor:
+    """Return the bins of profiles that hold pixels, next to each other and then zeros."""
+    row, bin_ = (profile[..., 0] > 0).nonzero().unbind(1)
+    number = torch.bincount(row, minlength=len(profile))
+    place = torch.arange(len(row), device=row.device) - (number.cumsum(0) - number)[row]
+    filled = profile.new_zeros(len(profile), max(1, int(number.max())), 2)
+    return filled.index_put((row, place), profile[row, bin_])
+
+
 def _sums(profile: Tensor, u: Tensor) -> Sums:
-    """Return what the pixels of profiles contribute at every node, ``(rows, nodes)``."""
+    """Return what the pixels of profiles contribute at every node, ``(rows, nodes)``.
+
+    Added up one after the other: a row does not depend on how many bins other rows have.
+    """
     count, mass = profile.unbind(2)
     probs = (mass / count.clamp(min=1)).clamp(max=1)
     logs, hits = [], []
@@ -74,7 +87,7 @@ def _sums(profile: Tensor, u: Tensor) -> Sums:
         t = torch.exp(-node)
         shrunk, left = probs * torch.expm1(-node), 1 - probs + probs * t
         # Of a sure pixel t is left, which 1 + shrunk may round to 0.
-        log = torch.where(left > 0.5, torch.log1p(shrunk), torch.log(left))
-        logs.append((count * log).sum(1))
-        hits.append((mass * t / left).sum(1))
+        log_left = torch.where(left > 0.5, log1p(shrunk), log(left))
+        logs.append((count * log_left).cumsum(1)[:, -1])
+        hits.append((mass * t / left).cumsum(1)[:, -1])
     return Sums(torch.stack(logs, 1), torch.stack(hits, 1))

@@ -75,10 +75,14 @@ def _classes(
     pixels = backend.sizes(maps).unsqueeze(1)
     lows, count = stopping_cuts(backend, maps, survey, pixels + settings.smooth, kept)
     moments = backend.moments(maps, survey, kept)
-    facts = torch.stack((*moments, pixels.expand_as(lows), count), -1)[kept].tolist()
+    facts = torch.stack((*moments, pixels.expand_as(lows), count), -1)[kept]
+    mean, _, _, size, width = facts.unbind(1)
+    sound = facts.isfinite().all(1) & (mean >= 0) & (mean <= size) & (width > 0)
+    if not sound.all():  # the tables for such a volume might have any size
+        raise ValueError("probs must not change during a call: they did, to no probabilities")
     rows = kept.nonzero().unsqueeze(1)
     highest = torch.full((1,), torch.inf, dtype=lows.dtype, device=lows.device)
-    for row, (mean, variance, third, size, width) in zip(rows, facts, strict=True):
+    for row, (mean, variance, third, size, width) in zip(rows, facts.tolist(), strict=True):
         at = row[:, 0], row[:, 1]
         low = lows[at]
         values = backend.between(maps, survey, low, highest, row, int(width))

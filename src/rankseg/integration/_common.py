@@ -14,12 +14,15 @@ from rankseg._api import RankSEG
 from rankseg._arguments import choice, describe, integer
 from rankseg._optional import require
 from rankseg._problem import DTYPES, as_tensor
+from rankseg._sampled_sums import check_activation
 
 __all__ = [
     "KINDS",
     "Size",
     "check_count",
     "check_finite",
+    "check_has_fields",
+    "check_logits",
     "check_one_device",
     "family_of_class",
     "field_of",
@@ -64,6 +67,12 @@ def check_finite(name: str, tensor: Tensor) -> None:
     if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
         broken = int((~tensor.isfinite()).sum())
         raise ValueError(f"{name} must be finite, got {broken} values that are NaN or infinite")
+
+
+def check_logits(name: str, logits: Tensor, link: str) -> None:
+    """Refuse NaN and infinity, and warn if logits ``(n, channels, *spatial)`` look like probs."""
+    check_finite(name, logits)
+    check_activation(name, logits, link)
 
 
 def check_one_device(fields: Mapping[str, Tensor]) -> None:
@@ -116,6 +125,15 @@ def resize(scores: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(scores.shape[2:]) == tuple(size):
         return scores
     return F.interpolate(scores, tuple(size), mode=MODES[len(size)], align_corners=False)
+
+
+def check_has_fields(outputs: Any) -> None:
+    """Refuse outputs of a model without names."""
+    if isinstance(outputs, tuple | list | Tensor | np.ndarray):
+        raise TypeError(
+            "outputs must be a model output with named fields, got "
+            f"{describe(outputs)}: call the model with return_dict=True"
+        )
 
 
 def field_of(outputs: Any, name: str) -> Any:

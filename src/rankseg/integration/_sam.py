@@ -18,6 +18,8 @@ from rankseg.integration._common import (
     Size,
     check_count,
     check_finite,
+    check_has_fields,
+    check_logits,
     check_one_device,
     family_of_class,
     field_of,
@@ -144,7 +146,8 @@ def mask_decision(rankseg_kwargs: Mapping[str, Any] | None) -> RankSEG:
 
 
 def check_family(outputs: Any, adapter: str) -> None:
-    """Refuse the outputs of a model that another adapter restores otherwise."""
+    """Refuse outputs without names, or of a model that another adapter restores otherwise."""
+    check_has_fields(outputs)
     family = family_of_class(outputs, FAMILIES)
     wanted = FAMILIES.get(family or "", adapter)
     if wanted != adapter:
@@ -181,7 +184,10 @@ def checked_fields(
         fields[name] = field
     check_one_device(fields)
     for name, field in fields.items():
-        check_finite(name, field)
+        if field.dim() == 4:
+            check_logits(name, field, "sigmoid")
+        else:
+            check_finite(name, field)
     return fields if keep_dtype else {name: widened(field) for name, field in fields.items()}
 
 
@@ -209,7 +215,7 @@ def prompted_masks(
             )
     check_count("original_sizes", sizes, len(masks))
     for one in masks:
-        check_finite("pred_masks", one)
+        check_logits("pred_masks", one, "sigmoid")
     return masks if keep_dtype else [widened(one) for one in masks]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rankseg._api import RankSEG
 from rankseg._arguments import choice, describe
+from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import KINDS, keeps_dtype, require, to_probabilities, widened
 
 __all__ = ["RankSEGEncoderDecoder", "disable", "enable", "kind_of"]
@@ -156,6 +157,7 @@ class _Postprocess:
         return _decide(samples, self.decision, kind_of(self.segmentor))
 
 
+@one_of_a_kind()
 def _decide(samples: Any, decision: _Decision, kind: str) -> Any:
     """Decide anew what MMSegmentation has decided, on the scores that it has prepared."""
     for sample in samples:

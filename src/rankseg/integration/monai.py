@@ -17,8 +17,16 @@ import rankseg
 from rankseg._arguments import integer
 from rankseg._calibrate import calibrate
 from rankseg._problem import Maps
+from rankseg._sampled_sums import is_batch
 from rankseg._settings import SUPPORT, SolverOptions
-from rankseg.integration._common import check_finite, floating, require, to_probabilities
+from rankseg._warn import one_of_a_kind
+from rankseg.integration._common import (
+    check_finite,
+    check_logits,
+    floating,
+    require,
+    to_probabilities,
+)
 
 require("monai", "monai", "RankSEG as a transform")
 
@@ -118,6 +126,7 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
             )
         self.dtype = _dtype(dtype)
 
+    @one_of_a_kind()
     def __call__(self, img: Maps) -> Maps:
         """Decide one image.
 
@@ -143,12 +152,20 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         """
         scores = floating("img", img).detach()
         self._check_shape(tuple(scores.shape))
-        if not self.include_background:  # whose values the decision itself never reads
+        if self.link is None and is_batch(scores):
+            raise ValueError(
+                f"img must be (channels, *spatial), got a batch of shape {tuple(scores.shape)}: "
+                "its classes are axis 1; pass its images one by one, as decollate_batch gives them"
+            )
+        if self.softmax:
+            check_logits("img", scores.unsqueeze(0), "softmax")
+        elif not self.include_background:  # whose values the decision itself never reads
             check_finite("img", scores)
         decided = self._classes(scores)
-        if isinstance(img, Tensor):
-            img = convert_to_tensor(img, track_meta=get_track_meta())
-        result: Maps = convert_to_dst_type(decided, img, dtype=self.dtype)[0]
+        with scores.device:  # not torch's default device, on which MONAI would make tensors
+            if isinstance(img, Tensor):
+                img = convert_to_tensor(img, track_meta=get_track_meta())
+            result: Maps = convert_to_dst_type(decided, img, dtype=self.dtype)[0]
         return result
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

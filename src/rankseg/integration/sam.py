@@ -19,9 +19,10 @@ from torch import Tensor
 from rankseg._api import RankSEG
 from rankseg._arguments import number
 from rankseg._problem import Maps
+from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
     check_count,
-    check_finite,
+    check_logits,
     field_of,
     floating,
     image_sizes,
@@ -101,6 +102,7 @@ class Sam1(_Adapter):
         super().__init__(rankseg_kwargs)
         self.pad_size = pad_size
 
+    @one_of_a_kind()
     def restore_mask_probs(
         self, outputs: Any, *, original_sizes: Any, reshaped_input_sizes: Any
     ) -> list[Tensor]:
@@ -138,6 +140,7 @@ class Sam1(_Adapter):
         return [image.probs() for image in images]
 
     @torch.no_grad()
+    @one_of_a_kind()
     def postprocess(
         self, outputs: Any, *, original_sizes: Any, reshaped_input_sizes: Any
     ) -> list[Tensor]:
@@ -223,6 +226,7 @@ class Sam2(_Adapter):
         self.apply_non_overlapping_constraints = apply_non_overlapping_constraints
         self._exclusive()
 
+    @one_of_a_kind()
     def restore_mask_probs(self, outputs: Any, *, original_sizes: Any) -> list[Tensor]:
         """Return the probabilities of the masks, at the sizes of the images.
 
@@ -257,6 +261,7 @@ class Sam2(_Adapter):
         return [image.probs() for image in images]
 
     @torch.no_grad()
+    @one_of_a_kind()
     def postprocess(self, outputs: Any, *, original_sizes: Any) -> list[Tensor]:
         """Return the masks, at the sizes of the images.
 
@@ -349,6 +354,7 @@ class Sam3(_Adapter):
         self._least_score()
         self._dtype()
 
+    @one_of_a_kind()
     def restore_instance_mask_probs(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[dict[str, Tensor]]:
@@ -387,6 +393,7 @@ class Sam3(_Adapter):
         return [{**found, "mask_probs": masks.probs()} for found, masks in images]
 
     @torch.no_grad()
+    @one_of_a_kind()
     def postprocess_instance(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[dict[str, Tensor]]:
@@ -407,6 +414,7 @@ class Sam3(_Adapter):
         )
         return [{**found, "masks": masks.masks(decide).to(dtype)} for found, masks in images]
 
+    @one_of_a_kind()
     def restore_semantic_mask_probs(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[Tensor]:
@@ -441,6 +449,7 @@ class Sam3(_Adapter):
         return [image.probs() for image in images]
 
     @torch.no_grad()
+    @one_of_a_kind()
     def postprocess_semantic(
         self, outputs: Any, *, target_sizes: Any = None, original_sizes: Any = None
     ) -> list[Tensor]:
@@ -497,6 +506,7 @@ class Sam3(_Adapter):
 
 
 @torch.no_grad()
+@one_of_a_kind()
 def decide_logits(logits: Maps, rankseg_kwargs: Mapping[str, Any] | None = None) -> Maps:
     """Decide masks from their logits at full size, each for itself.
 
@@ -539,8 +549,9 @@ def decide_logits(logits: Maps, rankseg_kwargs: Mapping[str, Any] | None = None)
             "logits must have the axes (..., height, width), the last two not empty, got shape "
             f"{tuple(maps.shape)}"
         )
-    check_finite("logits", maps)
     size = (maps.shape[-2], maps.shape[-1])
-    masks = ScoreMaps(maps.reshape(-1, *size), size, lambda part: part, True).masks(decide)
+    stacked = maps.reshape(-1, *size)
+    check_logits("logits", stacked.unsqueeze(1), "sigmoid")
+    masks = ScoreMaps(stacked, size, lambda part: part, True).masks(decide)
     masks = masks.view(maps.shape)
     return masks.numpy() if isinstance(logits, np.ndarray) else masks

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,13 @@ from torch import Tensor, nn
 
 from rankseg._api import RankSEG
 from rankseg._arguments import describe
+from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
     Size,
     check_count,
     check_finite,
+    check_has_fields,
+    check_logits,
     check_one_device,
     family_of_class,
     field_of,
@@ -147,6 +151,7 @@ class _Outputs:
         return tuple(widened(field) for field in self.fields)
 
 
+@one_of_a_kind()
 def restore_semantic_probs(
     outputs: Any, *, model: Any = None, target_sizes: Any = None
 ) -> list[Tensor]:
@@ -198,6 +203,7 @@ def restore_semantic_probs(
 
 
 @torch.no_grad()
+@one_of_a_kind()
 def postprocess(
     outputs: Any,
     *,
@@ -316,6 +322,7 @@ class RankSEGProcessor:
         return edges["shortest_edge"], edges["longest_edge"] or edges["shortest_edge"]
 
     @torch.no_grad()
+    @one_of_a_kind()
     def _semantic(
         self,
         inner: Callable[..., Any],
@@ -341,6 +348,7 @@ class RankSEGProcessor:
         return told
 
     @torch.no_grad()
+    @one_of_a_kind()
     def _merge(self, inner: Callable[..., Any], outputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Let the processor merge masks of queries that RankSEG decided."""
         family = self._family
@@ -403,11 +411,7 @@ def _options(rankseg_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _family_of(outputs: Any, model: Any) -> str | None:
     """Return the family that says how to read outputs, None for logits per pixel."""
-    if isinstance(outputs, tuple | list | Tensor):
-        raise TypeError(
-            "outputs must be a model output with named fields, got "
-            f"{describe(outputs)}: call the model with return_dict=True"
-        )
+    check_has_fields(outputs)
     return _model_family(model) or family_of_class(outputs, KNOWN) or _structure(outputs)
 
 
@@ -461,7 +465,11 @@ def _read(outputs: Any, family: str | None) -> _Outputs:
                 f"{name} may have an empty batch, but no other empty axis, got shape "
                 f"{tuple(field.shape)}"
             )
-        check_finite(name, field)
+        if field.dim() == 4:  # maps, not the classes of queries
+            is_exclusive = name == "logits" and field.shape[1] > 1
+            check_logits(name, field, "softmax" if is_exclusive else "sigmoid")
+        else:
+            check_finite(name, field)
     dtype = functools.reduce(torch.promote_types, (field.dtype for field in fields.values()))
     offsets = field_of(outputs, "patch_offsets") if family in EOMT else None
     read = _Outputs(family, tuple(field.to(dtype) for field in fields.values()), offsets)
@@ -514,7 +522,12 @@ def _scores(
         side = int(offsets[0][2]) - int(offsets[0][1])
         input_size = input_size or (side, side)
     classes, masks = read.widened(keep_dtype)
-    sums = _sums(classes, _at_input_size(masks, family, input_size), read.classes)
+    masks = _at_input_size(masks, family, input_size)
+    # Autocast would round the sums to half precision again, as it does for the processor.
+    with (
+        contextlib.nullcontext() if keep_dtype else torch.autocast(masks.device.type, enabled=False)
+    ):
+        sums = _sums(classes, masks, read.classes)
     if offsets:
         sizes = _target_sizes(target_sizes, 1 + max(int(image) for image, _, _ in offsets))
         stitched = _stitched(sums, offsets, sizes)
