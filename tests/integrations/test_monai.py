@@ -249,6 +249,18 @@ def test_without_background_logits_are_softened_over_all_classes():
     assert_same(ours, RankSEG("iou", **masks)(scores().sigmoid()))
 
 
+@pytest.mark.parametrize("link", [None, "softmax", "sigmoid"])
+def test_all_channels_tell_which_classes_are_present(link):
+    """A class is there by argmax if it is likelier somewhere than all others, background too."""
+    given = torch.tensor([[0.30, 0.60], [0.36, 0.10], [0.34, 0.30]]).view(3, 1, 2)
+    shown = given if link is None else given.log() if link == "softmax" else given.logit()
+    options = {"solver": "joint", "from_logits": link, "include_background": False}
+    labels = RankSEG(presence="argmax", **options)(shown)
+    assert set(labels.unique().tolist()) == {0, 1} == set(labels[0, 0].tolist())
+    assert RankSEG(presence="all", **options)(shown)[0, 0, 1] == 2
+    assert not RankSEG(presence="peak", **options)(shown).any()
+
+
 def test_absent_classes_leave_all_to_the_background():
     given = torch.tensor([0.6, 0.2, 0.2]).view(3, 1, 1).expand(3, 4, 5)
     assert not RankSEG(include_background=False)(given).any()

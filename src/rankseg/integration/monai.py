@@ -7,6 +7,7 @@ ImportError with the line that installs it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,9 +17,10 @@ from typing_extensions import Unpack
 import rankseg
 from rankseg._arguments import integer
 from rankseg._calibrate import calibrate
-from rankseg._problem import Maps
+from rankseg._problem import Maps, Problem
 from rankseg._sampled_sums import is_batch
 from rankseg._settings import SUPPORT, SolverOptions
+from rankseg._solvers import present_in
 from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
     check_finite,
@@ -77,8 +79,8 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
 
     Notes
     -----
-    With ``include_background=False``, ``from_logits='softmax'`` makes all probabilities at once,
-    as large as the logits in float32.
+    With ``include_background=False``, ``from_logits='softmax'`` makes all probabilities at once, as
+    large as the logits in float32; so does ``'sigmoid'`` unless ``presence`` is ``'peak'``.
 
     Examples
     --------
@@ -99,7 +101,7 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         smooth: float = 0.0,
         output_mode: str = "multiclass",
         solver: str = "auto",
-        pruning_prob: float = 0.5,
+        pruning_prob: float | None = None,
         *,
         to_onehot: int | None = None,
         include_background: bool = True,
@@ -114,8 +116,9 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         if not isinstance(include_background, bool):
             raise TypeError(f"include_background must be a bool, got {include_background!r}")
         self.include_background = include_background
-        self.softmax = not include_background and decide.from_logits == "softmax"
         self.link = decide.from_logits
+        self.whole = decide
+        self.converts = not include_background and _converts(decide)
         self.calibration = None if include_background else decide.calibration
         self.decide = decide if include_background else _of_foreground(decide)
         self.to_onehot = None if to_onehot is None else integer("to_onehot", to_onehot)
@@ -157,8 +160,8 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
                 f"img must be (channels, *spatial), got a batch of shape {tuple(scores.shape)}: "
                 "its classes are axis 1; pass its images one by one, as decollate_batch gives them"
             )
-        if self.softmax:
-            check_logits("img", scores.unsqueeze(0), "softmax")
+        if self.converts:
+            check_logits("img", scores.unsqueeze(0), str(self.link))
         elif not self.include_background:  # whose values the decision itself never reads
             check_finite("img", scores)
         decided = self._classes(scores)
@@ -188,10 +191,10 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         maps = scores.unsqueeze(0)
         if self.calibration is not None:
             maps = calibrate(maps, self.calibration, from_logits=self.link)
-        elif self.softmax:
-            maps = to_probabilities(maps, "softmax")
+        elif self.converts:
+            maps = to_probabilities(maps, str(self.link))
         if not self.include_background:
-            maps = maps[:, 1:]
+            maps = self._of_present(maps)[:, 1:]
         decided: Tensor = self.decide(maps)
         masks = self.decide.output_mode == "multilabel"
         decided = decided.squeeze(0) if masks else decided
@@ -202,6 +205,17 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         if not self.include_background and maps.shape[1] > 1:
             decided = decided - UNCLAIMED
         return decided if self.to_onehot is None else _one_hot(decided, self.to_onehot)
+
+    def _of_present(self, maps: Tensor) -> Tensor:
+        """Return the maps with 0 for classes that are absent, the background being one that is not.
+
+        Which are is told by all channels; by peaks the decision for the others tells it as well.
+        """
+        settings = replace(self.whole.settings, from_logits=None, calibration=None)
+        if settings.presence == "peak":
+            return maps
+        present = present_in(Problem.parse(maps, None, settings))
+        return maps.masked_fill(~present.view(*present.shape, *[1] * (maps.dim() - 2)), 0)
 
     def _ties(self, maps: Tensor) -> Tensor:
         """Return where a probability is 1/2: in for ``AsDiscrete``, and the same for accuracy."""
@@ -247,7 +261,7 @@ class RankSEGd(MapTransform):  # type: ignore[misc, unused-ignore]
         smooth: float | Sequence[float] = 0.0,
         output_mode: str | Sequence[str] = "multiclass",
         solver: str | Sequence[str] = "auto",
-        pruning_prob: float | Sequence[float] = 0.5,
+        pruning_prob: float | Sequence[float | None] | None = None,
         *,
         to_onehot: int | Sequence[int | None] | None = None,
         include_background: bool | Sequence[bool] = True,
@@ -317,18 +331,29 @@ def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
             "include_background=False does not go with metric='acc' and output_mode='multiclass': "
             "accuracy counts pixels, of all classes"
         )
-    link = decide.from_logits
-    if "unassigned_policy" in SUPPORT[decide.solver].options[decide.output_mode]:
+    settings = decide.settings
+    allowed = SUPPORT[settings.solver].options[settings.output_mode]
+    if "unassigned_policy" in allowed:
         options |= {"unassigned_policy": "void", "void_index": UNCLAIMED}
+    if "presence" in allowed:
+        options |= {"presence": "peak" if settings.presence == "peak" else "all"}
+    if "correlation" in allowed:
+        options |= {"correlation": settings.correlation}
     return rankseg.RankSEG(
         decide.metric,
         decide.smooth,
         decide.output_mode,
         decide.solver,
-        decide.pruning_prob,
-        from_logits=None if decide.from_logits == "softmax" or decide.calibration else link,
+        decide.pruning_prob if settings.presence == "peak" else None,
+        from_logits=None if _converts(decide) or decide.calibration else decide.from_logits,
         **options,
     )
+
+
+def _converts(decide: rankseg.RankSEG) -> bool:
+    """Return whether probabilities are made of all logits before the background is left out."""
+    told_by_all = decide.settings.presence != "peak"
+    return decide.from_logits == "softmax" or (decide.from_logits is not None and told_by_all)
 
 
 def _dtype(dtype: Any) -> torch.dtype:
