@@ -41,6 +41,8 @@ from rankseg.metrics import Counts, Metric
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "results" / "presence.csv"
 FOLDS = 5
+PIXELS = 2000
+"""Drawn of each image to fit a calibration to."""
 
 METRICS: tuple[Metric, ...] = ("dice", "iou")
 COUNTED: tuple[Counted, ...] = ("label", "either")
@@ -158,13 +160,14 @@ def some(cases: CaseFolder, places: np.ndarray) -> CaseFolder:
     return replace(cases, names=tuple(cases.names[place] for place in places))
 
 
+@functools.cache  # for both metrics
 def fitted(cases: CaseFolder) -> tuple[PresenceModel, object]:
     """Fit a model to maps as they are, and a calibration with a model of calibrated maps."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few cases, and classes that no label of a fold holds
         options = {"ignore_index": cases.ignore_index}
         model = PresenceModel.fit(cases, **options)
-        calibration = fit(cases, "vector", **options)
+        calibration = fit(cases, "vector", pixels=PIXELS, **options)
         after = PresenceModel.fit(cases, calibration=calibration, **options)
     return model, replace(calibration, presence=after)
 
