@@ -61,6 +61,7 @@ def check_exclusive(probs: Tensor) -> None:
     check_sums(probs, None, Settings(output_mode="multilabel"), are_exclusive=True)
 
 
+@np.errstate(all="ignore")  # whatever the user wants of NumPy: faint values underflow
 def check_sums(
     probs: Tensor, valid: Tensor | None, settings: Settings, are_exclusive: bool = False
 ) -> None:
