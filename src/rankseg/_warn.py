@@ -12,7 +12,7 @@ __all__ = ["about", "one_of_a_kind", "warn"]
 
 CASE: ContextVar[str | None] = ContextVar("CASE", default=None)
 
-INSIDE = ("rankseg", "torch", "contextlib")
+INSIDE = ("rankseg", "torch", "contextlib", "numpy")
 """Packages whose lines lie between the user's and a warning."""
 
 _told: ContextVar[set[str] | None] = ContextVar("told", default=None)
