@@ -154,6 +154,10 @@ class TestCompare:
             (["--pruning-prob", "0.99"], {"pruning_prob": 0.99}),
             (["--correlation", "0"], {"correlations": [0]}),
             (
+                ["--presence", "argmax", "--presence", "all", "--correlation", "0"],
+                {"presences": ["argmax", "all"], "correlations": [0]},
+            ),
+            (
                 ["--correlation", "0.8", "--metric", "dice"],
                 {"correlations": [0, 0.8], "metrics": ["dice"]},
             ),
@@ -272,6 +276,7 @@ class TestCompare:
             ["--pruning-prob", "1.5"],
             ["--metric", "acc"],
             ["--solver", "best"],
+            ["--presence", "some"],
             ["--correlation", "-0.1"],
             ["--correlation", "1"],
             ["--correlation", "nan"],

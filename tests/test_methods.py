@@ -69,6 +69,14 @@ class TestStandardMethods:
         names = ["", " joint", " r=0.5", " joint r=0.5", " r=0.25", " joint r=0.25"]
         assert [method.name for method in methods[2:]] == ["RankSEG iou" + name for name in names]
 
+    def test_rules_of_presence_are_named_and_arrive(self):
+        methods = standard_methods(0.3, metrics=["iou"], presences=["peak", "argmax", "all"])
+        names = ["", " presence=argmax", " presence=all"]
+        assert [method.name for method in methods[2:]] == ["RankSEG iou" + name for name in names]
+        rules = [method.decide.settings.presence for method in methods[2:]]
+        assert rules == ["peak", "argmax", "all"]
+        assert methods[2].decide.settings.pruning_prob == 0.3
+
     @pytest.mark.parametrize("pruning_prob", [0.0, 0.9])
     def test_options_arrive(self, pruning_prob):
         probs = torch.tensor(np.stack([labelled(seed)[0] for seed in range(3)])).float()

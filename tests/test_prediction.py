@@ -458,6 +458,17 @@ def test_no_output_is_written_twice_and_no_input_is_overwritten(folder, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("presence", ["argmax", "all"])
+def test_the_rule_of_presence_reaches_the_library(folder, tmp_path, presence):
+    result = run(folder, "-o", tmp_path / "out", "--solver", "RMA", "--presence", presence)
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = labels_of(0, solver="RMA", presence=presence)
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.png"), expected)
+    result = run(folder, "-o", tmp_path / "o", "--presence", presence, "--pruning-prob", "0.4")
+    assert result.exit_code == 1
+    assert "pruning_prob goes with presence='peak', got 0.4" in result.stderr
+
+
 def test_options_of_the_command_reach_the_library(folder, tmp_path):
     arguments = "--format tif --metric iou --solver joint --smooth 1 --pruning-prob 0.2"
     arguments += " --correlation 0.5 --workers 2 --key probs"

@@ -59,6 +59,14 @@ def test_finds_the_temperature_the_labels_were_drawn_at():
         assert tuned.options["calibration"].scale == (1 / temperature,)
 
 
+def test_rules_of_presence_are_candidates():
+    options = {"solvers": ["RMA"], "correlations": [0.0], "presences": ["argmax", "all"]}
+    names = [one.name for one in standard_candidates(classes=3, pruning_probs=[0.5], **options)]
+    assert names == ["argmax", "dice", "dice presence=argmax", "dice presence=all"]
+    names = [one.name for one in standard_candidates(classes=1, pruning_probs=[0.8], **options)]
+    assert names == ["argmax", "dice", "dice pruning_prob=0.8", "dice presence=all"]
+
+
 def test_choosing_among_chance_is_optimistic_and_warned_of():
     rng = np.random.default_rng(0)
     cases = []

@@ -117,7 +117,8 @@ def standard_candidates(
     rules: list[dict[str, Any]] = [
         {"pruning_prob": pruning} if pruning != PRUNING_PROB else {} for pruning in pruning_probs
     ]
-    rules += [{"presence": presence} for presence in presences]
+    same = "argmax" if classes == 1 else None  # of one channel it is the rule of peaks above 0.5
+    rules += [{"presence": presence} for presence in presences if presence != same]
     for calibration, solver, correlation, rule in product(scaled, solvers, correlations, rules):
         options: dict[str, Any] = {"metric": metric}
         options |= {"solver": solver} if solver != "RMA" else {}
