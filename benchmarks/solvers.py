@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import _speed_cases
+from _speed_cases import CONTESTED
 from _speed_report import Requirement, Row, append_history, print_table, row, show
 from _speed_setup import HERE, REPOSITORY, Setup, describe_origin, note
 
@@ -24,17 +25,20 @@ CANDIDATES = {
     "correlated": {"correlation": 0.5},
     "correlated joint": {"correlation": 0.5, "solver": "joint"},
     "correlated exact": {"correlation": 0.5, "solver": "exact"},
+    "presence": {"presence": "argmax"},
 }
 REQUIREMENTS = (
     Requirement("exact / RMA", ("exact / RMA",), 3, cases=("voc", "city", "ct", "binary")),
     Requirement("correlated / RMA", ("correlated / RMA",), 2, cases=("voc", "ade", "city", "ct")),
+    Requirement("presence / RMA", ("presence / RMA",), 1.1, cases=("voc", "ade", "city", "ct")),
+    Requirement("presence / RMA, worst case", ("presence / RMA",), 1.5, cases=(CONTESTED,)),
     Requirement("exact, one class of 512 x 512, ms", ("exact",), 50, cases=tuple(ONE_CLASS)),
 )
 
 
 def main() -> None:
     arguments = parse_arguments()
-    maps = {case: (case, None) for case in arguments.only} | ONE_CLASS
+    maps = {case: (case, None) for case in (*arguments.only, CONTESTED)} | ONE_CLASS
     setup = Setup(
         cases=arguments.cases.resolve(),
         shapes={},
@@ -79,6 +83,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def output_modes(setup: Setup, case: str) -> tuple[str, ...]:
     """Return the outputs that differ: one channel is binary in both."""
+    if case == CONTESTED:
+        return ("multiclass",)
     several = _speed_cases.load(setup.cases).SHAPES[case][1] > 1
     return ("multiclass", "multilabel") if several else ("multilabel",)
 
