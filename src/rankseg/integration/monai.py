@@ -152,7 +152,10 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         """
         scores = floating("img", img).detach()
         self._check_shape(tuple(scores.shape))
-        if self.link is None and is_batch(scores):
+        # A batch of one from which squeeze(0) took its axis still says that it is a batch.
+        affines = getattr(img, "affine", ()) if getattr(img, "is_batch", False) else ()
+        says_so = len(affines) == len(scores)
+        if (says_so and scores.dim() > 3) or (self.link is None and is_batch(scores)):
             raise ValueError(
                 f"img must be (channels, *spatial), got a batch of shape {tuple(scores.shape)}: "
                 "its classes are axis 1; pass its images one by one, as decollate_batch gives them"
