@@ -104,9 +104,17 @@ def test_masks_need_no_sums():
 
 @pytest.mark.parametrize(
     ("maps", "link"),
-    [(PROBS, "softmax"), (SIGMOIDS, "softmax"), (SIGMOIDS, "sigmoid"), (PROBS[:, 1:2], "sigmoid")],
+    [
+        (PROBS, "softmax"),
+        (SIGMOIDS, "softmax"),
+        (SIGMOIDS, "sigmoid"),
+        (PROBS[:, 1:2], "sigmoid"),
+        ((SIGMOIDS > 0.4).float(), "sigmoid"),
+        ((SIGMOIDS[:, :1] > 0.4).half(), "sigmoid"),
+        ((SIGMOIDS > 0.4).double(), "softmax"),
+    ],
 )
-def test_logits_that_look_like_probabilities_warn(maps, link):
+def test_logits_that_look_like_probabilities_or_masks_warn(maps, link):
     mode = "multiclass" if link == "softmax" else "multilabel"
     with pytest.warns(UserWarning, match=f"probs lie in .*from_logits='{link}' takes the {link}"):
         RankSEG(output_mode=mode, from_logits=link)(maps)

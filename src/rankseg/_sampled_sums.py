@@ -250,9 +250,9 @@ def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> None:
     if low < 0 or high > 1:
         return
     sum_to_one = link == "softmax" and _every_one(values.sum(1, dtype=float))
-    if sum_to_one or ((values > 0) & (values < 1)).any():
-        and_sums = " and sum to 1 over axis 1" if sum_to_one else ""
-        warn(
-            f"{name} lie in [{low:.3g}, {high:.3g}]{and_sums} at {len(values)} sampled pixels: "
-            f"they look like probabilities, of which {cure}"
-        )
+    and_sums = " and sum to 1 over the classes" if sum_to_one else ""
+    are = "masks of 0 and 1" if ((values == 0) | (values == 1)).all() else "probabilities"
+    warn(
+        f"{name} lie in [{low:.3g}, {high:.3g}]{and_sums} at {len(values)} sampled pixels: "
+        f"they look like {are}, of which {cure}"
+    )

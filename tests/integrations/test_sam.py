@@ -1022,6 +1022,14 @@ def test_probabilities_in_place_of_logits_warn_once(name):
     assert [warning.filename for warning in told] == [__file__]
 
 
+def test_masks_and_scores_in_place_of_logits_warn():
+    with pytest.warns(UserWarning, match="pred_masks lie in .* they look like masks of 0 and 1"):
+        Sam2().postprocess({"pred_masks": (LOGITS > 0).float()}, original_sizes=SIZES)
+    scores = {"pred_masks": LOGITS[:, 0], "pred_logits": INSTANCES["pred_logits"].sigmoid()}
+    with pytest.warns(UserWarning, match="pred_logits lie in .* they look like probabilities"):
+        Sam3().postprocess_instance(INSTANCES | scores)
+
+
 @pytest.mark.parametrize("adapter", [Sam1(), Sam2()])
 def test_outputs_without_names_are_refused(adapter):
     sizes = SAM1_SIZES if isinstance(adapter, Sam1) else {"original_sizes": SIZES}

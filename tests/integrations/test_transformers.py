@@ -987,6 +987,19 @@ def test_probabilities_in_place_of_logits_warn_once_for_all_images(function, cha
     assert [warning.filename for warning in told] == [__file__]
 
 
+@pytest.mark.parametrize(
+    "names", [("class_queries_logits", "masks_queries_logits"), ("logits", "pred_masks")]
+)
+@pytest.mark.parametrize("function", [postprocess, restore_semantic_probs])
+def test_probabilities_of_the_classes_of_queries_warn(function, names):
+    rng = np.random.default_rng(0)
+    classes = 3 * torch.from_numpy(rng.normal(size=(2, 20, 5)))
+    masks = 6 * torch.from_numpy(rng.normal(size=(2, 20, 16, 16)))
+    function(dict(zip(names, (classes, masks), strict=True)))
+    with pytest.warns(UserWarning, match=f"{names[0]} lie in .* sum to 1 over the classes"):
+        function(dict(zip(names, (classes.softmax(-1), masks), strict=True)))
+
+
 def test_autocast_does_not_round_sums_over_queries():
     rng = np.random.default_rng(0)
     outputs = {

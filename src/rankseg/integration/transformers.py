@@ -23,7 +23,6 @@ from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
     Size,
     check_count,
-    check_finite,
     check_has_fields,
     check_logits,
     check_one_device,
@@ -465,11 +464,11 @@ def _read(outputs: Any, family: str | None) -> _Outputs:
                 f"{name} may have an empty batch, but no other empty axis, got shape "
                 f"{tuple(field.shape)}"
             )
-        if field.dim() == 4:  # maps, not the classes of queries
+        if field.dim() == 3:  # the classes of queries, on the last axis
+            check_logits(name, field.movedim(-1, 1), "softmax")
+        else:
             is_exclusive = name == "logits" and field.shape[1] > 1
             check_logits(name, field, "softmax" if is_exclusive else "sigmoid")
-        else:
-            check_finite(name, field)
     dtype = functools.reduce(torch.promote_types, (field.dtype for field in fields.values()))
     offsets = field_of(outputs, "patch_offsets") if family in EOMT else None
     read = _Outputs(family, tuple(field.to(dtype) for field in fields.values()), offsets)
