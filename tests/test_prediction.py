@@ -562,6 +562,19 @@ def test_networks_that_do_not_fit(images, tmp_path):
     assert "must return one of ('out', 'logits'), got ['other', 'aux']" in outcome.failures["a"]
 
 
+class ChannelsLast(Network):
+    def forward(self, image):
+        return super().forward(image).movedim(1, -1)
+
+
+def test_a_network_that_returns_channels_last_is_refused(images, tmp_path):
+    save_network(tmp_path / "n.pt", ChannelsLast("tensor"))
+    outcome = predict_files(images, tmp_path / "out", model=tmp_path / "n.pt")
+    assert set(outcome.failures) == {"a", "b"}
+    assert "what the model returns must be" in outcome.failures["a"]
+    assert "make it the second, by movedim(-1, 1)" in outcome.failures["a"]
+
+
 def test_a_network_that_changed_is_another(images, tmp_path):
     model, out = tmp_path / "n.pt", tmp_path / "out"
     save_network(model, Network("tensor"))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._arguments import number
-from rankseg.integration._common import require, resize
+from rankseg.integration._common import check_channels_first, require, resize
 from rankseg.integration.transformers import postprocess
 
 __all__ = ["Decider", "load_network", "load_transformers", "run_transformers", "to_pixels"]
@@ -64,6 +64,7 @@ def load_network(
     @torch.inference_mode()
     def decide_image(image: Tensor) -> Tensor:
         scores = _scores(_run(network, ((image - shift) / scale)[None]))
+        check_channels_first("what the model returns", scores, [image.shape[1:]])
         decided: Tensor = decide(resize(scores, image.shape[1:]))[0]
         return decided
 

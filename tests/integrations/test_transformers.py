@@ -1000,6 +1000,23 @@ def test_probabilities_of_the_classes_of_queries_warn(function, names):
         function(dict(zip(names, (classes.softmax(-1), masks), strict=True)))
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 5), (16, 16, 1), (24, 32, 4), (128, 128, 19)])
+def test_logits_whose_channels_are_last_are_refused(shape):
+    logits = torch.randn(2, *shape)
+    for size in ((48, 64), (96, 128)) if shape[0] == 24 else ((512, 512), (333, 500)):
+        with pytest.raises(ValueError, match=r"logits must be .* by movedim\(-1, 1\)"):
+            postprocess({"logits": logits}, target_sizes=[size] * 2)
+        postprocess({"logits": logits.movedim(-1, 1)}, target_sizes=[size] * 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((40, 40, 10), (400, 100)), ((64, 32, 8), (500, 125)), ((2, 2, 1), (2, 1))]
+)
+def test_logits_of_tall_images_have_their_channels_first(shape, size):
+    (labels,) = postprocess({"logits": torch.randn(1, *shape)}, target_sizes=[size])
+    assert labels.shape == size
+
+
 def test_autocast_does_not_round_sums_over_queries():
     rng = np.random.default_rng(0)
     outputs = {

@@ -22,6 +22,7 @@ from rankseg._arguments import describe
 from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
     Size,
+    check_channels_first,
     check_count,
     check_has_fields,
     check_logits,
@@ -591,6 +592,8 @@ def _resized(scores: Tensor, kind: str, target_sizes: Any) -> list[_Scores]:
     if target_sizes is None:
         return [_Scores(image, kind) for image in scores]
     sizes = _target_sizes(target_sizes, len(scores))
+    if kind != "query_sums" and sizes:
+        check_channels_first("logits", scores, sizes)
     pairs = zip(scores, sizes, strict=True)
     return [_Scores(resize(image[None], size)[0], kind) for image, size in pairs]
 
