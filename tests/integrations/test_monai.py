@@ -528,3 +528,20 @@ def test_an_image_without_the_axis_of_its_batch_is_decided():
     decide = RankSEG(from_logits="softmax")
     for image in (batch[0], batch.squeeze(0), *decollate_batch(batch)):
         assert decide(image).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["metric", "correlation", "include_background", "dtype", "smoth"])
+@pytest.mark.parametrize("kind", [RankSEG, lambda: RankSEGd("pred")], ids=["array", "dictionary"])
+def test_options_of_a_transform_cannot_be_changed(kind, name):
+    for decide in (kind(), copy.copy(kind()), pickle.loads(pickle.dumps(kind()))):
+        with pytest.raises(AttributeError, match=f"'{name}' cannot be set once .* make a new"):
+            setattr(decide, name, False)
+
+
+def test_a_subclass_of_a_transform_may_have_attributes():
+    class Own(RankSEG):
+        def __init__(self):
+            super().__init__()
+            self.mine = 3
+
+    assert Own().mine == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import runpy
 import subprocess
 import sys
@@ -613,6 +615,26 @@ def setting(adapter, **attributes):
 def test_options_that_are_set_later_are_checked(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", [Sam1, Sam2, Sam3])
+@pytest.mark.parametrize("name", ["treshold", "Threshold", "metric", "postprocess"])
+def test_attributes_without_effect_are_refused(kind, name):
+    with pytest.raises(AttributeError, match=f"'{name}' cannot be set .* one of .'rankseg_kwargs'"):
+        setattr(kind(), name, 0.9)
+
+
+@pytest.mark.parametrize("kind", [Sam1, Sam2, Sam3])
+def test_no_other_adapter_shares_the_options(kind):
+    given = {"metric": "iou"}
+    adapter = kind(rankseg_kwargs=given)
+    for other in (copy.copy(adapter), pickle.loads(pickle.dumps(adapter)), copy.copy(kind())):
+        other.rankseg_kwargs = other.rankseg_kwargs or {}
+        other.rankseg_kwargs["metric"] = "acc"
+        assert adapter.rankseg_kwargs == given == {"metric": "iou"}
+    adapter.rankseg_kwargs = given
+    adapter.rankseg_kwargs["metric"] = "acc"
+    assert given == {"metric": "iou"}
 
 
 # --- gradients ---

@@ -514,6 +514,15 @@ def of_one_class(names):
     return dict(zip(names, (classes, masks), strict=True))
 
 
+def test_attributes_of_a_processor_are_set_there():
+    inner = SimpleNamespace(do_resize=True)
+    processor = RankSEGProcessor(inner)
+    processor.do_resize = False
+    assert inner.do_resize is processor.do_resize is False
+    with pytest.raises(AttributeError, match="has no 'metric'; make a new RankSEGPr"):
+        processor.metric = "acc"
+
+
 @pytest.mark.parametrize(
     "names", [("class_queries_logits", "masks_queries_logits"), ("logits", "pred_masks")]
 )

@@ -18,6 +18,7 @@ from rankseg._sampled_sums import check_activation
 
 __all__ = [
     "KINDS",
+    "KnownAttributes",
     "Size",
     "check_channels_first",
     "check_count",
@@ -45,6 +46,26 @@ KINDS = ("softmax", "sigmoid", "probabilities", "query_sums")
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """How scores are resized, by the number of spatial axes."""
+
+
+class KnownAttributes:
+    """What has options: a public attribute that no decision would depend on is refused.
+
+    Once ``_settable`` is set, at the end of construction, it says which attributes can be set.
+    A subclass of a user may have attributes of its own.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute that counts at the next call, or one that is private."""
+        settable = self.__dict__.get("_settable")
+        ours = type(self).__module__.startswith("rankseg.")
+        if ours and settable is not None and name not in settable and not name.startswith("_"):
+            kind = type(self).__name__
+            also = f"; set one of {settable}, or" if settable else ";"
+            raise AttributeError(
+                f"{name!r} cannot be set once a {kind} is made{also} make a new {kind}"
+            )
+        super().__setattr__(name, value)
 
 
 def floating(name: str, value: object) -> Tensor:

@@ -21,6 +21,7 @@ from rankseg._sampled_sums import is_batch
 from rankseg._settings import SUPPORT, SolverOptions
 from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
+    KnownAttributes,
     check_finite,
     check_logits,
     floating,
@@ -45,7 +46,7 @@ UNCLAIMED = -1
 """The label of pixels that no foreground class claims, before 1 is added: then the background's."""
 
 
-class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
+class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
     """Decide the labels or masks that maximise the expected Dice or IoU of one image.
 
     Goes where ``AsDiscrete(argmax=True)`` or ``AsDiscrete(threshold=0.5)`` was, and with
@@ -125,6 +126,7 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
                 f"got {to_onehot}"
             )
         self.dtype = _dtype(dtype)
+        self._settable = ()
 
     @one_of_a_kind()
     def __call__(self, img: Maps) -> Maps:
@@ -213,7 +215,7 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         return maps == 0.5
 
 
-class RankSEGd(MapTransform):  # type: ignore[misc, unused-ignore]
+class RankSEGd(KnownAttributes, MapTransform):  # type: ignore[misc, unused-ignore]
     """Decide the labels or masks of one or more items of a dictionary.
 
     Parameters
@@ -283,6 +285,7 @@ class RankSEGd(MapTransform):  # type: ignore[misc, unused-ignore]
             )
             for place in range(len(self.keys))
         ]
+        self._settable = ("keys", "allow_missing_keys")
 
     def _for_each_key(self, name: str, value: Any) -> Sequence[Any]:
         """Return a list of arguments as it is, and one argument as often as there are keys."""

@@ -306,6 +306,14 @@ class RankSEGProcessor:
             return functools.partial(self._merge, inner)
         return inner
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what the processor has under a name, there."""
+        if name.startswith("_"):
+            return super().__setattr__(name, value)
+        if not hasattr(self._processor, name):
+            raise AttributeError(f"the processor has no {name!r}; make a new RankSEGProcessor")
+        return setattr(self._processor, name, value)
+
     def __repr__(self) -> str:
         return f"RankSEGProcessor({self._processor!r}, {self._options!r})"
 
