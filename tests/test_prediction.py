@@ -562,6 +562,50 @@ def test_networks_that_do_not_fit(images, tmp_path):
     assert "must return one of ('out', 'logits'), got ['other', 'aux']" in outcome.failures["a"]
 
 
+class ChannelsLast(Network):
+    def forward(self, image):
+        return super().forward(image).movedim(1, -1)
+
+
+def test_a_network_that_returns_channels_last_is_refused(images, tmp_path):
+    save_network(tmp_path / "n.pt", ChannelsLast("tensor"))
+    outcome = predict_files(images, tmp_path / "out", model=tmp_path / "n.pt")
+    assert set(outcome.failures) == {"a", "b"}
+    assert "what the model returns must be" in outcome.failures["a"]
+    assert "make it the second, by movedim(-1, 1)" in outcome.failures["a"]
+
+
+class WithDropout(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.drop = torch.nn.Dropout2d()
+        self.nothing = torch.nn.Dropout(0.0)
+        self.of_image = torch.nn.BatchNorm2d(4, track_running_stats=False)
+
+    def forward(self, image):
+        return self.of_image(self.nothing(self.drop(self.norm(self.network(image)))))
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["n.pt", "n.pt2"])
+def test_a_network_saved_in_training_mode_warns(images, tmp_path, name):
+    options = {"model": tmp_path / name, "from_logits": "softmax"}
+    save_network(tmp_path / name, WithDropout().eval())
+    predict_files(images, tmp_path / "sound", **options)
+    save_network(tmp_path / name, WithDropout().train())
+    both = r"aten::batch_norm', 'aten::feature_dropout'\] give"
+    with pytest.warns(UserWarning, match=rf"{name} was saved in training mode, .*{both}.*eval\(\)"):
+        predict_files(images, tmp_path / "out", **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*")
+def test_a_scripted_network_is_brought_to_evaluation(images, tmp_path):
+    torch.jit.save(torch.jit.script(WithDropout().train()), tmp_path / "n.pt")
+    predict_files(images, tmp_path / "out", model=tmp_path / "n.pt", from_logits="softmax")
+
+
 def test_a_network_that_changed_is_another(images, tmp_path):
     model, out = tmp_path / "n.pt", tmp_path / "out"
     save_network(model, Network("tensor"))

@@ -152,10 +152,13 @@ class Calibration:
             content = read_json_object(Path(path))
             if content.get("format") != FORMAT:
                 raise ValueError(f'it lacks "format": "{FORMAT}"')
-            missing = [field.name for field in fields(cls) if field.name not in content]
-            if missing:
+            del content["format"]
+            names = [field.name for field in fields(cls)]
+            if missing := [name for name in names if name not in content]:
                 raise ValueError(f"it lacks {missing}")
-            return cls(**{field.name: content[field.name] for field in fields(cls)})
+            if unknown := sorted(content.keys() - set(names)):
+                raise ValueError(f"it must hold {names} alone, got {unknown} too")
+            return cls(**content)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no calibration file: {error}") from error
 

@@ -7,7 +7,7 @@ import os
 import reprlib
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._arguments import distinct_names, integer, number
+from rankseg._arguments import describe, distinct_names, integer, number
 from rankseg._prior_correction import prior_correction
 from rankseg._small_files import read_json_object, read_rows
 
@@ -25,6 +25,7 @@ __all__ = [
     "Case",
     "CaseFolder",
     "Failure",
+    "checked_cases",
     "clusters_of",
     "mask_as_classes",
     "read_case",
@@ -177,6 +178,17 @@ def _read_class_count(path: Path) -> int:
     except Exception:  # a broken file raises anything; it is named where the map is read
         pass
     return 0
+
+
+def checked_cases(cases: Iterable[Case | Failure]) -> Iterator[Case | Failure]:
+    """Yield cases one by one, and refuse anything else."""
+    kind = "rankseg.evaluation.Case(name, probs, label)"
+    if not isinstance(cases, Iterable):
+        raise TypeError(f"cases must be an iterable of {kind}, got {describe(cases)}")
+    for case in cases:
+        if not isinstance(case, Case | Failure):
+            raise TypeError(f"every case must be {kind}, got {describe(case)}")
+        yield case
 
 
 @dataclass(frozen=True)

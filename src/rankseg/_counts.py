@@ -326,7 +326,23 @@ def _check_label_maps(prediction: Tensor, label: Tensor, num_classes: int | None
         )
     if num_classes is None:
         raise ValueError("num_classes must be given when prediction holds integers, got None")
+    if num_classes > 2 and all(_is_one_hot(maps, num_classes) for maps in (prediction, label)):
+        raise ValueError(
+            f"prediction and label of shape {tuple(label.shape)} are one-hot over axis 1, but "
+            "integers are class indices (batch, *spatial); pass prediction.argmax(1) and "
+            "label.argmax(1), or both as bool"
+        )
     return num_classes
+
+
+def _is_one_hot(maps: Tensor, num_classes: int) -> bool:
+    """Return whether integers are masks ``(batch, classes, height, width)`` and not a volume."""
+    if maps.ndim < 4 or maps.shape[1] != num_classes or not maps.numel():
+        return False
+    images = (image.long() for image in maps)  # one by one: most volumes stop at the first
+    return all(
+        bool((image.sum(0) == 1).all() and ((image == 0) | (image == 1)).all()) for image in images
+    )
 
 
 def _check_masks(
