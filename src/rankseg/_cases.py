@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._arguments import distinct_names, integer, number
+from rankseg._formats._arrays import refuse_appended
 from rankseg._prior_correction import prior_correction
 from rankseg._small_files import read_json_object, read_rows
 
@@ -151,6 +152,7 @@ def _read_arrays(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
     if path.exists() and not path.is_file():
         raise ValueError("must be a regular file, and is not")  # a pipe would never end
     try:
+        refuse_appended(path)
         with zipfile.ZipFile(path) as archive:
             held = [name.removesuffix(".npy") for name in archive.namelist()]
         missing = [key for key in keys if key not in held]

@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
 from rankseg._arguments import integer
-from rankseg._batch import Outcome, Record, Track, reason_of, work_through
+from rankseg._batch import OTHER_FOLDER, Outcome, Record, Track, reason_of, work_through
 from rankseg._files import identify, reserve, write_whole
+from rankseg._formats._arrays import refuse_appended
 from rankseg.integration._common import require
 from rankseg.integration._nnunet_geometry import (
     ENDING,
@@ -154,7 +156,8 @@ def decide_folders(
         On an interrupt; its text says how many cases are written, ``outcome`` says which.
     TypeError, ValueError
         If an option is not allowed, the folders are of different labels, ``output`` is one of
-        them, or it holds label maps made with other options or of other probabilities.
+        them, or it holds label maps made with other options, of other probabilities or by no run
+        that ``rankseg.json`` lists, or another ``dataset.json``.
 
     Notes
     -----
@@ -183,10 +186,10 @@ def decide_folders(
         {case: [identify(folder / f"{case}.npz") for folder in sources] for case in cases},
         lambda case: (output / f"{case}{ENDING}").is_file(),
     )
+    beside = _files_beside(sources[0], output, overwrite)
     record.keep(overwrite)
-    for name in (DATASET, PLANS):  # what nnU-Net puts beside its label maps
-        if (sources[0] / name).is_file():
-            write_whole(output / name, (sources[0] / name).read_bytes())
+    for path, content in beside.items():
+        write_whole(path, content)
     outcome = work_through(
         cases,
         lambda case: _decide_case(case, sources, output, labels, decide),
@@ -196,6 +199,20 @@ def decide_folders(
     )
     record.finish(outcome)
     return outcome
+
+
+def _files_beside(source: Path, output: Path, overwrite: bool) -> dict[Path, bytes]:
+    """Return what nnU-Net puts beside its label maps, and is not beside them yet."""
+    files = {}
+    for name in (DATASET, PLANS):
+        path = output / name
+        content = (source / name).read_bytes() if (source / name).is_file() else None
+        if content is None or (path.is_file() and path.read_bytes() == content):
+            continue
+        if os.path.lexists(path) and not overwrite:
+            raise ValueError(f"{path} differs from {source / name}{OTHER_FOLDER}")
+        files[path] = content
+    return files
 
 
 def enable(predictor: Any, **rankseg_kwargs: Any) -> Any:
@@ -269,13 +286,15 @@ class _Labels:
 
     by_channel: tuple[int, ...]
     regions: bool
+    named: tuple[tuple[str, tuple[Any, ...]], ...]
+    """The name of every label or region, with its labels: of regions in their order."""
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> _Labels:
         """Read ``dataset.json`` of every folder; all must say the same."""
         found = {folder: cls._parse(folder / DATASET) for folder in folders}
         if len(set(found.values())) > 1:
-            told = ", ".join(f"{labels.by_channel} in {path}" for path, labels in found.items())
+            told = ", ".join(f"{dict(labels.named)} in {path}" for path, labels in found.items())
             raise ValueError(f"folders must be of the same labels, got {told}")
         return found[folders[0]]
 
@@ -303,7 +322,8 @@ class _Labels:
                 f"'regions_class_order' in {path} must have a label for each of the {number} "
                 f"regions, got {list(order)}"
             )
-        return cls(order, regions)
+        pairs = named.items()
+        return cls(order, regions, tuple(pairs if regions else sorted(pairs, key=itemgetter(1))))
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
@@ -413,6 +433,7 @@ def _member(file: Path) -> Iterator[_Member]:
         try:
             if not file.is_file():
                 raise ValueError("it is no regular file")
+            refuse_appended(file)
             archive = stack.enter_context(zipfile.ZipFile(file))
             if f"{KEY}.npy" not in archive.namelist():
                 raise ValueError(f"it lacks the array {KEY!r}, and holds {archive.namelist()}")
