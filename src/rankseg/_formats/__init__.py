@@ -128,10 +128,13 @@ class LabelFile:
         Integer ``(*spatial)``.
     affine : ndarray, optional
         Where the voxels of a NIfTI file lie; None if the file does not tell.
+    axes : str
+        The spatial axes in the order that a TIFF or zarr declares, or nothing.
     """
 
     labels: Tensor
     affine: NDArray[np.float64] | None = None
+    axes: str = ""
 
 
 def read_maps(path: str | PathLike[str], key: str | None = None) -> MapFile:
@@ -207,7 +210,8 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
             raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
         nifti = ending(path) in (".nii", ".nii.gz")
-        return LabelFile(labels, _nifti.affine_of(stored.geometry) if nifti else None)
+        affine = _nifti.affine_of(stored.geometry) if nifti else None
+        return LabelFile(labels, affine, "".join(a for a in stored.axes or "" if a in "xyz"))
 
 
 def _floating(labels: Tensor) -> ValueError:
@@ -227,8 +231,14 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes differ, or the voxels lie elsewhere.
+        If the shapes differ, the voxels lie elsewhere, or the files declare the same axes in
+        another order.
     """
+    if sorted(prediction.axes) == sorted(truth.axes) and prediction.axes != truth.axes:
+        raise ValueError(
+            f"its axes must be in the order of the truth, {truth.axes!r}, got {prediction.axes!r}: "
+            "transpose one of them"
+        )
     labels, shape = prediction.labels, truth.labels.shape
     affine, wanted = prediction.affine, truth.affine
     if affine is not None and wanted is not None and labels.numel() == shape.numel():
