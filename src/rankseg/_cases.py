@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._arguments import distinct_names, integer, number
+from rankseg._arguments import distinct_names, integer, is_blank, nearest, number, shown
 from rankseg._formats._arrays import refuse_appended
+from rankseg._formats._common import as_tensor
 from rankseg._prior_correction import prior_correction
 from rankseg._small_files import read_json_object, read_rows
 
@@ -34,6 +35,10 @@ __all__ = [
 ]
 
 META: Final = "meta.json"
+
+META_KEYS: Final = ("classes", "ignore_index", "class_weights")
+COUNTS_OF_CLASSES: Final = ("num_classes", "n_classes")
+"""Keys of other programs, which look like ours and are not."""
 
 IGNORE_INDEX: Final = 255
 """The label of pixels to be ignored, where ``meta.json`` does not say another."""
@@ -140,9 +145,8 @@ def read_case(path: Path | str) -> Case:
             raise ValueError(
                 f"probs must be floating and label integer, got {probs.dtype} and {label.dtype}"
             )
-        # torch knows neither foreign byte orders nor all unsigned integers.
         probs = np.ascontiguousarray(probs, dtype=probs.dtype.newbyteorder("="))
-        return Case(path.stem, torch.from_numpy(probs), torch.from_numpy(label.astype(np.int64)))
+        return Case(path.stem, torch.from_numpy(probs), as_tensor(label).long())
     except TypeError as error:  # a long double, say
         raise ValueError(str(error)) from error
 
@@ -285,6 +289,13 @@ def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[fl
     if not os.path.lexists(path):
         return None, IGNORE_INDEX, None
     meta = read_json_object(path)
+    for key in set(meta) - {*META_KEYS, *COUNTS_OF_CLASSES}:
+        near = nearest(key.lower(), META_KEYS)
+        if near is not None and near not in meta:  # beside the right key it is another note
+            raise ValueError(
+                f"{path} must have the keys {list(META_KEYS)}, got {shown(key)}; did you mean "
+                f"{near!r}?"
+            )
     classes, ignore_index = meta.get("classes"), meta.get("ignore_index", IGNORE_INDEX)
     names_fit = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if classes is not None and not (names_fit and classes):
@@ -328,9 +339,11 @@ def read_clusters(path: Path | str) -> dict[str, str]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no CSV in UTF-8, a row has another number of columns or a blank cell, or a
-        case is named twice.
+        If the file is no CSV in UTF-8, a row has another number of columns or a blank cell
+        (``nan``, ``NA`` and ``None`` are blank, too), or a case is named twice.
     """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"there is no file {path} of cases and their clusters")
     rows = read_rows(Path(path))
     if rows and rows[0][0].lower() == "case":
         del rows[0]
@@ -340,9 +353,10 @@ def read_clusters(path: Path | str) -> dict[str, str]:
             raise ValueError(
                 f"every row of {path} must be a case and its cluster, got {reprlib.repr(row)}"
             )
-        if not all(row):
+        if not row[0] or is_blank(row[1]):
             raise ValueError(
-                f"every row of {path} must be a case and its cluster, got a blank cell in {row}: "
+                f"every row of {path} must be a case and its cluster, got a blank cell in "
+                f"{reprlib.repr(row)}: "
                 "give a case that shares its patient with no other a cluster of its own"
             )
         case, cluster = row
@@ -362,7 +376,10 @@ def clusters_of(cases: Sequence[str], clusters: Mapping[str, str] | None) -> tup
     """
     if clusters is None:
         return None
-    missing = [case for case in cases if not str(clusters.get(case, "")).strip()]
+    missing = {case: clusters.get(case) for case in cases if is_blank(clusters.get(case))}
     if missing:
-        raise ValueError(f"clusters must have an entry for every case, got none for {missing}")
+        held = f", of which {missing} are blank" if set(missing) & set(clusters) else ""
+        raise ValueError(
+            f"clusters must have an entry for every case, got none for {list(missing)}{held}"
+        )
     return tuple(clusters[case] for case in cases)

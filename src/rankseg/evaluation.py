@@ -462,8 +462,8 @@ def compare(
     TypeError
         If ``predict_above`` is no number.
     ValueError
-        If there is no method, two have one name, ``predict_above`` is outside [0, 1], not one case
-        could be compared, or no pixel that counts is of class 1 or above.
+        If there is no method, two methods or two cases have one name, ``predict_above`` is outside
+        [0, 1], not one case could be compared, or no pixel that counts is of class 1 or above.
 
     Notes
     -----
@@ -532,7 +532,11 @@ def decide_and_count(
     class_names = None if classes is None else distinct_names("classes", classes)
     results: list[_Result] = []
     failures: list[Failure] = []
+    seen_names: set[str] = set()
     for case in cases:
+        if case.name in seen_names:
+            raise ValueError(f"cases must differ in name, got {case.name!r} twice")
+        seen_names.add(case.name)
         if not isinstance(case, Failure):
             # Kernels may be compiled in the first call, which would be timed.
             with about(case.name):
