@@ -458,6 +458,7 @@ def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
     assert names_in(tmp_path / "out") == {f"{name}.png" for name in "abcd"}
 
 
+@pytest.mark.filterwarnings("ignore:not read in:UserWarning")
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._arguments import distinct_names, integer, is_blank, nearest, number, shown
+from rankseg._folders import file_of, files_of, stem
 from rankseg._formats._arrays import refuse_appended
 from rankseg._formats._common import as_tensor
 from rankseg._prior_correction import prior_correction
@@ -239,9 +240,10 @@ class CaseFolder:
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder")
-        names = sorted(file.stem for file in path.glob("*.npz") if not file.name.startswith("."))
+        names = sorted(map(stem, files_of(path, [".npz"])))
         if not names:
             raise FileNotFoundError(f"{path} holds no npz file")
+        distinct_names(f"npz files in {path}", names)
         meta = _read_meta(path / META)
         return cls(path, tuple(names), *meta, prior_correction=prior_correction)
 
@@ -252,7 +254,7 @@ class CaseFolder:
         """
         if self.classes is not None:
             return self.classes
-        counts = Counter(_read_class_count(self.path / f"{name}.npz") for name in self.names)
+        counts = Counter(_read_class_count(file_of(self.path, name, ".npz")) for name in self.names)
         del counts[0]
         most = max(counts, key=counts.__getitem__, default=0)
         return tuple(f"class {i}" for i in range(most))
@@ -274,7 +276,7 @@ class CaseFolder:
         ``ignore_index`` is None. Errors are those of `read_case` and of
         `rankseg.calibration.prior_correction`; maps that are corrected are float32 or wider.
         """
-        case = read_case(self.path / f"{name}.npz")
+        case = read_case(file_of(self.path, name, ".npz"))
         label = mask_as_classes(case.label, len(case.probs), self.ignore_index)
         case = replace(case, label=label)
         if self.class_weights is None or not self.prior_correction:

@@ -53,6 +53,7 @@ from rankseg._differences import (
     bootstrap_interval,
 )
 from rankseg._files import write_whole
+from rankseg._folders import shortened
 from rankseg._formats import LabelFile
 from rankseg._label_folders import label_files, read_only, read_prediction
 from rankseg._methods import (
@@ -66,7 +67,7 @@ from rankseg._methods import (
 from rankseg._predictions import predicted_gains
 from rankseg._seen_labels import SeenLabels
 from rankseg._spreadsheets import write_csv
-from rankseg._warn import about
+from rankseg._warn import about, warn
 from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
@@ -716,7 +717,8 @@ def evaluate(
     Warns
     -----
     UserWarning
-        If predictions hold values that are neither a class nor ``ignore_index``.
+        If predictions hold values that are neither a class nor ``ignore_index``, a prediction has
+        no truth, or a folder holds files of formats that are not read.
 
     Examples
     --------
@@ -735,6 +737,9 @@ def evaluate(
     truth = label_files(labels)
     predicted = {method: label_files(folder) for method, folder in predictions.items()}
     clusters_of(list(truth), clusters)  # before the work
+    for method, files in predicted.items():
+        if left := [case for case in files if case not in truth]:
+            warn(f"not scored: {method} predicts {shortened(left)}, without a truth in {labels}")
     seen = SeenLabels(ignore_index, len(names))
     seen_in = {method: SeenLabels(ignore_index, len(names)) for method in predictions}
     results: list[_Result] = []

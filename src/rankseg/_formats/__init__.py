@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rankseg._folders import ending, files_of, stem
 from rankseg._formats import _arrays, _nifti, _pictures, _tiff, _zarr
 from rankseg._formats._axes import arrange_labels, arrange_maps
 from rankseg._formats._common import (
@@ -313,31 +314,12 @@ def read_image(path: str | PathLike[str]) -> MapFile:
         return MapFile(*_pictures.read_picture(path))
 
 
-def ending(path: str | PathLike[str]) -> str:
-    """Return the ending in small letters, ``.nii.gz`` as one.
-
-    >>> ending("scans/CASE.nii.gz"), ending("a.b.PNG")
-    ('.nii.gz', '.png')
-    """
-    name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
-
-
-def stem(path: str | PathLike[str]) -> str:
-    """Return the name without its ending.
-
-    >>> stem("scans/case.nii.gz"), stem("a.b.png")
-    ('case', 'a.b')
-    """
-    return Path(path).name.removesuffix("/")[: -len(ending(path)) or None]
-
-
 def find_files(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]], endings: Collection[str]
 ) -> list[Path]:
     """Return the files named, and of folders those in them with one of the endings, sorted.
 
-    A zarr folder is a file here; hidden files are left out.
+    A zarr folder is a file here; hidden files are left out, and a warning names others.
 
     Raises
     ------
@@ -356,11 +338,7 @@ def find_files(
         if not path.is_dir() or ending(path) == ".zarr":
             files.append(path)
             continue
-        held = sorted(
-            file
-            for file in path.iterdir()
-            if ending(file) in endings and not file.name.startswith(".")
-        )
+        held = files_of(path, endings)
         if not held:
             images = any(ending(file) in PICTURES for file in path.iterdir())
             hint = IMAGES_NEED_A_MODEL if images and endings == MAPS else ""

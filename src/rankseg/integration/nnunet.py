@@ -27,6 +27,7 @@ from rankseg._api import RankSEG
 from rankseg._arguments import integer
 from rankseg._batch import OTHER_FOLDER, Outcome, Record, Track, reason_of, work_through
 from rankseg._files import identify, reserve, write_whole
+from rankseg._folders import file_of, files_of
 from rankseg._formats._arrays import refuse_appended
 from rankseg.integration._common import require
 from rankseg.integration._nnunet_geometry import (
@@ -183,7 +184,7 @@ def decide_folders(
     record = Record(
         output,
         {"folders": folders_read, "labels": asdict(labels), "options": asdict(decide.settings)},
-        {case: [identify(folder / f"{case}.npz") for folder in sources] for case in cases},
+        {case: [identify(file_of(folder, case, ".npz")) for folder in sources] for case in cases},
         lambda case: (output / f"{case}{ENDING}").is_file(),
     )
     beside = _files_beside(sources[0], output, overwrite)
@@ -357,16 +358,17 @@ def _check_folders(
 
 
 def _maps_of(folder: Path) -> list[Path]:
-    return [file for file in folder.glob("*.npz") if not file.name.startswith(".")]
+    return files_of(folder, [".npz"])
 
 
 def _decide_case(
     case: str, folders: Sequence[Path], output: Path, labels: _Labels, decide: RankSEG
 ) -> None:
-    missing = [str(folder) for folder in folders if not os.path.lexists(folder / f"{case}.npz")]
+    files = [file_of(folder, case, ".npz") for folder in folders]
+    missing = [str(file.parent) for file in files if not os.path.lexists(file)]
     if missing:
         raise ValueError(f"there is no {case}.npz in {' and '.join(missing)}")
-    maps = ClassMaps.open(*(folder / f"{case}.npz" for folder in folders))
+    maps = ClassMaps.open(*files)
     if len(maps) != len(labels.by_channel):
         raise ValueError(
             f"the probabilities must have {len(labels.by_channel)} channels, as {DATASET} says, "
