@@ -130,8 +130,9 @@ def test_masks(tmp_path):
     expected = decide(maps(0)[None])[0]
     np.testing.assert_array_equal(read_labels(tmp_path / "png" / "one.png"), expected[0])
     for suffix in (".npy", ".tif", ".zarr", ".nii.gz"):
-        predict_files(tmp_path, tmp_path / "out", suffix=suffix, output_mode="MultiLabel")
-        got = read_labels(tmp_path / "out" / f"a{suffix}").numpy()
+        out = tmp_path / suffix.strip(".")
+        predict_files(tmp_path, out, suffix=suffix, output_mode="MultiLabel")
+        got = read_labels(out / f"a{suffix}").numpy()
         if suffix == ".nii.gz":
             assert got.shape == (12, 15, 1, 3)
             got = np.moveaxis(got[:, :, 0], -1, 0)
@@ -173,8 +174,8 @@ def test_a_writer_that_fails_leaves_nothing(folder, tmp_path, suffix, monkeypatc
         (path / "zarr.json").write_bytes(b"{")
         raise OSError("disk full")
 
-    predict_files(folder / "a.npz", tmp_path / "out", suffix=".tif")  # also writes the record
-    (tmp_path / "out" / "a.tif").unlink()
+    predict_files(folder / "a.npz", tmp_path / "out", suffix=suffix)  # also writes the record
+    (tmp_path / "out" / f"a{suffix}").rename(tmp_path / "away")
     monkeypatch.setattr(prediction.Record, "keep", lambda *_: None)
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(zarr, "save_array", half_folder)
@@ -247,6 +248,39 @@ def test_label_maps_of_other_inputs_are_not_taken_for_those_of_these(folder, tmp
     assert predict_files(folder / "a.npz", out).skipped == ("a",)
     assert predict_files(folder, out, overwrite=True).written == tuple("abcd")
     np.testing.assert_array_equal(read_labels(out / "c.png"), labels_of(9))
+    assert predict_files(folder, out).skipped == tuple("abcd")
+
+
+def test_label_maps_in_another_format_do_not_hide_that_an_input_changed(folder, tmp_path):
+    out = tmp_path / "out"
+    predict_files(folder, out)
+    np.savez(folder / "a.npz", probs=maps(9))
+    with pytest.raises(ValueError, match=r"which rankseg\.json lists; take .*\(--overwrite"):
+        predict_files(folder, out, suffix=".npy")
+    predict_files(folder, out, suffix=".npy", overwrite=True)
+    with pytest.raises(ValueError, match=r"which rankseg\.json lists"):  # a.png is out of date
+        predict_files(folder, out)
+    assert predict_files(folder, out, suffix=".npy").skipped == tuple("abcd")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_label_maps_that_no_run_wrote_are_not_taken_for_done(folder, tmp_path, lost):
+    out = tmp_path / "out"
+    if lost:
+        predict_files(folder, out)
+        (out / "rankseg.json").unlink()
+    else:
+        predict_files(folder / "b.npz", out)
+        (out / "a.png").write_bytes(b"foreign")
+    before = files_in(out)
+    told = run(folder, "-o", out)
+    assert told.exit_code == 1
+    words = "that rankseg.json does not list, that of a among them; take another folder, or "
+    assert f"{words}overwrite them (--overwrite" in told.output
+    assert {file: time for file, time in files_in(out).items() if file != out} == {
+        file: time for file, time in before.items() if file != out
+    }
+    assert predict_files(folder, out, overwrite=True).written == tuple("abcd")
     assert predict_files(folder, out).skipped == tuple("abcd")
 
 
@@ -350,22 +384,20 @@ def test_names_and_places_that_cannot_be_written(tmp_path, suffix):
     (out / f"file{suffix}").write_bytes(b"old")
     (out / "elsewhere").write_bytes(b"stays")
     (out / f"link{suffix}").symlink_to("elsewhere")
-    outcome = predict_files(maps_in, out, suffix=suffix)
-    names = {"a", fits, hidden}
+    with pytest.raises(ValueError, match=r"that rankseg\.json does not list, that of f"):
+        predict_files(maps_in, out, suffix=suffix)
+    outcome = predict_files(maps_in, out, suffix=suffix, overwrite=True)
+    names = {"a", fits, hidden, "file", "link"}
     if suffix == ".zarr":
-        assert outcome.skipped == ("folder",)
-        names |= {"file", "link"}
+        names.add("folder")
     else:
-        assert set(outcome.skipped) == {"file", "link"}
         assert "Is a directory" in outcome.failures["folder"]
     assert set(outcome.written) == names
-    assert set(outcome.failures) == {"a", *maps_in_names(maps_in)} - names - set(outcome.skipped)
+    assert set(outcome.failures) == {"a", *maps_in_names(maps_in)} - names
     for name in names:
         np.testing.assert_array_equal(read_labels(out / f"{name}{suffix}"), labels_of(0))
     assert (out / "elsewhere").read_bytes() == b"stays"
-    predict_files(maps_in / "link.npy", out, suffix=suffix, overwrite=True)
     assert not (out / f"link{suffix}").is_symlink()
-    assert (out / "elsewhere").read_bytes() == b"stays"
 
 
 def maps_in_names(folder):
@@ -426,6 +458,7 @@ def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
     assert names_in(tmp_path / "out") == {f"{name}.png" for name in "abcd"}
 
 
+@pytest.mark.filterwarnings("ignore:not read in:UserWarning")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
