@@ -349,7 +349,7 @@ class TestDemo:
         assert result.exit_code == 0
         sample = load_sample()
         pairs = zip(sample.probs, sample.labels, strict=True)
-        cases = [Case("", probs, label) for probs, label in pairs]
+        cases = [Case(str(i), *pair) for i, pair in enumerate(pairs)]
         comparison = compare(cases, standard_methods(), classes=sample.classes)
         assert_prints(result.stdout, comparison)
         title, rows = next(item for item in tables(result.stdout).items() if "Time" in item[0])

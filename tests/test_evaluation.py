@@ -14,6 +14,7 @@ import torch
 
 from maps import labelled
 from rankseg import RankSEG, _files, evaluation
+from rankseg._folds import folds_of
 from rankseg._seen_labels import SeenLabels
 from rankseg.evaluation import (
     Case,
@@ -22,6 +23,7 @@ from rankseg.evaluation import (
     Failure,
     Method,
     argmax,
+    bootstrap_interval,
     compare,
     read_case,
     standard_methods,
@@ -101,6 +103,11 @@ class TestReadCase:
             (npz_bytes(probs=np.zeros((0, 3)), label=np.zeros(3, int)), "none of them empty"),
             (npz_bytes(probs=np.array([None]), label=np.zeros(3, int)), "cannot be read"),
             (npz_bytes(probs=np.zeros((2, 99)), label=np.zeros(99, int))[:-40], "cannot be read"),
+            (2 * npz_bytes(probs=np.zeros((2, 3)), label=np.zeros(3, int)), "more follows"),
+            (
+                npz_bytes(probs=np.zeros((2, 3)), label=np.full(3, 2**64 - 1, "u8")),
+                "must fit into int64, got 18446744073709551615",
+            ),
             (b"", "cannot be read"),
             (b"not an archive", "cannot be read"),
         ],
@@ -547,7 +554,7 @@ class TestLabelsWithoutForeground:
         ],
     )
     def test_is_refused(self, labels, classes, ignore_index, told):
-        cases = [self.case(label, classes) for label in labels]
+        cases = [self.case(label, classes, str(i)) for i, label in enumerate(labels)]
         with pytest.raises(ValueError, match=told):
             compare(cases, standard_methods(), ignore_index=ignore_index)
 
@@ -570,7 +577,7 @@ class TestLabelsWithoutForeground:
 
     @pytest.mark.parametrize("empty", [[0, 0], [0, 255], [255, 255]])
     def test_one_image_may_lack_it(self, empty):
-        cases = [self.case(empty), self.case([1, 255])]
+        cases = [self.case(empty), self.case([1, 255], name="b")]
         told = compare(cases, standard_methods(), ignore_index=255)
         assert told.images_by_class.tolist() == [1]
         assert not told.failures
@@ -632,3 +639,27 @@ class TestNamesOfClasses:
     def test_none_without_a_map(self, tmp_path):
         (tmp_path / "d.npz").write_bytes(b"broken")
         assert CaseFolder.open(tmp_path).name_classes() == ()
+
+
+@pytest.mark.parametrize("blank", [float("nan"), None, "nan", "NA", " "])
+def test_blank_clusters_are_not_one_cluster(blank):
+    cases = [Case(name, *map(torch.from_numpy, labelled(i))) for i, name in enumerate("abc")]
+    clusters = {"a": "p", "b": blank, "c": blank}
+    with pytest.raises(ValueError, match=r"got none for \['b', 'c'\]"):
+        compare(cases, standard_methods(), clusters=clusters)
+    values = np.array([0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match=r"clusters must not be blank, got .* 2 times"):
+        bootstrap_interval(values, clusters=list(clusters.values()))
+    with pytest.raises(ValueError, match="clusters must not be blank"):
+        folds_of(3, 2, list(clusters.values()), 0)
+
+
+def test_two_cases_of_one_name():
+    case = Case("a", *map(torch.from_numpy, labelled(0)))
+    with pytest.raises(ValueError, match="cases must differ in name, got 'a' twice"):
+        compare([case, case], standard_methods())
+
+
+def test_one_cluster_cannot_be_left_out():
+    with pytest.raises(ValueError, match=r"there must be two clusters or more, .* got 1"):
+        folds_of(3, 2, list("aaa"), 0)

@@ -26,6 +26,7 @@ from rankseg.calibration import (
 )
 from rankseg.evaluation import Case, CaseFolder, Failure, Method, compare
 from rankseg.functional import rankseg
+from rankseg.tuning import tune
 
 VECTOR = Calibration("softmax", [0.5, 1.5, 1.0], [0.3, -0.4, 0.1])
 
@@ -294,6 +295,13 @@ class TestFile:
         with pytest.raises(ValueError, match=r"c\.json is no calibration file"):
             Calibration.load(path)
 
+    def test_an_unknown_key_is_named(self, tmp_path):
+        VECTOR.save(tmp_path / "c.json")
+        content = json.loads((tmp_path / "c.json").read_text()) | {"scales": [1.0] * 3}
+        (tmp_path / "c.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"c\.json is no calibration file: .*got \['scales'\]"):
+            Calibration.load(tmp_path / "c.json")
+
     def test_other_files(self, tmp_path):
         (tmp_path / "c.json").write_text("{")
         with pytest.raises(ValueError, match=r"c\.json is no calibration file"):
@@ -327,6 +335,19 @@ def test_cross_validation(folder):
     for place, name in enumerate(expected.cases):
         found = told.decisions.by_image("RankSEG iou, calibrated")[told.decisions.cases.index(name)]
         assert found == expected.by_image("ours")[place]
+
+
+def test_what_are_no_cases():
+    pair = torch.rand(2, 9).softmax(0), torch.ones(9, dtype=torch.long)
+    methods = [Method("argmax", RankSEG("acc"))]
+    for use in (fit, reliability, tune, lambda cases: compare(cases, methods)):
+        with pytest.raises(TypeError, match=r"every case must be rankseg\.evaluation\.Case.*tuple"):
+            use([pair])
+        with pytest.raises(TypeError, match=r"cases must be an iterable of .* got Case"):
+            use(Case("a", *pair))
+    for given in ([Case("a", *pair)] * 5, (one for one in [pair])):
+        with pytest.raises(TypeError, match=r"folder must be a CaseFolder, .*CaseFolder\.open"):
+            cross_validate(given)
 
 
 def test_cross_validation_leaves_out_what_cannot_be_used(folder):

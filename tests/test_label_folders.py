@@ -230,3 +230,49 @@ class TestScaledLabels:
         save_nifti(folders[1] / "a.nii", VOXELS)
         self.save(folders[0] / "a.nii", VOXELS + (np.uint8(99) if slope < 0.1 else 0), slope)
         assert "a.nii cannot be read as .nii: labels must be integers" in reason(folders)
+
+
+class TestMasksOfEachClass:
+    @pytest.mark.parametrize("axis", [0, -1])
+    @pytest.mark.parametrize("suffix", ["npy", "zarr"])
+    def test_they_are_no_volume_of_labels(self, folders, axis, suffix):
+        masks = np.moveaxis(np.eye(3, dtype=np.uint8)[FLAT], -1, axis)
+        for folder in folders:
+            save = np.save if suffix == "npy" else zarr.save_array
+            save(folder / f"a.{suffix}", masks)
+        told = reason(folders)
+        assert "a mask of 0 and 1 for each of 3 classes" in told
+        assert f"argmax({-3 if axis == 0 else -1})" in told
+
+    def test_a_volume_with_as_many_slices_as_classes_is_scored(self, folders):
+        masks = np.moveaxis(np.eye(3, dtype=np.uint8)[FLAT], -1, 0)
+        masks[:, 0, 0] = 0
+        for folder in folders:
+            np.save(folder / "a.npy", masks)
+        assert dice(folders)[:2] == [1, 1]
+
+
+@pytest.mark.parametrize("order", [("y", "x"), ("x", "y")])
+def test_axes_that_both_files_declare_are_in_one_order(folders, order):
+    square = FLAT[:7, :7]
+    for folder, names in zip(folders, (order, ("y", "x")), strict=True):
+        array = zarr.create_array(
+            folder / "a.zarr", shape=square.shape, dtype="u1", dimension_names=names
+        )
+        array[...] = square
+    if order == ("y", "x"):
+        assert dice(folders) == [1, 1, 1]
+    else:
+        assert "in the order of the truth, 'yx', got 'xy': transpose" in reason(folders)
+
+
+@pytest.mark.parametrize("ome", [True, False])
+def test_images_of_one_ome_tiff_are_no_slices(folders, ome):
+    for folder in folders:
+        with tifffile.TiffWriter(folder / "a.tif", ome=ome) as file:
+            for page in (FLAT, FLAT):
+                file.write(page, photometric="minisblack", contiguous=False)
+    if ome:
+        assert "it holds 2 images of one shape (7, 8)" in reason(folders)
+    else:
+        assert dice(folders) == [1, 1, 1]

@@ -593,6 +593,21 @@ def fake(tensor):
     return FakeTensorMode().from_tensor(tensor)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int8])
+@pytest.mark.parametrize("size", [(4, 5), (4, 5, 6)])
+def test_one_hot_integers_are_no_volumes(dtype, size):
+    labels = torch.randint(0, 3, (2, *size), generator=torch.manual_seed(0))
+    one_hot = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).to(dtype)
+    with pytest.raises(ValueError, match=r"mask of 0 and 1 for each of 3 classes: pass pred"):
+        count(one_hot, one_hot.flip(1), num_classes=3)
+    count(one_hot, one_hot, num_classes=4)
+    two_of_a_column = one_hot.clone()
+    two_of_a_column[-1, :, 0, 0] = 1
+    for volume in (two_of_a_column, 2 * one_hot, torch.zeros_like(one_hot)):
+        count(volume, one_hot, num_classes=3)
+        count(one_hot, volume, num_classes=3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

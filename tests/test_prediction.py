@@ -130,8 +130,9 @@ def test_masks(tmp_path):
     expected = decide(maps(0)[None])[0]
     np.testing.assert_array_equal(read_labels(tmp_path / "png" / "one.png"), expected[0])
     for suffix in (".npy", ".tif", ".zarr", ".nii.gz"):
-        predict_files(tmp_path, tmp_path / "out", suffix=suffix, output_mode="MultiLabel")
-        got = read_labels(tmp_path / "out" / f"a{suffix}").numpy()
+        out = tmp_path / suffix.strip(".")
+        predict_files(tmp_path, out, suffix=suffix, output_mode="MultiLabel")
+        got = read_labels(out / f"a{suffix}").numpy()
         if suffix == ".nii.gz":
             assert got.shape == (12, 15, 1, 3)
             got = np.moveaxis(got[:, :, 0], -1, 0)
@@ -173,8 +174,8 @@ def test_a_writer_that_fails_leaves_nothing(folder, tmp_path, suffix, monkeypatc
         (path / "zarr.json").write_bytes(b"{")
         raise OSError("disk full")
 
-    predict_files(folder / "a.npz", tmp_path / "out", suffix=".tif")  # also writes the record
-    (tmp_path / "out" / "a.tif").unlink()
+    predict_files(folder / "a.npz", tmp_path / "out", suffix=suffix)  # also writes the record
+    (tmp_path / "out" / f"a{suffix}").rename(tmp_path / "away")
     monkeypatch.setattr(prediction.Record, "keep", lambda *_: None)
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(zarr, "save_array", half_folder)
@@ -247,6 +248,39 @@ def test_label_maps_of_other_inputs_are_not_taken_for_those_of_these(folder, tmp
     assert predict_files(folder / "a.npz", out).skipped == ("a",)
     assert predict_files(folder, out, overwrite=True).written == tuple("abcd")
     np.testing.assert_array_equal(read_labels(out / "c.png"), labels_of(9))
+    assert predict_files(folder, out).skipped == tuple("abcd")
+
+
+def test_label_maps_in_another_format_do_not_hide_that_an_input_changed(folder, tmp_path):
+    out = tmp_path / "out"
+    predict_files(folder, out)
+    np.savez(folder / "a.npz", probs=maps(9))
+    with pytest.raises(ValueError, match=r"which rankseg\.json lists; take .*\(--overwrite"):
+        predict_files(folder, out, suffix=".npy")
+    predict_files(folder, out, suffix=".npy", overwrite=True)
+    with pytest.raises(ValueError, match=r"which rankseg\.json lists"):  # a.png is out of date
+        predict_files(folder, out)
+    assert predict_files(folder, out, suffix=".npy").skipped == tuple("abcd")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_label_maps_that_no_run_wrote_are_not_taken_for_done(folder, tmp_path, lost):
+    out = tmp_path / "out"
+    if lost:
+        predict_files(folder, out)
+        (out / "rankseg.json").unlink()
+    else:
+        predict_files(folder / "b.npz", out)
+        (out / "a.png").write_bytes(b"foreign")
+    before = files_in(out)
+    told = run(folder, "-o", out)
+    assert told.exit_code == 1
+    words = "that rankseg.json does not list, that of a among them; take another folder, or "
+    assert f"{words}overwrite them (--overwrite" in told.output
+    assert {file: time for file, time in files_in(out).items() if file != out} == {
+        file: time for file, time in before.items() if file != out
+    }
+    assert predict_files(folder, out, overwrite=True).written == tuple("abcd")
     assert predict_files(folder, out).skipped == tuple("abcd")
 
 
@@ -350,22 +384,20 @@ def test_names_and_places_that_cannot_be_written(tmp_path, suffix):
     (out / f"file{suffix}").write_bytes(b"old")
     (out / "elsewhere").write_bytes(b"stays")
     (out / f"link{suffix}").symlink_to("elsewhere")
-    outcome = predict_files(maps_in, out, suffix=suffix)
-    names = {"a", fits, hidden}
+    with pytest.raises(ValueError, match=r"that rankseg\.json does not list, that of f"):
+        predict_files(maps_in, out, suffix=suffix)
+    outcome = predict_files(maps_in, out, suffix=suffix, overwrite=True)
+    names = {"a", fits, hidden, "file", "link"}
     if suffix == ".zarr":
-        assert outcome.skipped == ("folder",)
-        names |= {"file", "link"}
+        names.add("folder")
     else:
-        assert set(outcome.skipped) == {"file", "link"}
         assert "Is a directory" in outcome.failures["folder"]
     assert set(outcome.written) == names
-    assert set(outcome.failures) == {"a", *maps_in_names(maps_in)} - names - set(outcome.skipped)
+    assert set(outcome.failures) == {"a", *maps_in_names(maps_in)} - names
     for name in names:
         np.testing.assert_array_equal(read_labels(out / f"{name}{suffix}"), labels_of(0))
     assert (out / "elsewhere").read_bytes() == b"stays"
-    predict_files(maps_in / "link.npy", out, suffix=suffix, overwrite=True)
     assert not (out / f"link{suffix}").is_symlink()
-    assert (out / "elsewhere").read_bytes() == b"stays"
 
 
 def maps_in_names(folder):
@@ -426,6 +458,7 @@ def test_broken_inputs_are_told_and_the_others_are_done(folder, tmp_path):
     assert names_in(tmp_path / "out") == {f"{name}.png" for name in "abcd"}
 
 
+@pytest.mark.filterwarnings("ignore:not read in:UserWarning")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -571,6 +604,50 @@ def test_networks_that_do_not_fit(images, tmp_path):
             predict_files(images, tmp_path / "out", model=tmp_path / "n.pt", **options)
     outcome = predict_files(images, tmp_path / "out", model=tmp_path / "n.pt")
     assert "must return one of ('out', 'logits'), got ['other', 'aux']" in outcome.failures["a"]
+
+
+class ChannelsLast(Network):
+    def forward(self, image):
+        return super().forward(image).movedim(1, -1)
+
+
+def test_a_network_that_returns_channels_last_is_refused(images, tmp_path):
+    save_network(tmp_path / "n.pt", ChannelsLast("tensor"))
+    outcome = predict_files(images, tmp_path / "out", model=tmp_path / "n.pt")
+    assert set(outcome.failures) == {"a", "b"}
+    assert "what the model returns must be" in outcome.failures["a"]
+    assert "make it the second, by movedim(-1, 1)" in outcome.failures["a"]
+
+
+class WithDropout(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.drop = torch.nn.Dropout2d()
+        self.nothing = torch.nn.Dropout(0.0)
+        self.of_image = torch.nn.BatchNorm2d(4, track_running_stats=False)
+
+    def forward(self, image):
+        return self.of_image(self.nothing(self.drop(self.norm(self.network(image)))))
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["n.pt", "n.pt2"])
+def test_a_network_saved_in_training_mode_warns(images, tmp_path, name):
+    options = {"model": tmp_path / name, "from_logits": "softmax"}
+    save_network(tmp_path / name, WithDropout().eval())
+    predict_files(images, tmp_path / "sound", **options)
+    save_network(tmp_path / name, WithDropout().train())
+    both = r"aten::batch_norm', 'aten::feature_dropout'\] give"
+    with pytest.warns(UserWarning, match=rf"{name} was saved in training mode, .*{both}.*eval\(\)"):
+        predict_files(images, tmp_path / "out", **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*")
+def test_a_scripted_network_is_brought_to_evaluation(images, tmp_path):
+    torch.jit.save(torch.jit.script(WithDropout().train()), tmp_path / "n.pt")
+    predict_files(images, tmp_path / "out", model=tmp_path / "n.pt", from_logits="softmax")
 
 
 def test_a_network_that_changed_is_another(images, tmp_path):

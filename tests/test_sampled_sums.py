@@ -104,9 +104,18 @@ def test_masks_need_no_sums():
 
 @pytest.mark.parametrize(
     ("maps", "link"),
-    [(PROBS, "softmax"), (SIGMOIDS, "softmax"), (SIGMOIDS, "sigmoid"), (PROBS[:, 1:2], "sigmoid")],
+    [
+        (PROBS, "softmax"),
+        (SIGMOIDS, "softmax"),
+        (SIGMOIDS, "sigmoid"),
+        (PROBS[:, 1:2], "sigmoid"),
+        ((SIGMOIDS > 0.4).float(), "sigmoid"),
+        ((SIGMOIDS[:, :1] > 0.4).half(), "sigmoid"),
+        ((SIGMOIDS > 0.4).double(), "softmax"),
+        ((torch.arange(9000) == 4).bfloat16().view(1, 1, 90, 100), "sigmoid"),
+    ],
 )
-def test_logits_that_look_like_probabilities_warn(maps, link):
+def test_logits_that_look_like_probabilities_or_masks_warn(maps, link):
     mode = "multiclass" if link == "softmax" else "multilabel"
     with pytest.warns(UserWarning, match=f"probs lie in .*from_logits='{link}' takes the {link}"):
         RankSEG(output_mode=mode, from_logits=link)(maps)
@@ -179,7 +188,9 @@ def test_sigmoids_may_overlap_elsewhere():
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_logits_say_nothing(link):
-    for logits in (SIGMOIDS.logit(), torch.zeros(1, 3, 8, 8), PROBS - 0.001):
+    rare = (torch.arange(9000) == 4).float().view(1, 1, 90, 100).expand(1, 3, 90, 100)
+    logit = SIGMOIDS.logit()
+    for logits in (logit, torch.zeros(1, 3, 8, 8), PROBS - 0.001, -rare, 2 * rare):
         RankSEG(output_mode="multilabel", from_logits=link)(logits)
 
 

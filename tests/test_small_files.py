@@ -96,12 +96,24 @@ def test_the_mark_of_some_editors_is_read_over(tmp_path):
         '{"ignore_index": 255.0}',
         '{"ignore_index": "none"}',
         '{"classes": {"a": 1}}',
+        '{"ignore": 0}',
+        '{"ignore_Index": 0}',
+        '{"class_weight": [1, 1]}',
+        '{"class_names": ["a", "b"]}',
         f'{{"classes": ["{"a" * 200_000}", 3]}}',
     ],
 )
 def test_wrong_values_in_meta(tmp_path, content):
     (tmp_path / "meta.json").write_text(content)
     assert str(tmp_path / "meta.json") in refused(read_meta, tmp_path)
+
+
+def test_keys_of_meta_that_are_meant_for_others(tmp_path):
+    others = {"num_classes": 3, "name": "a", "class_weights": [1, 2], "class_weights_from": "b"}
+    (tmp_path / "meta.json").write_text(json.dumps(others))
+    read_meta(tmp_path)
+    (tmp_path / "meta.json").write_text('{"Ignore": 0}')
+    assert refused(read_meta, tmp_path).endswith("got 'Ignore'; did you mean 'ignore_index'?")
 
 
 @pytest.mark.parametrize(
@@ -172,6 +184,9 @@ CLUSTERS = {
     "many cells": b"a,b" * 50_000,
     "latin-1": b"case,patient\na,\xe9\n",
     "twice": b"a,p\na,q\n",
+    "blank as pandas writes it": b"case,patient\na,p\nb,NaN\n",
+    "not available": b"a,p\nb,NA\n",
+    "none": b"a,p\nb,None\n",
     "a long name twice": 2 * (b"a" * 100_000 + b",p\n"),
 }
 
@@ -181,6 +196,11 @@ def test_broken_clusters(tmp_path, content):
     path = tmp_path / "clusters.csv"
     path.write_bytes(content)
     assert str(path) in refused(read_clusters, path)
+
+
+def test_a_file_of_clusters_that_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.csv"):
+        read_clusters(tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize("command", ["compare", "calibrate", "tune"])

@@ -20,10 +20,12 @@ __all__ = [
     "describe",
     "distinct_names",
     "integer",
+    "is_blank",
     "metric_name",
     "names_unknown",
     "nearest",
     "number",
+    "refuse_blanks",
     "shown",
     "viewable",
 ]
@@ -35,6 +37,9 @@ METRIC_NAMES = {"accuracy": "acc", "f1": "dice", "dsc": "dice", "jaccard": "iou"
 
 MOST_CLASSES = 1 << 16
 """As many as the labels of 16 bits tell apart."""
+
+BLANKS = ("", "nan", "na", "n/a", "<na>", "nat", "none", "null")
+"""What tables hold in place of a value that is missing, in small letters: pandas writes most."""
 
 SHOWN = 60
 """Characters that a message shows of a wrong value."""
@@ -144,6 +149,18 @@ def distinct_names(name: str, values: Iterable[str]) -> tuple[str, ...]:
         wrong = f"{shown(twice[0])} twice" if twice else "a blank name"
         raise ValueError(f"{name} must be different names, none of them blank, got {wrong}")
     return names
+
+
+def is_blank(value: object) -> bool:
+    """Tell whether a table writes this value where one is missing."""
+    return str(value).strip().lower() in BLANKS
+
+
+def refuse_blanks(name: str, values: Iterable[object]) -> None:
+    """Raise a ValueError if a value is missing: all that are would be taken for one."""
+    blank = [value for value in values if is_blank(value)]
+    if blank:
+        raise ValueError(f"{name} must not be blank, got {shown(blank[0])} {len(blank)} times")
 
 
 def shown(value: object) -> str:

@@ -15,6 +15,7 @@ from rankseg._small_files import read_json_object
 from rankseg._warn import about
 
 __all__ = [
+    "OTHER_FOLDER",
     "RECORD",
     "Interrupted",
     "Outcome",
@@ -30,7 +31,7 @@ RECORD = "rankseg.json"
 INPUTS = "inputs"
 """In the record: the files of every case; null if its label map is of another kind, or may be."""
 
-OTHER_FOLDER = "; take another folder, or overwrite them"
+OTHER_FOLDER = "; take another folder, or overwrite them (--overwrite, overwrite=True)"
 
 Identity = list[Any]
 """Of an input: its path, size and date."""
@@ -207,8 +208,8 @@ class Record:
         OSError
             If the folder cannot be made or written to.
         ValueError
-            If the folder holds label maps made otherwise or from other inputs, and they are not to
-            be overwritten.
+            If the folder holds label maps made otherwise, from other inputs or by no run that the
+            record lists, and they are not to be overwritten.
         """
         folder, stored = self.folder, self.folder / RECORD
         if folder.exists() and not folder.is_dir():
@@ -253,18 +254,21 @@ class Record:
             made = dict.fromkeys(made or ())  # all of another kind
         made = _as_inputs(made, self.folder / RECORD)
         for case, files in self.inputs.items():
-            if case not in made or made[case] == files:
-                made[case] = files
-            elif overwrite:
+            if made.get(case) == files:
+                continue
+            if overwrite:
                 made[case] = None if self._may_be_written(case) else files
             else:
-                self._refuse_other(case, made[case])
+                self._refuse_other(case, made)
                 made[case] = files
         return {**content, INPUTS: made}
 
-    def _refuse_other(self, case: str, known: list[Identity] | None) -> None:
-        """Raise a ValueError if the label map of a case is, or is being, made from other files."""
-        files = self.inputs[case]
+    def _refuse_other(self, case: str, made: Mapping[str, list[Identity] | None]) -> None:
+        """Raise a ValueError if the label map of a case is, or is being, made from other files.
+
+        Of a label map that the record does not list nobody knows what it is made from.
+        """
+        files, known = self.inputs[case], made.get(case)
         paths = [path for path, *_ in known or ()]
         if known and paths != [path for path, *_ in files]:
             why = f"made from other inputs: that of {case} is made from {' and '.join(paths)}"
@@ -272,6 +276,8 @@ class Record:
             return
         elif known:
             why = f"of older inputs: since that of {case} was made, {' or '.join(paths)} changed"
+        elif case not in made:
+            why = f"that {RECORD} does not list, that of {case} among them"
         else:
             why = (
                 f"of two kinds, as {RECORD} says: a run that was to overwrite them did not do all, "

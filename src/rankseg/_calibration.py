@@ -174,13 +174,16 @@ class Calibration:
             content = read_json_object(Path(path))
             if content.get("format") != FORMAT:
                 raise ValueError(f'it lacks "format": "{FORMAT}"')
-            held: dict[str, Any] = {field.name: content.get(field.name) for field in fields(cls)}
-            missing = [name for name in held if name not in content and name != "presence"]
-            if missing:
+            del content["format"]
+            content.setdefault("presence", None)
+            names = [field.name for field in fields(cls)]
+            if missing := [name for name in names if name not in content]:
                 raise ValueError(f"it lacks {missing}")
-            if held["presence"] is not None:
-                held["presence"] = PresenceModel(**held["presence"])
-            return cls(**held)
+            if unknown := sorted(content.keys() - set(names)):
+                raise ValueError(f"it must hold {names} alone, got {unknown} too")
+            if content["presence"] is not None:
+                content["presence"] = PresenceModel(**content["presence"])
+            return cls(**content)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no calibration file: {error}") from error
 

@@ -7,7 +7,7 @@ import os
 import reprlib
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._arguments import distinct_names, integer, number
+from rankseg._arguments import describe, distinct_names, integer, is_blank, nearest, number, shown
+from rankseg._folders import file_of, files_of, stem
+from rankseg._formats._arrays import refuse_appended
+from rankseg._formats._common import as_tensor
 from rankseg._prior_correction import prior_correction
 from rankseg._small_files import read_json_object, read_rows
 
@@ -25,6 +28,7 @@ __all__ = [
     "Case",
     "CaseFolder",
     "Failure",
+    "checked_cases",
     "clusters_of",
     "mask_as_classes",
     "read_case",
@@ -34,6 +38,10 @@ __all__ = [
 ]
 
 META: Final = "meta.json"
+
+META_KEYS: Final = ("classes", "ignore_index", "class_weights")
+COUNTS_OF_CLASSES: Final = ("num_classes", "n_classes")
+"""Keys of other programs, which look like ours and are not."""
 
 IGNORE_INDEX: Final = 255
 """The label of pixels to be ignored, where ``meta.json`` does not say another."""
@@ -144,9 +152,8 @@ def read_case(path: Path | str, *, labelled: bool = True) -> Case:
             raise ValueError(
                 f"probs must be floating and label integer, got {probs.dtype} and {label.dtype}"
             )
-        # torch knows neither foreign byte orders nor all unsigned integers.
         probs = np.ascontiguousarray(probs, dtype=probs.dtype.newbyteorder("="))
-        return Case(path.stem, torch.from_numpy(probs), torch.from_numpy(label.astype(np.int64)))
+        return Case(path.stem, torch.from_numpy(probs), as_tensor(label).long())
     except TypeError as error:  # a long double, say
         raise ValueError(str(error)) from error
 
@@ -156,6 +163,7 @@ def _read_arrays(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
     if path.exists() and not path.is_file():
         raise ValueError("must be a regular file, and is not")  # a pipe would never end
     try:
+        refuse_appended(path)
         with zipfile.ZipFile(path) as archive:
             held = [name.removesuffix(".npy") for name in archive.namelist()]
         missing = [key for key in keys if key not in held]
@@ -182,6 +190,17 @@ def _read_class_count(path: Path) -> int:
     except Exception:  # a broken file raises anything; it is named where the map is read
         pass
     return 0
+
+
+def checked_cases(cases: Iterable[Case | Failure]) -> Iterator[Case | Failure]:
+    """Yield cases one by one, and refuse anything else."""
+    kind = "rankseg.evaluation.Case(name, probs, label)"
+    if not isinstance(cases, Iterable):
+        raise TypeError(f"cases must be an iterable of {kind}, got {describe(cases)}")
+    for case in cases:
+        if not isinstance(case, Case | Failure):
+            raise TypeError(f"every case must be {kind}, got {describe(case)}")
+        yield case
 
 
 @dataclass(frozen=True)
@@ -238,9 +257,10 @@ class CaseFolder:
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder")
-        names = sorted(file.stem for file in path.glob("*.npz") if not file.name.startswith("."))
+        names = sorted(map(stem, files_of(path, [".npz"])))
         if not names:
             raise FileNotFoundError(f"{path} holds no npz file")
+        distinct_names(f"npz files in {path}", names)
         meta = _read_meta(path / META)
         return cls(path, tuple(names), *meta, prior_correction=prior_correction)
 
@@ -251,7 +271,7 @@ class CaseFolder:
         """
         if self.classes is not None:
             return self.classes
-        counts = Counter(_read_class_count(self.path / f"{name}.npz") for name in self.names)
+        counts = Counter(_read_class_count(file_of(self.path, name, ".npz")) for name in self.names)
         del counts[0]
         most = max(counts, key=counts.__getitem__, default=0)
         return tuple(f"class {i}" for i in range(most))
@@ -281,7 +301,7 @@ class CaseFolder:
         ``ignore_index`` is None. Errors are those of `read_case` and of
         `rankseg.calibration.prior_correction`; maps that are corrected are float32 or wider.
         """
-        case = read_case(self.path / f"{name}.npz", labelled=labelled)
+        case = read_case(file_of(self.path, name, ".npz"), labelled=labelled)
         label = mask_as_classes(case.label, len(case.probs), self.ignore_index)
         case = replace(case, label=label)
         if self.class_weights is None or not self.prior_correction:
@@ -296,6 +316,13 @@ def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[fl
     if not os.path.lexists(path):
         return None, IGNORE_INDEX, None
     meta = read_json_object(path)
+    for key in set(meta) - {*META_KEYS, *COUNTS_OF_CLASSES}:
+        near = nearest(key.lower(), META_KEYS)
+        if near is not None and near not in meta:  # beside the right key it is another note
+            raise ValueError(
+                f"{path} must have the keys {list(META_KEYS)}, got {shown(key)}; did you mean "
+                f"{near!r}?"
+            )
     classes, ignore_index = meta.get("classes"), meta.get("ignore_index", IGNORE_INDEX)
     names_fit = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if classes is not None and not (names_fit and classes):
@@ -339,9 +366,11 @@ def read_clusters(path: Path | str) -> dict[str, str]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no CSV in UTF-8, a row has another number of columns or a blank cell, or a
-        case is named twice.
+        If the file is no CSV in UTF-8, a row has another number of columns or a blank cell
+        (``nan``, ``NA`` and ``None`` are blank, too), or a case is named twice.
     """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"there is no file {path} of cases and their clusters")
     rows = read_rows(Path(path))
     if rows and rows[0][0].lower() == "case":
         del rows[0]
@@ -351,9 +380,10 @@ def read_clusters(path: Path | str) -> dict[str, str]:
             raise ValueError(
                 f"every row of {path} must be a case and its cluster, got {reprlib.repr(row)}"
             )
-        if not all(row):
+        if not row[0] or is_blank(row[1]):
             raise ValueError(
-                f"every row of {path} must be a case and its cluster, got a blank cell in {row}: "
+                f"every row of {path} must be a case and its cluster, got a blank cell in "
+                f"{reprlib.repr(row)}: "
                 "give a case that shares its patient with no other a cluster of its own"
             )
         case, cluster = row
@@ -406,7 +436,10 @@ def clusters_of(cases: Sequence[str], clusters: Mapping[str, str] | None) -> tup
     """
     if clusters is None:
         return None
-    missing = [case for case in cases if not str(clusters.get(case, "")).strip()]
+    missing = {case: clusters.get(case) for case in cases if is_blank(clusters.get(case))}
     if missing:
-        raise ValueError(f"clusters must have an entry for every case, got none for {missing}")
+        held = f", of which {missing} are blank" if set(missing) & set(clusters) else ""
+        raise ValueError(
+            f"clusters must have an entry for every case, got none for {list(missing)}{held}"
+        )
     return tuple(clusters[case] for case in cases)

@@ -22,6 +22,10 @@ Array: TypeAlias = Tensor | NDArray[Any]
 _BLOCK_ELEMENTS: Final = 1 << 20
 
 
+FEWEST: Final = 16
+"""Labels of fewer pixels can look like one mask for each class by accident."""
+
+
 @dataclass(frozen=True, eq=False)
 class Counts:
     """True positives, false positives and false negatives of every image and class.
@@ -164,7 +168,8 @@ def count(
         If an argument has the wrong type or dtype.
     ValueError
         If shapes or devices do not fit together, ``num_classes`` is missing or below 1,
-        ``ignore_index`` is given for bool labels, or a label has a value that is not allowed.
+        ``ignore_index`` is given for bool labels, a label has a value that is not allowed, or
+        integers are a mask of 0 and 1 for each of three classes or more (one-hot).
 
     Notes
     -----
@@ -326,7 +331,29 @@ def _check_label_maps(prediction: Tensor, label: Tensor, num_classes: int | None
         )
     if num_classes is None:
         raise ValueError("num_classes must be given when prediction holds integers, got None")
+    _refuse_one_hot("prediction", prediction, num_classes)
+    _refuse_one_hot("label", label, num_classes)
     return num_classes
+
+
+def _refuse_one_hot(name: str, labels: Tensor, num_classes: int) -> None:
+    """Refuse one mask for each class where the class of each pixel is meant.
+
+    Each mask would be counted as a slice of a volume with the classes 0 and 1.
+    """
+    if num_classes < 3 or labels.ndim < 3 or labels.numel() < FEWEST * num_classes:
+        return
+    for axis in range(1, labels.ndim):
+        if labels.shape[axis] != num_classes:
+            continue
+        masks = labels.movedim(axis, 0).long()
+        if ((masks == 0) | (masks == 1)).all() and (masks.sum(0) == 1).all():
+            last = axis - labels.ndim
+            raise ValueError(
+                f"{name} must hold the class of each pixel, but axis {last} of "
+                f"{tuple(labels.shape)} holds a mask of 0 and 1 for each of {num_classes} classes: "
+                f"pass {name}.argmax({last})"
+            )
 
 
 def _check_masks(

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rankseg._arguments import refuse_blanks
 from rankseg._optional import require
 
 __all__ = [
@@ -218,6 +219,7 @@ def bootstrap_interval(
 
 def _check_clusters(clusters: Clusters, values: NDArray[Any]) -> NDArray[Any]:
     """Return the clusters as an array, one for every value."""
+    refuse_blanks("clusters", clusters)
     checked = np.asarray(clusters)
     if checked.shape != values.shape:
         raise ValueError(

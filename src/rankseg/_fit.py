@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._api import RankSEG
-from rankseg._arguments import choice, integer
+from rankseg._arguments import choice, describe, integer
 from rankseg._calibrate import calibrate
 from rankseg._calibration import MOST, Calibration, log_probabilities
 from rankseg._cases import Case, CaseFolder, Failure, reasons
@@ -310,11 +310,18 @@ def cross_validate(
 
     Raises
     ------
+    TypeError
+        If ``folder`` is no `CaseFolder`.
     ValueError
         If there are fewer cases or clusters than folds, no label that counts is of class 1 or
         above, or an option is not allowed.
     """
     kind, bins = _kind(kind), checked_bins(bins)
+    if not isinstance(folder, CaseFolder):
+        raise TypeError(
+            "folder must be a CaseFolder, since its cases are read several times, got "
+            f"{describe(folder)}: open it with rankseg.evaluation.CaseFolder.open(path)"
+        )
     folds_of(len(folder), folds, clusters, seed)  # wrong options are found before the work
     folder, places, failures = _usable(folder)
     if clusters is not None:

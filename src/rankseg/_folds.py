@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankseg._arguments import integer
+from rankseg._arguments import integer, refuse_blanks
 from rankseg._differences import Clusters
 
 __all__ = ["folds_of"]
@@ -30,10 +30,13 @@ def folds_of(
     own: Sequence[Any] | NDArray[Any] = np.arange(cases) if clusters is None else clusters
     if len(own) != cases:
         raise ValueError(f"clusters must have one entry for each of {cases} cases, got {len(own)}")
+    refuse_blanks("clusters", own)
     _, member = np.unique(np.asarray(own), return_inverse=True)
     sizes = np.bincount(member)
+    what = "cases" if clusters is None else "clusters"
+    if len(sizes) < 2:
+        raise ValueError(f"there must be two {what} or more, to leave some out, got {len(sizes)}")
     if not 2 <= folds <= len(sizes):
-        what = "cases" if clusters is None else "clusters"
         raise ValueError(f"folds must be from 2 to the {len(sizes)} {what}, got {folds}")
     fold_of = np.zeros(len(sizes), np.int64)
     held = np.zeros(folds, np.int64)

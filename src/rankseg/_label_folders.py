@@ -8,23 +8,22 @@ from typing import Final
 
 from torch import Tensor
 
+from rankseg._folders import ending, files_of, stem
 from rankseg._formats import (
     LABELS_READ,
     HoldsMapsError,
     LabelFile,
     align,
-    ending,
-    find_files,
     read_label_file,
-    stem,
 )
 
 __all__ = ["label_files", "read_only", "read_prediction"]
 
 
 NOT_READ: Final = (
-    *(".bmp", ".gif", ".h5", ".hdf5", ".img", ".jpeg", ".jpg", ".mat", ".mha", ".mhd", ".nrrd"),
-    *(".pgm", ".ppm", ".tga", ".webp"),
+    *(".bmp", ".dcm", ".gif", ".gz", ".h5", ".hdf5", ".hdr", ".img", ".jfif", ".jp2", ".jpeg"),
+    *(".jpg", ".mat", ".mgh", ".mgz", ".mha", ".mhd", ".nrrd", ".pbm", ".pgm", ".pnm", ".ppm"),
+    *(".pt", ".pth", ".safetensors", ".tga", ".webp"),
 )
 """The endings of formats that may hold labels, and that are not read."""
 
@@ -39,11 +38,14 @@ def label_files(folder: Path | str) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     cases: dict[str, list[Path]] = {}
-    for path in find_files(folder, LABELS_READ):
-        cases.setdefault(stem(path), []).append(path)
-    for path in sorted(folder.iterdir()):
-        if ending(path) in NOT_READ and not path.name.startswith("."):
-            cases.setdefault(stem(path), [path])
+    files = files_of(folder, LABELS_READ, NOT_READ)
+    for path in files:
+        if ending(path) in LABELS_READ:
+            cases.setdefault(stem(path), []).append(path)
+    if not cases:
+        raise FileNotFoundError(f"{folder} holds no file with an ending of {list(LABELS_READ)}")
+    for path in files:
+        cases.setdefault(stem(path), [path])
     return cases
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._arguments import number
-from rankseg.integration._common import require, resize
+from rankseg._warn import warn
+from rankseg.integration._common import check_channels_first, require, resize
 from rankseg.integration.transformers import postprocess
 
 __all__ = ["Decider", "load_network", "load_transformers", "run_transformers", "to_pixels"]
@@ -28,6 +29,9 @@ SCRIPTED: Final = (".pt", ".torchscript")
 EXPORTED: Final = ".pt2"
 WEIGHTS: Final = (".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".keras", ".pkl")
 """Endings of files that hold weights alone, or a network of another framework."""
+
+DIFFER_IN_TRAINING: Final = ("aten::dropout", "aten::feature_dropout", "aten::batch_norm")
+"""Operations of TorchScript; in a traced network their mode is a constant."""
 
 SCORES: Final = ("out", "logits")
 """The names under which networks that return a dictionary have their scores."""
@@ -64,6 +68,7 @@ def load_network(
     @torch.inference_mode()
     def decide_image(image: Tensor) -> Tensor:
         scores = _scores(_run(network, ((image - shift) / scale)[None]))
+        check_channels_first("what the model returns", scores, [image.shape[1:]])
         decided: Tensor = decide(resize(scores, image.shape[1:]))[0]
         return decided
 
@@ -74,16 +79,60 @@ def _load(model: str, exported: bool) -> Any:
     try:
         if exported:
             with _silent("torch.export"):
-                return torch.export.load(model).module()
+                program = torch.export.load(model)
+            _warn_of_training(model, _exported_calls(program))
+            return program.module()
         with warnings.catch_warnings():  # it is deprecated, and files of it are there all the same
             warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(model, map_location="cpu").eval()
+            network = torch.jit.load(model, map_location="cpu").eval()
+        _warn_of_training(model, _scripted_calls(network))
+        return network
     except Exception as error:  # a broken file may raise anything
         kind = "torch.export.save" if exported else "torch.jit.save"
         raise ValueError(
             f"{model} cannot be loaded as a file of {kind}: it is damaged, or of another kind "
             f"({_last_line(error).partition('. ')[0]})"
         ) from error
+
+
+def _warn_of_training(model: str, calls: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Warn of a network that was saved in training mode, which ``eval()`` cannot change."""
+    found = {
+        name
+        for name, given in calls
+        if given.get("train", given.get("training")) is True
+        and given.get("p") != 0  # dropout of nothing
+        and given.get("running_mean", model) is not None  # normalises so in evaluation, too
+    }
+    if found:
+        warn(
+            f"{model} was saved in training mode, in which its {sorted(found)} give other scores "
+            "at every run or for every image; call eval() on the network and save it again"
+        )
+
+
+def _exported_calls(program: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the operations of an exported program and their arguments by name."""
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None:
+            names = (argument.name for argument in schema.arguments)
+            yield schema.name, dict(zip(names, node.args, strict=False)) | node.kwargs
+
+
+def _scripted_calls(network: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the operations of TorchScript that differ in training, as `_exported_calls` does."""
+    graph = network.inlined_graph
+    for name in DIFFER_IN_TRAINING:
+        for node in graph.findAllNodes(name):
+            names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
+            values = map(_constant, node.inputs())
+            yield name, dict(zip(names, values, strict=True))
+
+
+def _constant(value: Any) -> Any:
+    """Return what a value of TorchScript is, if its graph says it; else the value."""
+    return value.toIValue() if value.node().kind() == "prim::Constant" else value
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ EDGE = 0.9
 def check_activation(name: str, logits: Tensor, link: str) -> None:
     """Warn if logits ``(batch, classes, *spatial)`` look like probabilities."""
     if logits.numel() and not torch.compiler.is_compiling():
-        values = _of_pixels(logits.detach(), None)
+        values = _of_logits(logits.detach(), None)
         _check_logits(name, values, link, f"this call takes the {link} once more; pass logits")
 
 
@@ -77,12 +77,12 @@ def check_sums(
     link = settings.from_logits
     if not probs.numel():
         return
-    values = _of_pixels(probs, valid)
     if link is not None:
+        values = _of_logits(probs, valid)
         cure = f"from_logits={link!r} takes the {link} once more; leave out from_logits"
         _check_logits("probs", values, link, cure)
         return
-    mode = settings.output_mode
+    values, mode = _of_pixels(probs, valid), settings.output_mode
     if are_exclusive and mode == "multilabel":
         mode = "exclusive"
     sums, classes = values.sum(1, dtype=float), probs.shape[1]
@@ -107,6 +107,19 @@ def _of_pixels(maps: Tensor, valid: Tensor | None) -> np.ndarray:
     """Return the values ``(pixels, classes)`` of some pixels, of those that are valid."""
     values = np.moveaxis(_sample(maps, 1), 1, -1).reshape(-1, maps.shape[1])
     return values if valid is None else values[_sample(valid.unsqueeze(1), 1).reshape(-1) > 0]
+
+
+def _of_logits(logits: Tensor, valid: Tensor | None) -> np.ndarray:
+    """Return the values of some pixels, or of all if some are 0 and all lie in [0, 1].
+
+    Few pixels tell nothing of a mask of which little is foreground.
+    """
+    values = _of_pixels(logits, valid)
+    if values.any() or valid is not None:
+        return values
+    low, high = logits.aminmax()
+    is_mask = low >= 0 and 0 < high <= 1
+    return logits.double().movedim(1, -1).flatten(0, -2).cpu().numpy() if is_mask else values
 
 
 def _varies(values: np.ndarray) -> bool:
@@ -251,9 +264,9 @@ def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> None:
     if low < 0 or high > 1:
         return
     sum_to_one = link == "softmax" and _every_one(values.sum(1, dtype=float))
-    if sum_to_one or ((values > 0) & (values < 1)).any():
-        and_sums = " and sum to 1 over axis 1" if sum_to_one else ""
-        warn(
-            f"{name} lie in [{low:.3g}, {high:.3g}]{and_sums} at {len(values)} sampled pixels: "
-            f"they look like probabilities, of which {cure}"
-        )
+    and_sums = " and sum to 1 over the classes" if sum_to_one else ""
+    are = "masks of 0 and 1" if ((values == 0) | (values == 1)).all() else "probabilities"
+    warn(
+        f"{name} lie in [{low:.3g}, {high:.3g}]{and_sums} at {len(values)} pixels: "
+        f"they look like {are}, of which {cure}"
+    )

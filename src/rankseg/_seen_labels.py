@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from rankseg._cases import MASK_VALUE, Case, Failure, mask_as_classes
+from rankseg._cases import MASK_VALUE, Case, Failure, checked_cases, mask_as_classes
 from rankseg._warn import warn
 
 __all__ = ["SeenLabels"]
@@ -64,7 +64,7 @@ class SeenLabels:
 
     def watch(self, cases: Iterable[Case | Failure]) -> Iterator[Case | Failure]:
         """Yield cases one by one, and note the values of their labels."""
-        for case in cases:
+        for case in checked_cases(cases):
             if isinstance(case, Failure):
                 yield case
             else:

@@ -53,6 +53,7 @@ from rankseg._differences import (
     bootstrap_interval,
 )
 from rankseg._files import write_whole
+from rankseg._folders import shortened
 from rankseg._formats import LabelFile
 from rankseg._label_folders import label_files, read_only, read_prediction
 from rankseg._methods import (
@@ -66,7 +67,7 @@ from rankseg._methods import (
 from rankseg._predictions import predicted_gains
 from rankseg._seen_labels import SeenLabels
 from rankseg._spreadsheets import write_csv
-from rankseg._warn import about
+from rankseg._warn import about, warn
 from rankseg.metrics import METRICS, Counts, Metric
 
 __all__ = [
@@ -462,8 +463,8 @@ def compare(
     TypeError
         If ``predict_above`` is no number.
     ValueError
-        If there is no method, two have one name, ``predict_above`` is outside [0, 1], not one case
-        could be compared, or no pixel that counts is of class 1 or above.
+        If there is no method, two methods or two cases have one name, ``predict_above`` is outside
+        [0, 1], not one case could be compared, or no pixel that counts is of class 1 or above.
 
     Notes
     -----
@@ -532,7 +533,11 @@ def decide_and_count(
     class_names = None if classes is None else distinct_names("classes", classes)
     results: list[_Result] = []
     failures: list[Failure] = []
+    seen_names: set[str] = set()
     for case in cases:
+        if case.name in seen_names:
+            raise ValueError(f"cases must differ in name, got {case.name!r} twice")
+        seen_names.add(case.name)
         if not isinstance(case, Failure):
             # Kernels may be compiled in the first call, which would be timed.
             with about(case.name):
@@ -712,7 +717,8 @@ def evaluate(
     Warns
     -----
     UserWarning
-        If predictions hold values that are neither a class nor ``ignore_index``.
+        If predictions hold values that are neither a class nor ``ignore_index``, a prediction has
+        no truth, or a folder holds files of formats that are not read.
 
     Examples
     --------
@@ -731,6 +737,9 @@ def evaluate(
     truth = label_files(labels)
     predicted = {method: label_files(folder) for method, folder in predictions.items()}
     clusters_of(list(truth), clusters)  # before the work
+    for method, files in predicted.items():
+        if left := [case for case in files if case not in truth]:
+            warn(f"not scored: {method} predicts {shortened(left)}, without a truth in {labels}")
     seen = SeenLabels(ignore_index, len(names))
     seen_in = {method: SeenLabels(ignore_index, len(names)) for method in predictions}
     results: list[_Result] = []

@@ -85,8 +85,8 @@ def predict_files(
         For a network in a file: one number or one for each colour, which is taken from the image,
         and by which it is divided; 0 and 1 by default.
     overwrite : bool
-        Decide the cases anew whose output is there; by default they are skipped, so that a run
-        that was interrupted goes on.
+        Decide the cases anew whose output is there; by default those that ``rankseg.json`` lists
+        are skipped, so that a run that was interrupted goes on.
     workers : int
         How many files are read, decided and written at a time, by threads.
     track : callable
@@ -114,7 +114,8 @@ def predict_files(
         On an interrupt; its text says how many cases are written, ``outcome`` says which.
     TypeError, ValueError
         If an option is not allowed, two inputs would be written to the same file, an input would
-        be overwritten, or ``output`` holds label maps made with other options or of other inputs.
+        be overwritten, or ``output`` holds label maps made with other options, in another format,
+        of other inputs, or by no run that ``rankseg.json`` lists.
 
     Examples
     --------
@@ -142,7 +143,7 @@ def predict_files(
     network = {"model": model and _identify_model(model), "mean": mean, "std": std}
     record = Record(
         output,
-        {**network, "key": key, "options": asdict(settings)},
+        {**network, "format": suffix, "key": key, "options": asdict(settings)},
         {case: [identify(source)] for case, (source, _) in targets.items()},
         lambda case: _is_written(targets[case][1]),
     )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rankseg._api import RankSEG
 from rankseg._arguments import choice, metric_name, number
 from rankseg._calibration import MOST, Calibration
-from rankseg._cases import Case, CaseFolder, Failure, reasons
+from rankseg._cases import Case, CaseFolder, Failure, checked_cases, reasons
 from rankseg._differences import Difference, Floats
 from rankseg._files import write_whole
 from rankseg._folds import folds_of
@@ -255,7 +255,7 @@ def tune(
     if isinstance(cases, CaseFolder):
         names, ignore_index = cases.name_classes() or None, cases.ignore_index
     else:
-        cases = list(cases)
+        cases = list(checked_cases(cases))
     if len(cases):
         folds_of(len(cases), folds, None, seed)  # wrong options are found before the work
     if candidates is None:

@@ -518,3 +518,42 @@ def test_a_batch_is_refused_with_what_makes_images_of_it(output_mode):
     for given in (batch, batch[..., 0]):
         with pytest.raises(ValueError, match=r"got a batch of shape .*decollate_batch gives them"):
             RankSEG(output_mode=output_mode)(given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"from_logits": "softmax"}, {"output_mode": "multilabel"}, {"include_background": False}],
+    ids=str,
+)
+def test_a_batch_of_a_loader_is_refused_whatever_its_values(options):
+    rng = np.random.default_rng(0)
+    one = MetaTensor(torch.from_numpy(rng.random((3, 8, 8))))
+    batch = list_data_collate([one, one])
+    if "from_logits" in options:
+        batch = 9 * batch - 4
+    with pytest.raises(ValueError, match=r"got a batch of shape .*decollate_batch gives them"):
+        RankSEG(**options)(batch)
+
+
+def test_an_image_without_the_axis_of_its_batch_is_decided():
+    batch = list_data_collate([MetaTensor(torch.randn(3, 8, 8))])
+    decide = RankSEG(from_logits="softmax")
+    for image in (batch[0], batch.squeeze(0), *decollate_batch(batch)):
+        assert decide(image).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["metric", "correlation", "include_background", "dtype", "smoth"])
+@pytest.mark.parametrize("kind", [RankSEG, lambda: RankSEGd("pred")], ids=["array", "dictionary"])
+def test_options_of_a_transform_cannot_be_changed(kind, name):
+    for decide in (kind(), copy.copy(kind()), pickle.loads(pickle.dumps(kind()))):
+        with pytest.raises(AttributeError, match=f"'{name}' cannot be set once .* make a new"):
+            setattr(decide, name, False)
+
+
+def test_a_subclass_of_a_transform_may_have_attributes():
+    class Own(RankSEG):
+        def __init__(self):
+            super().__init__()
+            self.mine = 3
+
+    assert Own().mine == 3

@@ -212,8 +212,23 @@ def test_label_maps_of_other_inputs_are_not_taken_for_those_of_these(folder, tmp
         decide_folders(folder, out)
     assert decide_folders(folder, out, overwrite=True).written == ("a", "b")
     save_dataset(folder, {**LABELS, "tumour": 7})
+    with pytest.raises(ValueError, match=r"out/dataset\.json differs from .*; take .*--overwrite"):
+        decide_folders(folder, out)
+    (out / "dataset.json").unlink()
     with pytest.raises(ValueError, match=r"other options, which rankseg\.json lists"):
         decide_folders(folder, out)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "dataset.json"])
+def test_files_that_no_run_wrote_are_neither_taken_nor_replaced(folder, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(b"foreign")
+    with pytest.raises(ValueError, match=r"does not list|dataset\.json differs"):
+        decide_folders(folder, out)
+    assert [(file.name, file.read_bytes()) for file in out.iterdir()] == [(name, b"foreign")]
+    assert decide_folders(folder, out, overwrite=True).written == ("a", "b")
+    assert decide_folders(folder, out).skipped == ("a", "b")
 
 
 def break_cases(folder):
@@ -480,11 +495,29 @@ def test_what_makes_no_sense(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="--save_probabilities"):
         decide_folders(tmp_path / "empty", tmp_path / "out")
-    save_dataset(tmp_path / "other", {"background": 0, "organ": 1})
     save_case(tmp_path / "other", "a", maps(0))
-    with pytest.raises(ValueError, match="folders must be of the same labels"):
-        decide_folders([folder, tmp_path / "other"], tmp_path / "out")
+    for labels in ({"background": 0, "organ": 1}, {**LABELS, "organ": 2, "tumour": 1}):
+        save_dataset(tmp_path / "other", labels)
+        with pytest.raises(ValueError, match=r"folders must be of the same labels, got .*'organ'"):
+            decide_folders([folder, tmp_path / "other"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_with_several_archives_are_told(folder, tmp_path):
+    with (folder / "a.npz").open("wb") as file:
+        for seed in range(2):
+            np.savez(file, probabilities=maps(seed))
+    outcome = decide_folders(folder, tmp_path / "out")
+    assert outcome.written == ("b",)
+    assert "more follows the first array" in outcome.failures["a"]
+
+
+def test_the_order_of_regions_is_that_of_their_channels(tmp_path):
+    for name, regions in (("one", REGIONS), ("two", dict(reversed(REGIONS.items())))):
+        save_dataset(tmp_path / name, regions, regions_class_order=[1, 2, 3])
+        save_case(tmp_path / name, "a", maps(0, regions=True))
+    with pytest.raises(ValueError, match="folders must be of the same labels"):
+        decide_folders([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
 
 
 def test_datasets_that_say_nothing_of_labels(folder, tmp_path):

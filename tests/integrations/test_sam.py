@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import runpy
 import subprocess
 import sys
@@ -615,6 +617,26 @@ def test_options_that_are_set_later_are_checked(call, error, message):
         call()
 
 
+@pytest.mark.parametrize("kind", [Sam1, Sam2, Sam3])
+@pytest.mark.parametrize("name", ["treshold", "Threshold", "metric", "postprocess"])
+def test_attributes_without_effect_are_refused(kind, name):
+    with pytest.raises(AttributeError, match=f"'{name}' cannot be set .* one of .'rankseg_kwargs'"):
+        setattr(kind(), name, 0.9)
+
+
+@pytest.mark.parametrize("kind", [Sam1, Sam2, Sam3])
+def test_no_other_adapter_shares_the_options(kind):
+    given = {"metric": "iou"}
+    adapter = kind(rankseg_kwargs=given)
+    for other in (copy.copy(adapter), pickle.loads(pickle.dumps(adapter)), copy.copy(kind())):
+        other.rankseg_kwargs = other.rankseg_kwargs or {}
+        other.rankseg_kwargs["metric"] = "acc"
+        assert adapter.rankseg_kwargs == given == {"metric": "iou"}
+    adapter.rankseg_kwargs = given
+    adapter.rankseg_kwargs["metric"] = "acc"
+    assert given == {"metric": "iou"}
+
+
 # --- gradients ---
 
 
@@ -1020,6 +1042,14 @@ def test_probabilities_in_place_of_logits_warn_once(name):
     with pytest.warns(UserWarning, match="they look like probabilities, of which this") as told:
         ACTIVATED[name]()
     assert [warning.filename for warning in told] == [__file__]
+
+
+def test_masks_and_scores_in_place_of_logits_warn():
+    with pytest.warns(UserWarning, match="pred_masks lie in .* they look like masks of 0 and 1"):
+        Sam2().postprocess({"pred_masks": (LOGITS > 0).float()}, original_sizes=SIZES)
+    scores = {"pred_masks": LOGITS[:, 0], "pred_logits": INSTANCES["pred_logits"].sigmoid()}
+    with pytest.warns(UserWarning, match="pred_logits lie in .* they look like probabilities"):
+        Sam3().postprocess_instance(INSTANCES | scores)
 
 
 @pytest.mark.parametrize("adapter", [Sam1(), Sam2()])

@@ -514,6 +514,15 @@ def of_one_class(names):
     return dict(zip(names, (classes, masks), strict=True))
 
 
+def test_attributes_of_a_processor_are_set_there():
+    inner = SimpleNamespace(do_resize=True)
+    processor = RankSEGProcessor(inner)
+    processor.do_resize = False
+    assert inner.do_resize is processor.do_resize is False
+    with pytest.raises(AttributeError, match="has no 'metric'; make a new RankSEGPr"):
+        processor.metric = "acc"
+
+
 @pytest.mark.parametrize(
     "names", [("class_queries_logits", "masks_queries_logits"), ("logits", "pred_masks")]
 )
@@ -985,6 +994,36 @@ def test_probabilities_in_place_of_logits_warn_once_for_all_images(function, cha
     with pytest.warns(UserWarning, match="they look like probabilities, of which this") as told:
         function({"logits": probs}, target_sizes=[(30, 40), (20, 20), (16, 16)])
     assert [warning.filename for warning in told] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "names", [("class_queries_logits", "masks_queries_logits"), ("logits", "pred_masks")]
+)
+@pytest.mark.parametrize("function", [postprocess, restore_semantic_probs])
+def test_probabilities_of_the_classes_of_queries_warn(function, names):
+    rng = np.random.default_rng(0)
+    classes = 3 * torch.from_numpy(rng.normal(size=(2, 20, 5)))
+    masks = 6 * torch.from_numpy(rng.normal(size=(2, 20, 16, 16)))
+    function(dict(zip(names, (classes, masks), strict=True)))
+    with pytest.warns(UserWarning, match=f"{names[0]} lie in .* sum to 1 over the classes"):
+        function(dict(zip(names, (classes.softmax(-1), masks), strict=True)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 5), (16, 16, 1), (24, 32, 4), (128, 128, 19)])
+def test_logits_whose_channels_are_last_are_refused(shape):
+    logits = torch.randn(2, *shape)
+    for size in ((48, 64), (96, 128)) if shape[0] == 24 else ((512, 512), (333, 500)):
+        with pytest.raises(ValueError, match=r"logits must be .* by movedim\(-1, 1\)"):
+            postprocess({"logits": logits}, target_sizes=[size] * 2)
+        postprocess({"logits": logits.movedim(-1, 1)}, target_sizes=[size] * 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((40, 40, 10), (400, 100)), ((64, 32, 8), (500, 125)), ((2, 2, 1), (2, 1))]
+)
+def test_logits_of_tall_images_have_their_channels_first(shape, size):
+    (labels,) = postprocess({"logits": torch.randn(1, *shape)}, target_sizes=[size])
+    assert labels.shape == size
 
 
 def test_autocast_does_not_round_sums_over_queries():

@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rankseg._folders import ending, files_of, stem
 from rankseg._formats import _arrays, _nifti, _pictures, _tiff, _zarr
 from rankseg._formats._axes import arrange_labels, arrange_maps
 from rankseg._formats._common import (
@@ -128,10 +129,13 @@ class LabelFile:
         Integer ``(*spatial)``.
     affine : ndarray, optional
         Where the voxels of a NIfTI file lie; None if the file does not tell.
+    axes : str
+        The spatial axes in the order that a TIFF or zarr declares, or nothing.
     """
 
     labels: Tensor
     affine: NDArray[np.float64] | None = None
+    axes: str = ""
 
 
 def read_maps(path: str | PathLike[str], key: str | None = None) -> MapFile:
@@ -207,7 +211,8 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
             raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
         nifti = ending(path) in (".nii", ".nii.gz")
-        return LabelFile(labels, _nifti.affine_of(stored.geometry) if nifti else None)
+        affine = _nifti.affine_of(stored.geometry) if nifti else None
+        return LabelFile(labels, affine, "".join(a for a in stored.axes or "" if a in "xyz"))
 
 
 def _floating(labels: Tensor) -> ValueError:
@@ -227,8 +232,14 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes differ, or the voxels lie elsewhere.
+        If the shapes differ, the voxels lie elsewhere, or the files declare the same axes in
+        another order.
     """
+    if sorted(prediction.axes) == sorted(truth.axes) and prediction.axes != truth.axes:
+        raise ValueError(
+            f"its axes must be in the order of the truth, {truth.axes!r}, got {prediction.axes!r}: "
+            "transpose one of them"
+        )
     labels, shape = prediction.labels, truth.labels.shape
     affine, wanted = prediction.affine, truth.affine
     if affine is not None and wanted is not None and labels.numel() == shape.numel():
@@ -303,31 +314,12 @@ def read_image(path: str | PathLike[str]) -> MapFile:
         return MapFile(*_pictures.read_picture(path))
 
 
-def ending(path: str | PathLike[str]) -> str:
-    """Return the ending in small letters, ``.nii.gz`` as one.
-
-    >>> ending("scans/CASE.nii.gz"), ending("a.b.PNG")
-    ('.nii.gz', '.png')
-    """
-    name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
-
-
-def stem(path: str | PathLike[str]) -> str:
-    """Return the name without its ending.
-
-    >>> stem("scans/case.nii.gz"), stem("a.b.png")
-    ('case', 'a.b')
-    """
-    return Path(path).name.removesuffix("/")[: -len(ending(path)) or None]
-
-
 def find_files(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]], endings: Collection[str]
 ) -> list[Path]:
     """Return the files named, and of folders those in them with one of the endings, sorted.
 
-    A zarr folder is a file here; hidden files are left out.
+    A zarr folder is a file here; hidden files are left out, and a warning names others.
 
     Raises
     ------
@@ -346,11 +338,7 @@ def find_files(
         if not path.is_dir() or ending(path) == ".zarr":
             files.append(path)
             continue
-        held = sorted(
-            file
-            for file in path.iterdir()
-            if ending(file) in endings and not file.name.startswith(".")
-        )
+        held = files_of(path, endings)
         if not held:
             images = any(ending(file) in PICTURES for file in path.iterdir())
             hint = IMAGES_NEED_A_MODEL if images and endings == MAPS else ""

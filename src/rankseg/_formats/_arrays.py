@@ -17,7 +17,7 @@ from rankseg._files import write_whole
 from rankseg._formats._common import Names, Stored, as_tensor
 from rankseg.integration._common import require
 
-__all__ = ["read_npy", "read_npz", "read_pt", "read_safetensors", "write_npy"]
+__all__ = ["read_npy", "read_npz", "read_pt", "read_safetensors", "refuse_appended", "write_npy"]
 
 
 def read_npy(path: Path, names: Names) -> Stored:
@@ -31,7 +31,7 @@ def read_npy(path: Path, names: Names) -> Stored:
 def read_npz(path: Path, names: Names) -> Stored:
     if not zipfile.is_zipfile(path):  # numpy would tell users to let the file run code
         raise ValueError("it is damaged, or was not written by numpy.savez")
-    _refuse_more(_is_appended(path))
+    refuse_appended(path)
     with path.open("rb") as content, np.load(content) as file:  # numpy leaves a broken one open
         return Stored(as_tensor(file[names.pick(file.files)]))
 
@@ -69,6 +69,11 @@ def _refuse_more(more: bool) -> None:
             "more follows the first array: it must hold what one call saved. Write one file for "
             "each image"
         )
+
+
+def refuse_appended(path: Path) -> None:
+    """Refuse a zip archive to which another one was saved: readers see the last alone."""
+    _refuse_more(_is_appended(path))
 
 
 def _is_appended(path: Path) -> bool:

@@ -119,6 +119,11 @@ def _read_pages(path: Path) -> _Pages:
             )
         first = held[0]
         _refuse_sets(file, held)
+        if file.ome_metadata and len(held) > 1:  # pages written one by one are no OME-TIFF
+            raise ValueError(
+                f"it holds {len(held)} images of one shape {first.shape}: write one file for each "
+                "image"
+            )
         check_room((len(held), *first.shape), first.dtype.itemsize)
         arrays = [series.asarray() for series in held]
         page = first.keyframe

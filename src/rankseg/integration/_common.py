@@ -18,7 +18,9 @@ from rankseg._sampled_sums import check_activation
 
 __all__ = [
     "KINDS",
+    "KnownAttributes",
     "Size",
+    "check_channels_first",
     "check_count",
     "check_finite",
     "check_has_fields",
@@ -44,6 +46,26 @@ KINDS = ("softmax", "sigmoid", "probabilities", "query_sums")
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """How scores are resized, by the number of spatial axes."""
+
+
+class KnownAttributes:
+    """What has options: a public attribute that no decision would depend on is refused.
+
+    Once ``_settable`` is set, at the end of construction, it says which attributes can be set.
+    A subclass of a user may have attributes of its own.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute that counts at the next call, or one that is private."""
+        settable = self.__dict__.get("_settable")
+        ours = type(self).__module__.startswith("rankseg.")
+        if ours and settable is not None and name not in settable and not name.startswith("_"):
+            kind = type(self).__name__
+            also = f"; set one of {settable}, or" if settable else ";"
+            raise AttributeError(
+                f"{name!r} cannot be set once a {kind} is made{also} make a new {kind}"
+            )
+        super().__setattr__(name, value)
 
 
 def floating(name: str, value: object) -> Tensor:
@@ -73,6 +95,31 @@ def check_logits(name: str, logits: Tensor, link: str) -> None:
     """Refuse NaN and infinity, and warn if logits ``(n, channels, *spatial)`` look like probs."""
     check_finite(name, logits)
     check_activation(name, logits, link)
+
+
+def check_channels_first(name: str, maps: Tensor, sizes: Sequence[Sequence[int]]) -> None:
+    """Refuse maps ``(batch, height, width, channels)`` of images of some sizes.
+
+    The last axis is well below the two before it, which are a square or of the shape of the
+    images, and the last two axes are not of that shape.
+    """
+    _, first, second, last = maps.shape
+    if 3 * last > 2 * min(first, second):
+        return
+    if all(
+        (first == second or _of_shape(first, second, size)) and not _of_shape(second, last, size)
+        for size in sizes
+    ):
+        raise ValueError(
+            f"{name} must be (batch, channels, height, width), got shape {tuple(maps.shape)} for "
+            f"images of {tuple(sizes[0])}: the last axis holds the channels; make it the second, "
+            "by movedim(-1, 1)"
+        )
+
+
+def _of_shape(height: int, width: int, image: Sequence[int]) -> bool:
+    """Say whether maps have the aspect ratio of an image, up to a pixel of rounding."""
+    return abs(height / image[0] - width / image[1]) <= 1 / image[0] + 1 / image[1]
 
 
 def check_one_device(fields: Mapping[str, Tensor]) -> None:

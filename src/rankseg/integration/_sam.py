@@ -184,8 +184,8 @@ def checked_fields(
         fields[name] = field
     check_one_device(fields)
     for name, field in fields.items():
-        if field.dim() == 4:
-            check_logits(name, field, "sigmoid")
+        if field.dim() == 4 or name == "pred_logits":
+            check_logits(name, field.unsqueeze(1) if field.dim() == 2 else field, "sigmoid")
         else:
             check_finite(name, field)
     return fields if keep_dtype else {name: widened(field) for name, field in fields.items()}

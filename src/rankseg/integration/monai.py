@@ -23,6 +23,7 @@ from rankseg._settings import SUPPORT, SolverOptions
 from rankseg._solvers import present_in
 from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
+    KnownAttributes,
     check_finite,
     check_logits,
     floating,
@@ -47,7 +48,7 @@ UNCLAIMED = -1
 """The label of pixels that no foreground class claims, before 1 is added: then the background's."""
 
 
-class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
+class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
     """Decide the labels or masks that maximise the expected Dice or IoU of one image.
 
     Goes where ``AsDiscrete(argmax=True)`` or ``AsDiscrete(threshold=0.5)`` was, and with
@@ -128,6 +129,7 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
                 f"got {to_onehot}"
             )
         self.dtype = _dtype(dtype)
+        self._settable = ()
 
     @one_of_a_kind()
     def __call__(self, img: Maps) -> Maps:
@@ -155,7 +157,10 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         """
         scores = floating("img", img).detach()
         self._check_shape(tuple(scores.shape))
-        if self.link is None and is_batch(scores):
+        # A batch of one from which squeeze(0) took its axis still says that it is a batch.
+        affines = getattr(img, "affine", ()) if getattr(img, "is_batch", False) else ()
+        says_so = len(affines) == len(scores)
+        if (says_so and scores.dim() > 3) or (self.link is None and is_batch(scores)):
             raise ValueError(
                 f"img must be (channels, *spatial), got a batch of shape {tuple(scores.shape)}: "
                 "its classes are axis 1; pass its images one by one, as decollate_batch gives them"
@@ -224,7 +229,7 @@ class RankSEG(Transform):  # type: ignore[misc, unused-ignore]
         return maps == 0.5
 
 
-class RankSEGd(MapTransform):  # type: ignore[misc, unused-ignore]
+class RankSEGd(KnownAttributes, MapTransform):  # type: ignore[misc, unused-ignore]
     """Decide the labels or masks of one or more items of a dictionary.
 
     Parameters
@@ -294,6 +299,7 @@ class RankSEGd(MapTransform):  # type: ignore[misc, unused-ignore]
             )
             for place in range(len(self.keys))
         ]
+        self._settable = ("keys", "allow_missing_keys")
 
     def _for_each_key(self, name: str, value: Any) -> Sequence[Any]:
         """Return a list of arguments as it is, and one argument as often as there are keys."""

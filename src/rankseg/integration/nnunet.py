@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 
 from rankseg._api import RankSEG
 from rankseg._arguments import integer
-from rankseg._batch import Outcome, Record, Track, reason_of, work_through
+from rankseg._batch import OTHER_FOLDER, Outcome, Record, Track, reason_of, work_through
 from rankseg._files import identify, reserve, write_whole
+from rankseg._folders import file_of, files_of
+from rankseg._formats._arrays import refuse_appended
 from rankseg.integration._common import require
 from rankseg.integration._nnunet_geometry import (
     ENDING,
@@ -154,7 +157,8 @@ def decide_folders(
         On an interrupt; its text says how many cases are written, ``outcome`` says which.
     TypeError, ValueError
         If an option is not allowed, the folders are of different labels, ``output`` is one of
-        them, or it holds label maps made with other options or of other probabilities.
+        them, or it holds label maps made with other options, of other probabilities or by no run
+        that ``rankseg.json`` lists, or another ``dataset.json``.
 
     Notes
     -----
@@ -180,13 +184,13 @@ def decide_folders(
     record = Record(
         output,
         {"folders": folders_read, "labels": asdict(labels), "options": asdict(decide.settings)},
-        {case: [identify(folder / f"{case}.npz") for folder in sources] for case in cases},
+        {case: [identify(file_of(folder, case, ".npz")) for folder in sources] for case in cases},
         lambda case: (output / f"{case}{ENDING}").is_file(),
     )
+    beside = _files_beside(sources[0], output, overwrite)
     record.keep(overwrite)
-    for name in (DATASET, PLANS):  # what nnU-Net puts beside its label maps
-        if (sources[0] / name).is_file():
-            write_whole(output / name, (sources[0] / name).read_bytes())
+    for path, content in beside.items():
+        write_whole(path, content)
     outcome = work_through(
         cases,
         lambda case: _decide_case(case, sources, output, labels, decide),
@@ -196,6 +200,20 @@ def decide_folders(
     )
     record.finish(outcome)
     return outcome
+
+
+def _files_beside(source: Path, output: Path, overwrite: bool) -> dict[Path, bytes]:
+    """Return what nnU-Net puts beside its label maps, and is not beside them yet."""
+    files = {}
+    for name in (DATASET, PLANS):
+        path = output / name
+        content = (source / name).read_bytes() if (source / name).is_file() else None
+        if content is None or (path.is_file() and path.read_bytes() == content):
+            continue
+        if os.path.lexists(path) and not overwrite:
+            raise ValueError(f"{path} differs from {source / name}{OTHER_FOLDER}")
+        files[path] = content
+    return files
 
 
 def enable(predictor: Any, **rankseg_kwargs: Any) -> Any:
@@ -269,13 +287,15 @@ class _Labels:
 
     by_channel: tuple[int, ...]
     regions: bool
+    named: tuple[tuple[str, tuple[Any, ...]], ...]
+    """The name of every label or region, with its labels: of regions in their order."""
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> _Labels:
         """Read ``dataset.json`` of every folder; all must say the same."""
         found = {folder: cls._parse(folder / DATASET) for folder in folders}
         if len(set(found.values())) > 1:
-            told = ", ".join(f"{labels.by_channel} in {path}" for path, labels in found.items())
+            told = ", ".join(f"{dict(labels.named)} in {path}" for path, labels in found.items())
             raise ValueError(f"folders must be of the same labels, got {told}")
         return found[folders[0]]
 
@@ -303,7 +323,8 @@ class _Labels:
                 f"'regions_class_order' in {path} must have a label for each of the {number} "
                 f"regions, got {list(order)}"
             )
-        return cls(order, regions)
+        pairs = named.items()
+        return cls(order, regions, tuple(pairs if regions else sorted(pairs, key=itemgetter(1))))
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
@@ -337,16 +358,17 @@ def _check_folders(
 
 
 def _maps_of(folder: Path) -> list[Path]:
-    return [file for file in folder.glob("*.npz") if not file.name.startswith(".")]
+    return files_of(folder, [".npz"])
 
 
 def _decide_case(
     case: str, folders: Sequence[Path], output: Path, labels: _Labels, decide: RankSEG
 ) -> None:
-    missing = [str(folder) for folder in folders if not os.path.lexists(folder / f"{case}.npz")]
+    files = [file_of(folder, case, ".npz") for folder in folders]
+    missing = [str(file.parent) for file in files if not os.path.lexists(file)]
     if missing:
         raise ValueError(f"there is no {case}.npz in {' and '.join(missing)}")
-    maps = ClassMaps.open(*(folder / f"{case}.npz" for folder in folders))
+    maps = ClassMaps.open(*files)
     if len(maps) != len(labels.by_channel):
         raise ValueError(
             f"the probabilities must have {len(labels.by_channel)} channels, as {DATASET} says, "
@@ -413,6 +435,7 @@ def _member(file: Path) -> Iterator[_Member]:
         try:
             if not file.is_file():
                 raise ValueError("it is no regular file")
+            refuse_appended(file)
             archive = stack.enter_context(zipfile.ZipFile(file))
             if f"{KEY}.npy" not in archive.namelist():
                 raise ValueError(f"it lacks the array {KEY!r}, and holds {archive.namelist()}")

@@ -21,6 +21,7 @@ from rankseg._arguments import number
 from rankseg._problem import Maps
 from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
+    KnownAttributes,
     check_count,
     check_logits,
     field_of,
@@ -50,12 +51,23 @@ MASK_DTYPES = (torch.bool, torch.int64)
 """What masks of SAM 3 can be: those of this package, and those of the processor."""
 
 
-class _Adapter:
+class _Adapter(KnownAttributes):
     """What the adapters of the families share: the options, read again at every call."""
 
     def __init__(self, rankseg_kwargs: Mapping[str, Any] | None) -> None:
         self.rankseg_kwargs = rankseg_kwargs
         self._decision()  # refuses wrong options now
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; options are copied, so that no other adapter shares them."""
+        if name == "rankseg_kwargs" and isinstance(value, Mapping):
+            value = dict(value)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: options of their own, also in shallow copies."""
+        own = self.rankseg_kwargs and dict(self.rankseg_kwargs)
+        return self.__dict__ | {"rankseg_kwargs": own}
 
     def _decision(self) -> RankSEG:
         return mask_decision(self.rankseg_kwargs)
@@ -101,6 +113,7 @@ class Sam1(_Adapter):
     ) -> None:
         super().__init__(rankseg_kwargs)
         self.pad_size = pad_size
+        self._settable = ("rankseg_kwargs", "pad_size")
 
     @one_of_a_kind()
     def restore_mask_probs(
@@ -224,6 +237,7 @@ class Sam2(_Adapter):
     ) -> None:
         super().__init__(rankseg_kwargs)
         self.apply_non_overlapping_constraints = apply_non_overlapping_constraints
+        self._settable = ("rankseg_kwargs", "apply_non_overlapping_constraints")
         self._exclusive()
 
     @one_of_a_kind()
@@ -351,6 +365,7 @@ class Sam3(_Adapter):
         super().__init__(rankseg_kwargs)
         self.threshold = threshold
         self.mask_dtype = mask_dtype
+        self._settable = ("rankseg_kwargs", "threshold", "mask_dtype")
         self._least_score()
         self._dtype()
 

@@ -22,8 +22,8 @@ from rankseg._arguments import describe
 from rankseg._warn import one_of_a_kind
 from rankseg.integration._common import (
     Size,
+    check_channels_first,
     check_count,
-    check_finite,
     check_has_fields,
     check_logits,
     check_one_device,
@@ -306,6 +306,14 @@ class RankSEGProcessor:
             return functools.partial(self._merge, inner)
         return inner
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what the processor has under a name, there."""
+        if name.startswith("_"):
+            return super().__setattr__(name, value)
+        if not hasattr(self._processor, name):
+            raise AttributeError(f"the processor has no {name!r}; make a new RankSEGProcessor")
+        return setattr(self._processor, name, value)
+
     def __repr__(self) -> str:
         return f"RankSEGProcessor({self._processor!r}, {self._options!r})"
 
@@ -465,11 +473,11 @@ def _read(outputs: Any, family: str | None) -> _Outputs:
                 f"{name} may have an empty batch, but no other empty axis, got shape "
                 f"{tuple(field.shape)}"
             )
-        if field.dim() == 4:  # maps, not the classes of queries
+        if field.dim() == 3:  # the classes of queries, on the last axis
+            check_logits(name, field.movedim(-1, 1), "softmax")
+        else:
             is_exclusive = name == "logits" and field.shape[1] > 1
             check_logits(name, field, "softmax" if is_exclusive else "sigmoid")
-        else:
-            check_finite(name, field)
     dtype = functools.reduce(torch.promote_types, (field.dtype for field in fields.values()))
     offsets = field_of(outputs, "patch_offsets") if family in EOMT else None
     read = _Outputs(family, tuple(field.to(dtype) for field in fields.values()), offsets)
@@ -592,6 +600,8 @@ def _resized(scores: Tensor, kind: str, target_sizes: Any) -> list[_Scores]:
     if target_sizes is None:
         return [_Scores(image, kind) for image in scores]
     sizes = _target_sizes(target_sizes, len(scores))
+    if kind != "query_sums" and sizes:
+        check_channels_first("logits", scores, sizes)
     pairs = zip(scores, sizes, strict=True)
     return [_Scores(resize(image[None], size)[0], kind) for image, size in pairs]
 
