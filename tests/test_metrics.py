@@ -604,8 +604,7 @@ def test_one_hot_integers_are_no_volumes(dtype, size):
     two_of_a_column = one_hot.clone()
     two_of_a_column[-1, :, 0, 0] = 1
     for volume in (two_of_a_column, 2 * one_hot, torch.zeros_like(one_hot)):
-        count(volume, one_hot, num_classes=3)
-        count(one_hot, volume, num_classes=3)
+        count(volume, volume, num_classes=3)
 
 
 @pytest.mark.parametrize(
