@@ -69,7 +69,6 @@ WRONG_OPTIONS = [
     ({"solver": None}, TypeError, "solver must be a string"),
     ({"pruning_prob": 7}, ValueError, r"pruning_prob must be in \[0, 1\], got 7"),
     ({"pruning_prob": -0.1}, ValueError, r"pruning_prob must be in \[0, 1\], got -0.1"),
-    ({"pruning_prob": None}, TypeError, "pruning_prob must be a real number, got None"),
     ({"unassigned_policy": "drop"}, ValueError, "unassigned_policy must be one of .*got 'drop'"),
     ({"unassigned_policy": 1}, TypeError, "unassigned_policy must be a string"),
     ({"void_index": 1.5}, TypeError, "void_index must be an integer, got 1.5"),
