@@ -131,13 +131,13 @@ def losses(sets: Mapping[str, Sequence[Any]]) -> str:
 
 def draw_found(cases: CaseFolder) -> None:
     """Draw the image that gains most by a class that the published rule leaves out."""
-    rules = {PUBLISHED: {"solver": "RMA"}, OURS: {"solver": "joint", "correlation": 0.5}}
-    rules[OURS]["presence"] = "argmax"
-    methods = [Method(name, RankSEG("dice", **rule)) for name, rule in rules.items()]  # type: ignore[arg-type]
+    ours: dict[str, Any] = {"solver": "joint", "correlation": 0.5, "presence": "argmax"}
+    rules: dict[str, dict[str, Any]] = {"published": {"solver": "RMA"}, "ours": ours}
+    methods = [Method(name, RankSEG("dice", **rule)) for name, rule in rules.items()]
     told = compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
     lost, found = (told.counts[name] for name in rules)
     lost_class = (lost.tp + lost.fp == 0) & (found.tp > 0)
-    gain = told.differences(OURS, "dice", "either")
+    gain = told.differences("ours", "dice", "either")
     best = int(np.argmax(np.where(lost_class.any(1).numpy(), gain, -np.inf)))
     case = cases.read(told.cases[best])
     decided = {"argmax": argmax} | {method.name: method.decide for method in methods}
