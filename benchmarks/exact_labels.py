@@ -30,9 +30,10 @@ from rankseg._loop import while_rising
 from rankseg._objectives import OBJECTIVES
 from rankseg._settings import Settings
 from rankseg._solvers._models import Exact, Model
+from rankseg._solvers._presence import eligible_classes, present_classes
 from rankseg._solvers.baselines import argmax_labels
 from rankseg._solvers.joint import NOTICEABLE, _Relabelling, joint_labels
-from rankseg._solvers.rma import eligible_classes, kept_classes, labels_of, shared_labels
+from rankseg._solvers.rma import labels_of, shared_labels
 
 HISTORY = REPOSITORY / "benchmarks" / "results" / "exact_labels.csv"
 
@@ -71,19 +72,22 @@ def joint_by_rma(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
 def joint_by_score(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Relabel with exact increments, judged by the expected score."""
     objective = OBJECTIVES[settings.metric](settings.smooth)
-    eligible = eligible_classes(kept_classes(survey, settings))
+    eligible = eligible_classes(present_classes(backend, maps, survey, settings))
     model = JudgedByScore.build(backend, maps, survey, objective, settings, eligible)
     return relabelled(model, share_out(model, settings), settings)
 
 
 def share_out(model: Model, settings: Settings) -> Tensor:
     """Share the pixels out between the model's own masks."""
-    kept = kept_classes(model.survey, settings)
-    return labels_of(model, kept, eligible_classes(kept), settings)
+    return labels_of(model, kept_classes(model, settings), settings)
+
+
+def kept_classes(model: Model, settings: Settings) -> Tensor:
+    return present_classes(model.backend, model.maps, model.survey, settings)
 
 
 def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
-    eligible = eligible_classes(kept_classes(model.survey, settings))
+    eligible = eligible_classes(kept_classes(model, settings))
     noticeable = torch.tensor(NOTICEABLE, dtype=torch.float64)
     relabelling = _Relabelling(model, eligible, False, settings.void_index, noticeable)
     rising = torch.ones(len(labels), dtype=torch.bool)

@@ -276,3 +276,12 @@ def test_images_of_one_ome_tiff_are_no_slices(folders, ome):
         assert "it holds 2 images of one shape (7, 8)" in reason(folders)
     else:
         assert dice(folders) == [1, 1, 1]
+
+
+def test_a_folder_of_maps_with_their_truth_is_hardly_a_prediction(folders):
+    """Scored against itself, the truth would be perfect."""
+    ours, truth = folders
+    np.savez(ours / "a.npz", label=FLAT, probs=SCORES)
+    save_png(truth / "a.png", FLAT)
+    with pytest.warns(UserWarning, match="labels beside probabilities in one .npz are the truth"):
+        assert dice(folders) == [1, 1, 1]

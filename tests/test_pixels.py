@@ -224,3 +224,13 @@ def test_labels_of_one_axis_are_no_picture(tmp_path, name):
     with pytest.raises(ValueError, match=r"labels of shape \(5,\): write another format"):
         write_labels(tmp_path / name, np.arange(5))
     assert not list(tmp_path.iterdir())
+
+
+def test_photos_are_turned_as_viewers_turn_them(tmp_path):
+    """A phone stores rows as they come and says in EXIF which way is up."""
+    image = image_module.fromarray(COLOURS)
+    exif = image_module.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    image.save(tmp_path / "a.png", exif=exif)
+    turned = np.ascontiguousarray(np.rot90(COLOURS, -1))
+    np.testing.assert_allclose(read_image(tmp_path / "a.png").maps, as_image(turned))

@@ -590,6 +590,17 @@ def test_networks_in_files(images, tmp_path, name, kind):
         assert len(got.unique()) > 2
 
 
+def test_logits_with_a_batch_of_one_are_of_several_classes(tmp_path):
+    """Of whatever size: softmax over one class is none."""
+    logits = np.random.default_rng(0).normal(size=(1, 20, 8, 8)).astype(np.float32)
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "a.npy", logits)
+    outcome = predict_files(tmp_path / "maps", tmp_path / "out", from_logits="softmax")
+    assert (outcome.written, outcome.failures) == (("a",), {})
+    expected = RankSEG(from_logits="softmax")(logits)[0]
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.png"), expected)
+
+
 def test_networks_that_do_not_fit(images, tmp_path):
     (tmp_path / "broken.pt2").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"cannot be loaded as a file of torch\.export\.save"):
@@ -597,6 +608,8 @@ def test_networks_that_do_not_fit(images, tmp_path):
     save_network(tmp_path / "n.pt", Network("other"))
     for options, words in (
         ({"std": [0.0]}, "std must be positive"),
+        ({"mean": [123.7, 116.3, 103.5]}, "must be those of images in .0, 1.*divide them by 255"),
+        ({"std": [58.4]}, "divide them by 255"),
         ({"mean": [1, 2]}, "mean must be one number or three"),
         ({"key": "x"}, "leave it out with a model"),
     ):

@@ -238,3 +238,41 @@ def test_wrong_values_come_first():
 def test_graphs_are_not_looked_at():
     compiled = torch.compile(RankSEG(), fullgraph=True, backend="eager")
     compiled(SIGMOIDS)
+
+
+LOGITS = torch.from_numpy(3 * np.random.default_rng(1).normal(size=(2, 20, 30, 40)))
+
+
+def test_sigmoids_of_classes_that_exclude_each_other_are_told():
+    decide = RankSEG(from_logits="sigmoid")
+    with pytest.warns(UserWarning, match="sigmoids of probs .* pass from_logits='softmax'"):
+        decide(LOGITS)
+    RankSEG(from_logits="sigmoid", output_mode="multilabel")(LOGITS)
+    decide(LOGITS[:, :1])
+    decide(torch.cat((LOGITS[:, :1], -LOGITS[:, :1]), 1))  # of two classes they sum to 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"from_logits": "softmax"},
+        {"from_logits": "sigmoid", "output_mode": "multilabel"},
+        {"output_mode": "multilabel"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [
+        (LOGITS[0], r"20 x|30 classes of 40 pixels; pass probs\[None\]"),
+        (LOGITS[:, :5].movedim(1, -1), r"30 classes of 40 x 5 pixels; pass probs.movedim\(-1, 1\)"),
+    ],
+)
+def test_shapes_tell_where_sums_cannot(options, given, cure):
+    with pytest.warns(UserWarning, match=cure):
+        RankSEG(**options)(given if "from_logits" in options else given.sigmoid())
+
+
+def test_ordinary_shapes_of_logits_say_nothing():
+    decide = RankSEG(from_logits="softmax")
+    for shape in ((1, 150, 20, 20), (1, 20, 200), (2, 4, 3), (1, 30, 50, 1), (1, 3, 9, 9, 3)):
+        decide(torch.from_numpy(np.random.default_rng(2).normal(size=shape)))

@@ -134,12 +134,16 @@ WRONG_COMBINATIONS = [
         ValueError,
         r"are \['auto', 'TR', 'argmax'\]",
     ),
-    ({"speed": 9}, TypeError, r"takes the options \['correlation', 'safe.*got \['speed'\]"),
+    (
+        {"speed": 9},
+        TypeError,
+        r"takes the options \['correlation', 'presence', 'safe.*got \['speed'\]",
+    ),
     ({"metric": "acc", "unassigned_policy": "void"}, TypeError, r"options \['void_index'\]"),
     (
         {"output_mode": "multilabel", "unassigned_policy": "void"},
         TypeError,
-        r"options \['correlation', 'safe_screening'\], got \['unassigned_policy'\]",
+        r"options \['correlation', 'presence', 'safe_screening'\], got \['unassigned_policy'\]",
     ),
     ({"output_mode": "multilabel", "void_index": 9}, TypeError, r"got \['void_index'\]"),
 ]

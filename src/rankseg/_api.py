@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from os import PathLike
 from typing import Any
 
@@ -380,6 +381,7 @@ class RankSEG(nn.Module):
         """Show the options in ``repr``, ``'auto'`` replaced by the solver it stands for."""
         known = {"solver": self.solver, "pruning_prob": self.pruning_prob}
         options = self._options | known | self.solver_params
-        if self.settings.presence != "peak":
-            del options["pruning_prob"]  # of no effect, and refused beside this
+        with contextlib.suppress(TypeError, ValueError):  # options that do not combine
+            if self.settings.presence != "peak":
+                del options["pruning_prob"]  # of no effect, and refused beside this
         return ", ".join(f"{name}={value!r}" for name, value in options.items())

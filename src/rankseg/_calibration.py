@@ -71,8 +71,8 @@ class Calibration:
     Examples
     --------
     >>> from rankseg.calibration import Calibration
-    >>> Calibration("softmax", [0.5, 0.5], [0.0, 0.0], "temperature")
-    Calibration(link='softmax', scale=(0.5, 0.5), offset=(0.0, 0.0), kind='temperature')
+    >>> Calibration("softmax", [0.5, 0.5], [0.0, 0.0], "temperature").scale
+    (0.5, 0.5)
     """
 
     link: Literal["softmax", "sigmoid"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ from rankseg._formats import (
     align,
     read_label_file,
 )
+from rankseg._formats._common import LABEL_NAMES, MAP_NAMES
+from rankseg._warn import warn
 
 __all__ = ["label_files", "read_only", "read_prediction"]
 
@@ -73,9 +76,21 @@ def read_only(paths: Sequence[Path]) -> LabelFile:
     return next(iter(found.values()))
 
 
+def _holds_maps(path: Path) -> bool:
+    """Return whether an archive of arrays holds labels and probabilities."""
+    with zipfile.ZipFile(path) as archive:
+        held = {name.removesuffix(".npy") for name in archive.namelist()}
+    return not held.isdisjoint(MAP_NAMES) and not held.isdisjoint(LABEL_NAMES)
+
+
 def read_prediction(paths: Sequence[Path], truth: LabelFile) -> Tensor:
     """Read the predicted labels of a case, with the axes of the true ones: see `align`."""
     prediction = read_only(paths)
+    if any(path.suffix.lower() == ".npz" and _holds_maps(path) for path in paths):
+        warn(
+            "labels beside probabilities in one .npz are the truth where rankseg compare reads "
+            "them, and are taken for a prediction here"
+        )
     try:
         return align(prediction, truth)
     except ValueError as error:

@@ -33,6 +33,9 @@ WEIGHTS: Final = (".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".ker
 DIFFER_IN_TRAINING: Final = ("aten::dropout", "aten::feature_dropout", "aten::batch_norm")
 """Operations of TorchScript; in a traced network their mode is a constant."""
 
+MOST_OF_UNIT: Final = 4.0
+"""A larger mean or standard deviation is one of images in [0, 255]."""
+
 SCORES: Final = ("out", "logits")
 """The names under which networks that return a dictionary have their scores."""
 
@@ -63,6 +66,11 @@ def load_network(
     shift, scale = _channels("mean", mean, 0.0), _channels("std", std, 1.0)
     if not (scale > 0).all():
         raise ValueError(f"std must be positive, got {std}")
+    if max(shift.abs().max(), scale.max()) > MOST_OF_UNIT:
+        raise ValueError(
+            f"mean and std must be those of images in [0, 1], got {mean} and {std}: divide them by "
+            "255"
+        )
     network = _load(model, exported=suffix == EXPORTED)
 
     @torch.inference_mode()

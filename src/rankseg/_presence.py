@@ -220,7 +220,9 @@ class PresenceTable:
                     f"present must name the classes of every case, got none for {case.name!r}"
                 )
             names.append(case.name)
-            rows.append((flat.amax(1), flat.mean(1), _marked(held, len(flat), case.name)))
+            rows.append(
+                (flat.amax(1).cpu(), flat.mean(1).cpu(), _marked(held, len(flat), case.name))
+            )
         unknown = sorted(set(present or ()) - {*names, *failures})
         if unknown:
             raise ValueError(f"present names cases that are not among the maps: {unknown[:5]}")
@@ -247,8 +249,9 @@ class PresenceTable:
                 stacklevel=4,
             )
         features = _features(self.peak, self.share)
-        wide = torch.full((3,), WIDE, dtype=torch.float64)
-        spread = torch.cat((wide, torch.full((classes,), 0.0 if pooled else SPREAD).double()))
+        wide = torch.full((3,), WIDE, dtype=torch.float64, device="cpu")
+        own = wide.new_full((classes,), 0.0 if pooled else SPREAD)
+        spread = torch.cat((wide, own))
         terms = _most_likely(features, self.present.double(), spread)
         peak, volume, shared = terms[:3].tolist()
         return PresenceModel(peak, volume, (terms[3:] + shared).tolist(), absent)
@@ -269,7 +272,7 @@ def _marked(held: Collection[int], classes: int, name: str) -> Tensor:
             f"got {wrong[:5]}"
         )
     first = 1 if classes == 1 else 0
-    return torch.tensor([index in held for index in range(first, first + classes)])
+    return torch.tensor([index in held for index in range(first, first + classes)], device="cpu")
 
 
 def _features(peak: Tensor, share: Tensor) -> Tensor:

@@ -34,6 +34,10 @@ Sigmoids that were trained on labels sum to nearly 1 wherever the network is sur
 FEW = 32
 """Fewer pixels than this do not tell that an activation was applied twice."""
 
+MANY_CLASSES, LONGEST = 16, 4
+"""From so many classes on, a spatial axis of at most so many times their number is suspected to be
+one of an image without a batch axis."""
+
 EDGE = 0.9
 """How far along the range that a second softmax leaves most pixels of such maps lie."""
 
@@ -81,6 +85,9 @@ def check_sums(
         values = _of_logits(probs, valid)
         cure = f"from_logits={link!r} takes the {link} once more; leave out from_logits"
         _check_logits("probs", values, link, cure)
+        if link == "sigmoid":
+            _check_sigmoids(probs, values, settings)
+        _check_shape(probs)
         return
     values, mode = _of_pixels(probs, valid), settings.output_mode
     if are_exclusive and mode == "multilabel":
@@ -101,6 +108,37 @@ def check_sums(
         _report_twice(probs, values, "sigmoid", "values lie in [0.5, 0.731]")
     elif classes > 1:
         _report(probs, sums, mode, with_axes=valid is None)
+
+
+def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> None:
+    """Warn if pixels are to get one label, and the sigmoids of their classes do not sum to 1."""
+    if logits.shape[1] == 1 or settings.output_mode != "multiclass" or not _varies(values):
+        return
+    sums = (1 / (1 + np.exp(-values.astype(np.float64)))).sum(1)
+    if not _are_one(sums, FAR, at_most=settings.unassigned_policy == "void"):
+        warn(
+            f"the sigmoids of probs of shape {tuple(logits.shape)} sum to {_range(sums)} over axis "
+            f"1 at {len(sums)} sampled pixels, but the probabilities of classes that exclude each "
+            "other sum to 1; pass from_logits='softmax', or output_mode='multilabel' for classes "
+            "that overlap"
+        )
+
+
+def _check_shape(maps: Tensor) -> None:
+    """Warn of a shape that is hardly one of (batch, classes, *spatial), where no sum tells."""
+    _, classes, *spatial = maps.shape
+    if classes < MANY_CLASSES:
+        return
+    if len(spatial) == 1 and spatial[0] <= LONGEST * classes:
+        cure = "pass probs[None] if the batch axis is missing"
+    elif len(spatial) > 1 and spatial[-1] > 1 and 3 * spatial[-1] <= 2 * min(maps.shape[1:-1]):
+        cure = "pass probs.movedim(-1, 1) if the last axis holds the classes"
+    else:
+        return
+    warn(
+        f"probs of shape {tuple(maps.shape)} are read as {classes} classes of "
+        f"{' x '.join(map(str, spatial))} pixels; {cure}"
+    )
 
 
 def _of_pixels(maps: Tensor, valid: Tensor | None) -> np.ndarray:
@@ -210,7 +248,9 @@ def _report(probs: Tensor, sums: np.ndarray, output_mode: str, with_axes: bool) 
         if output_mode == "multiclass":
             raise ValueError(message)
         warn(message)
-    elif output_mode != "multilabel":
+    elif output_mode == "multilabel":
+        _check_shape(probs)
+    else:
         warn(
             f"probs of shape {shape} sum to {_range(sums)} over axis 1 at {len(sums)} sampled "
             "pixels, but the probabilities of classes that exclude each other sum to 1; "

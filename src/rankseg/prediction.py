@@ -151,7 +151,8 @@ def predict_files(
 
     def predict(case: str) -> None:
         path = targets[case][0]
-        given = read_maps(path, key) if model is None else read_image(path)
+        several = settings.from_logits == "softmax"  # is not of one class
+        given = read_image(path) if model is not None else read_maps(path, key, not several)
         write_labels(targets[case][1], decide(given.maps), given, masks=masks)
 
     outcome = work_through(

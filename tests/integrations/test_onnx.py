@@ -167,6 +167,21 @@ def test_labels_for_all_classes_at_once(tmp_path):
         np.testing.assert_array_equal(run(graph, probs), decide(probs))
 
 
+@pytest.mark.parametrize("solver", ["RMA", "joint"])
+def test_presence_by_argmax(tmp_path, solver):
+    decide = RankSEG("dice", solver=solver, presence="argmax")
+    export(tmp_path / "d.onnx", decide, 5)
+    probs = (0.5 * torch.randn(2, 5, 20, 24, generator=torch.manual_seed(0))).softmax(1)
+    assert (probs.amax((2, 3)) <= 0.5).any()  # some class that the published rule leaves out
+    given = run(session(tmp_path / "d.onnx"), probs.numpy())
+    np.testing.assert_array_equal(given, decide(probs))
+
+
+def test_sigmoids_of_classes_that_exclude_each_other(tmp_path):
+    with pytest.warns(UserWarning, match="from_logits='sigmoid' is of classes that overlap"):
+        export(tmp_path / "d.onnx", RankSEG(from_logits="sigmoid"), 3)
+
+
 def test_metadata_and_newer_operators(tmp_path):
     import onnx
 

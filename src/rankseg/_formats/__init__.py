@@ -138,7 +138,7 @@ class LabelFile:
     axes: str = ""
 
 
-def read_maps(path: str | PathLike[str], key: str | None = None) -> MapFile:
+def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool = True) -> MapFile:
     """Read probability or logit maps.
 
     Parameters
@@ -148,6 +148,8 @@ def read_maps(path: str | PathLike[str], key: str | None = None) -> MapFile:
     key : str, optional
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
         ``logits``, in this order, or else the only one.
+    one_class : bool
+        Whether the maps may be of one class. If not, a first axis of length 1 is a batch.
 
     Returns
     -------
@@ -168,7 +170,7 @@ def read_maps(path: str | PathLike[str], key: str | None = None) -> MapFile:
     read = _by_ending(path, _MAP_READERS, "maps")
     with reading(path, ending(path)):
         stored = read(path, Names(key, MAP_NAMES))
-        return MapFile(arrange_maps(stored), stored.geometry)
+        return MapFile(arrange_maps(stored, one_class), stored.geometry)
 
 
 def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:

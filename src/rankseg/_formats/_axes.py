@@ -50,8 +50,8 @@ def letters(names: Sequence[object]) -> str | None:
     return None if set(found) <= {"p"} else "".join(found)
 
 
-def arrange_maps(stored: Stored) -> Tensor:
-    """Return maps with the axes ``(classes, *spatial)``.
+def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
+    """Return maps with the axes ``(classes, *spatial)``; ``one_class`` says if they may be of one.
 
     Raises
     ------
@@ -65,7 +65,11 @@ def arrange_maps(stored: Stored) -> Tensor:
             "maps must be floating (classes, *spatial), none of them empty, got "
             f"{maps.dtype} {tuple(maps.shape)}"
         )
-    maps = _without_batch(maps) if stored.axes is None else _class_first(*_squeezed(stored, "btpd"))
+    maps = (
+        _without_batch(maps, one_class)
+        if stored.axes is None
+        else _class_first(*_squeezed(stored, "btpd"))
+    )
     _check_sums(maps)
     if stored.gaps:
         _check_gaps(maps, stored.gaps)
@@ -134,7 +138,7 @@ def _class_first(maps: Tensor, axes: str) -> Tensor:
     return maps.movedim(named[0], 0)
 
 
-def _without_batch(maps: Tensor) -> Tensor:
+def _without_batch(maps: Tensor, one_class: bool) -> Tensor:
     """Leave out a first axis of length 1 if it is a batch: that of one class has no other before.
 
     ``(1, n, height, width)`` is a batch of one image with n classes, or one class of a volume.
@@ -146,9 +150,9 @@ def _without_batch(maps: Tensor) -> Tensor:
             return maps
     if maps.ndim <= SPATIAL or maps.shape[0] > 1:
         return maps
-    if maps.shape[1] == 1 or _sums_to_one(maps, 1):
+    if maps.shape[1] == 1 or not one_class or _sums_to_one(maps, 1):
         return maps[0]
-    if maps.shape[1] < min(maps.shape[2:]):
+    if not min(maps.shape[2:]) <= maps.shape[1] <= max(maps.shape[2:]):
         warnings.warn(
             f"maps of the shape {tuple(maps.shape)} are read as one class of a volume "
             f"{tuple(maps.shape[1:])}, since axis 1 does not sum to 1. If axis 0 is a batch and "

@@ -97,7 +97,8 @@ def _read_photo(path: Path) -> Stored:
             return Stored(in_unit_range(np.asarray(image).astype(np.uint16)), "yx")
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"it holds {image.format} of mode {image.mode}: name it by its format")
-        return Stored(in_unit_range(np.asarray(image.convert("RGB"))), "yxc")
+        upright = require("PIL.ImageOps", "files", "reading images").exif_transpose(image)
+        return Stored(in_unit_range(np.asarray(upright.convert("RGB"))), "yxc")
 
 
 def _refuse_frames(image: Any) -> None:

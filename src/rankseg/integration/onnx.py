@@ -23,6 +23,7 @@ from rankseg._api import RankSEG
 from rankseg._arguments import choice, class_count, describe, integer
 from rankseg._files import write_whole
 from rankseg._version import __version__
+from rankseg._warn import warn
 from rankseg.integration._common import require
 
 __all__ = ["export"]
@@ -84,6 +85,11 @@ def export(
     OSError
         If the file cannot be written.
 
+    Warns
+    -----
+    UserWarning
+        If labels are to be decided among several classes from sigmoids: these classes overlap.
+
     Notes
     -----
     As any traced graph, this one does not look whether its input holds probabilities.
@@ -99,6 +105,11 @@ def export(
         raise FileNotFoundError(f"there is no folder {Path(path).parent} to write to")
     example = _example(class_count("classes", classes), spatial_axes, DTYPES[_dtype(dtype)])
     decide(example if decide.from_logits else example.sigmoid())  # raises what the options forbid
+    if classes > 1 and decide.from_logits == "sigmoid" and decide.output_mode == "multiclass":
+        warn(
+            "from_logits='sigmoid' is of classes that overlap, and output_mode='multiclass' gives "
+            "each pixel one: pass from_logits='softmax', or output_mode='multilabel'"
+        )
     for package in ("onnx", "onnxscript"):
         require(package, "onnx", "exporting to ONNX")
     _check_opset(opset)
