@@ -205,10 +205,10 @@ def test_an_interruption_ends_the_run_and_leaves_whole_files(folder, tmp_path):
 def test_an_interrupt_within_a_case(folder, tmp_path, monkeypatch):
     read = prediction.read_maps
 
-    def interrupt(path, key):
+    def interrupt(path, *rest):
         if path.stem == "c":
             raise KeyboardInterrupt
-        return read(path, key)
+        return read(path, *rest)
 
     (folder / "b.npz").write_bytes(b"")
     predict_files(folder / "a.npz", tmp_path / "out")
@@ -354,10 +354,10 @@ def test_whatever_goes_wrong_in_one_case_the_others_are_done(folder, tmp_path, m
     errors = {"a": MemoryError(), "b": RecursionError("too\n deep"), "c": KeyError("x")}
     read = prediction.read_maps
 
-    def fail(path, key):
+    def fail(path, *rest):
         if path.stem in errors:
             raise errors[path.stem]
-        return read(path, key)
+        return read(path, *rest)
 
     monkeypatch.setattr(prediction, "read_maps", fail)
     for workers in (1, 2):
@@ -424,10 +424,10 @@ def test_several_workers_give_the_same_files_in_the_same_order(folder, tmp_path,
     both = threading.Barrier(2, timeout=20)
     read = prediction.read_maps
 
-    def meet(path, key):
+    def meet(path, *rest):
         if path.stem in "ab":
             both.wait()  # fails unless two are read at a time
-        return read(path, key)
+        return read(path, *rest)
 
     serial = predict_files(folder, tmp_path / "serial")
     monkeypatch.setattr(prediction, "read_maps", meet)

@@ -71,6 +71,8 @@ def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
         else _class_first(*_squeezed(stored, "btpd"))
     )
     _check_sums(maps)
+    if stored.axes is None and stored.array.ndim == SPATIAL + 1:
+        _tell_of_one_class(maps)
     if stored.gaps:
         _check_gaps(maps, stored.gaps)
     if maps.ndim > SPATIAL + 1 and not _sums_to_one(maps, 0):
@@ -152,7 +154,14 @@ def _without_batch(maps: Tensor, one_class: bool) -> Tensor:
         return maps
     if maps.shape[1] == 1 or not one_class or _sums_to_one(maps, 1):
         return maps[0]
-    if not min(maps.shape[2:]) <= maps.shape[1] <= max(maps.shape[2:]):
+    return maps
+
+
+def _tell_of_one_class(maps: Tensor) -> None:
+    """Warn of one class of a volume whose first axis is hardly one of space."""
+    if maps.ndim != SPATIAL + 1 or maps.shape[0] > 1:
+        return
+    if not min(maps.shape[2:]) <= maps.shape[1] <= 2 * max(maps.shape[2:]):
         warnings.warn(
             f"maps of the shape {tuple(maps.shape)} are read as one class of a volume "
             f"{tuple(maps.shape[1:])}, since axis 1 does not sum to 1. If axis 0 is a batch and "
@@ -160,7 +169,6 @@ def _without_batch(maps: Tensor, one_class: bool) -> Tensor:
             UserWarning,
             stacklevel=2,
         )
-    return maps
 
 
 def _check_sums(maps: Tensor) -> None:
