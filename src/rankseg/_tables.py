@@ -199,10 +199,11 @@ def _ratio(value: float) -> str:
 
 def presence_table(told: PresenceValidation) -> Table:
     """Show how well it is told which classes images hold, by peaks and by the fit."""
-    table = _table(f"Which classes are in {len(told.names)} held-out images: Brier score")
+    table = _table("Classes told to be present")
+    table.add_column("", no_wrap=True)
     for name in ("by their peak", "fitted"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_row(f"{told.brier_of_peaks:.4f}", f"{told.brier:.4f}")
+    table.add_row("Brier score, held out", f"{told.brier_of_peaks:.4f}", f"{told.brier:.4f}")
     return table
 
 
