@@ -168,6 +168,17 @@ class TestCalibrate:
                 CaseFolder.open(folder).without_labels(), held, absent="ignored"
             )
         assert made == Calibration.of_presence(model)
+        columns = ["case,vessel,background,organ"]
+        for name, found in held.items():
+            cells = [str(int(index in found)) for index in (2, 0, 1)]
+            columns.append(",".join([name, *cells]))
+        table.write_text("\n".join(columns))
+        result = run("calibrate", folder, "-o", tmp_path / "m.json", *options, "--folds", 3)
+        assert result.exit_code == 0, result.stderr
+        assert Calibration.load(tmp_path / "m.json") == made
+        table.write_text("\n".join([*columns[:-1], "case_5,1,organ,0"]))
+        result = run("calibrate", folder, "-o", tmp_path / "m.json", *options)
+        assert "has a column for each class: every cell must be 0 or 1" in result.stderr
         table.write_text("\n".join(rows[:-1]))
         result = run("calibrate", folder, "-o", tmp_path / "c.json", *options)
         assert "present must name the classes of every case, got none for 'case_5'" in result.stderr

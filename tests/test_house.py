@@ -36,9 +36,10 @@ LAYERS = [
     | {"rankseg._backends.numba_compile", "rankseg._backends.numba_prefetch"}
     | {"rankseg._backends.numba_threads"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
-    {"rankseg._refined_normal", "rankseg._inputs", "rankseg._folders"},
+    {"rankseg._refined_normal", "rankseg._inputs", "rankseg._folders"}
+    | {"rankseg._backends._records"},
     {"rankseg._presence"},
-    {"rankseg._calibration", "rankseg._backends._records", "rankseg._correlation"}
+    {"rankseg._calibration", "rankseg._correlation"}
     | {"rankseg._loop", "rankseg._backends.numba_exponential"},
     {"rankseg._settings"},
     {"rankseg._sampled_sums"},

@@ -257,11 +257,33 @@ def test_few_cases_share_one_offset():
         ({"0": {0}}, "present must name the classes of every case, got none for '1'"),
         ({"0": {0}, "1": {3}}, r"the classes of 1 must be from 0 to 2, .* got \[3\]"),
         ({"0": {0}, "1": {0}, "x": {0}}, r"not among the maps: \['x'\]"),
+        ({"0": [1, 0, 1], "1": {0}}, "classes of 0 must be named once each, got .1, 0, 1."),
+        ({"0": {1, 2}, "1": {1}}, "present names class 0 for no case, .* would be given no pixel"),
     ],
 )
 def test_wrong_image_level_labels_are_named(present, message):
     with pytest.raises(ValueError, match=message):
         PresenceModel.fit(cases_with_rare_classes(2), present)
+
+
+def test_marks_are_no_classes():
+    for held in ([True, False, True], 1):
+        with pytest.raises(TypeError, match="classes of 0 must be a collection of integers, got"):
+            PresenceModel.fit(cases_with_rare_classes(2), {"0": held, "1": {0}})
+
+
+def test_maps_that_cannot_be_used_are_left_out():
+    cases = cases_with_rare_classes(30)
+    logits = Case("logits", cases[0].probs.logit(), cases[0].label)
+    others = Case("others", cases[0].probs[:2], cases[0].label.clamp(max=1))
+    lost = Case("lost", cases[0].probs * math.nan, cases[0].label)
+    with pytest.warns(UserWarning, match="left out") as told:
+        model = PresenceModel.fit([*cases, logits, others, lost])
+    assert model == PresenceModel.fit(cases)
+    reasons = [str(warning.message) for warning in told]
+    assert "logits must be probabilities in [0, 1], got [-" in reasons[0]
+    assert "has maps of 2 classes where 3 are expected" in reasons[1]
+    assert "lost must be probabilities in [0, 1], got [nan" in reasons[2]
 
 
 def test_a_model_that_is_of_no_use_is_refused():
@@ -272,7 +294,7 @@ def test_a_model_that_is_of_no_use_is_refused():
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             PresenceModel(**({"peak": 1.0, "volume": 0.0, "offset": [0.0]} | options))
-    with pytest.raises(ValueError, match="at least one, all of the same classes, got \\[\\]"):
+    with pytest.raises(ValueError, match="at least one that can be used, got none"):
         PresenceModel.fit([])
 
 

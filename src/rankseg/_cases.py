@@ -397,7 +397,8 @@ def read_image_labels(path: Path | str, classes: Sequence[str]) -> dict[str, lis
     """Read which classes images hold: a CSV of a case and its classes, by name or number.
 
     As many columns as there are classes to name; a first row of ``case`` and something else is a
-    heading. With one class, an image holds it if the row names it, or 1.
+    heading. If it names all classes, each cell of the others is 1 where the image holds the class
+    of its column, and 0 where not. With one class, an image holds it if the row names it, or 1.
 
     Raises
     ------
@@ -407,15 +408,19 @@ def read_image_labels(path: Path | str, classes: Sequence[str]) -> dict[str, lis
         If the file is no CSV in UTF-8, names an unknown class, or names a case twice.
     """
     rows = read_rows(Path(path))
-    if rows and rows[0][0].lower() == "case":
-        del rows[0]
+    heading = rows.pop(0) if rows and rows[0][0].lower() == "case" else []
     first = 1 if len(classes) == 1 else 0
     known = {str(index): index for index in range(max(2, len(classes)))}
     known |= {name: index for index, name in enumerate(classes, first)}
     held: dict[str, list[int]] = {}
+    marks = sorted(heading[1:]) == sorted(classes)
+    if marks and not all(set(row[1:]) <= {"0", "1"} and len(row) == len(heading) for row in rows):
+        raise ValueError(f"{path} has a column for each class: every cell must be 0 or 1")
     for case, *named in rows:
         if case in held:
             raise ValueError(f"{path} names the case {reprlib.repr(case)} twice")
+        if marks:
+            named = [name for name, cell in zip(heading[1:], named, strict=True) if cell == "1"]
         unknown = [name for name in named if name and name not in known]
         if unknown:
             raise ValueError(

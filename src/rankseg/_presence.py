@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._arguments import choice, describe, number
+from rankseg._backends._records import ULPS_ABOVE_ONE
 
 __all__ = ["ABSENT", "FEWEST", "PresenceModel", "PresenceTable"]
 
@@ -207,30 +208,32 @@ class PresenceTable:
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
         failures: dict[str, str] = {}
         for case in cases:
-            if hasattr(case, "reason"):
-                failures[case.name] = case.reason
+            try:
+                flat = _probabilities(case, calibration, len(rows[0][0]) if rows else None)
+            except ValueError as error:
+                failures[case.name] = str(error)
                 continue
-            probs = case.probs.double()
-            if calibration is not None:
-                probs = calibration.of(probs[None])[0]
-            flat = probs.flatten(1)
             held = _labels_of(case, ignore_index) if present is None else present.get(case.name)
             if held is None:
                 raise ValueError(
                     f"present must name the classes of every case, got none for {case.name!r}"
                 )
+            there = _marked(held, len(flat), case.name)
             names.append(case.name)
-            rows.append(
-                (flat.amax(1).cpu(), flat.mean(1).cpu(), _marked(held, len(flat), case.name))
-            )
+            rows.append((flat.amax(1).cpu(), flat.mean(1).cpu(), there))
         unknown = sorted(set(present or ()) - {*names, *failures})
         if unknown:
             raise ValueError(f"present names cases that are not among the maps: {unknown[:5]}")
-        counts = sorted({len(peak) for peak, _, _ in rows})
-        if len(counts) != 1:
-            raise ValueError(f"cases must be at least one, all of the same classes, got {counts}")
-        peak, share, held = map(torch.stack, zip(*rows, strict=True))
-        return cls(tuple(names), peak, share, held, failures)
+        if not rows:
+            told = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+            raise ValueError(f"cases must be at least one that can be used, got none{told}")
+        peak, share, marked = map(torch.stack, zip(*rows, strict=True))
+        if present is not None and marked.shape[1] > 1 and not marked[:, 0].any():
+            raise ValueError(
+                "present names class 0 for no case, and it would be given no pixel: name it, most "
+                "often the background, where it is in the image"
+            )
+        return cls(tuple(names), peak, share, marked, failures)
 
     def __getitem__(self, places: Any) -> PresenceTable:
         """Return the rows of some cases."""
@@ -257,6 +260,24 @@ class PresenceTable:
         return PresenceModel(peak, volume, (terms[3:] + shared).tolist(), absent)
 
 
+def _probabilities(case: Any, calibration: Any, classes: int | None) -> Tensor:
+    """Return probabilities float64 (classes, pixels) of a case, if it has so many classes."""
+    if hasattr(case, "reason"):
+        raise ValueError(case.reason)
+    low, high = (end.item() for end in torch.aminmax(case.probs))
+    if not 0 <= low <= high <= 1 + ULPS_ABOVE_ONE * torch.finfo(case.probs.dtype).eps:
+        raise ValueError(
+            f"the maps of {case.name} must be probabilities in [0, 1], got [{low:g}, {high:g}]; "
+            "apply softmax or sigmoid to logits first"
+        )
+    if classes not in (None, len(case.probs)):
+        raise ValueError(f"has maps of {len(case.probs)} classes where {classes} are expected")
+    probs: Tensor = case.probs.double()
+    if calibration is not None:
+        probs = calibration.of(probs[None])[0]
+    return probs.flatten(1)
+
+
 def _labels_of(case: Any, ignore_index: int | None) -> list[int]:
     held: list[int] = case.label.unique().tolist()
     return [label for label in held if label != ignore_index]
@@ -265,6 +286,13 @@ def _labels_of(case: Any, ignore_index: int | None) -> list[int]:
 def _marked(held: Collection[int], classes: int, name: str) -> Tensor:
     """Mark the classes that an image holds; of one channel, 1 is the foreground."""
     known = range(max(2, classes))
+    if not isinstance(held, Collection) or any(isinstance(index, bool) for index in held):
+        raise TypeError(f"the classes of {name} must be a collection of integers, got {held!r}")
+    if len(set(held)) < len(held):
+        raise ValueError(
+            f"the classes of {name} must be named once each, got {list(held)[:5]}: list the "
+            "classes that are there, not 0 or 1 for each"
+        )
     wrong = sorted(set(held) - set(known))
     if wrong:
         raise ValueError(

@@ -173,7 +173,7 @@ def _prediction(prediction: object, probs: Tensor) -> Tensor:
             f"prediction, as {kind} of {tensor.dtype}, must have the shape {axes} = {expected}, "
             f"got {tuple(tensor.shape)}{_cure(tensor, masks, labels)}"
         )
-    if kind == "labels" and probs.shape[1] == 1 and tensor.dtype == torch.uint8:
+    if kind == "labels" and probs.shape[1] == 1:
         found = tensor.unique().tolist()
         if 255 in found and set(found) <= {0, 255}:
             raise ValueError(

@@ -261,6 +261,16 @@ def test_all_channels_tell_which_classes_are_present(link):
     assert not RankSEG(presence="peak", **options)(shown).any()
 
 
+@pytest.mark.parametrize(
+    "options", [{"from_logits": "softmax"}, {"from_logits": "sigmoid", "output_mode": "multilabel"}]
+)
+def test_logits_of_the_shape_of_a_batch_are_told(options):
+    batch = torch.randn(2, 4, 32, 40, generator=torch.manual_seed(0))
+    with pytest.warns(UserWarning, match="read as 2 channels of a volume 4 x 32 x 40; if axis 0"):
+        RankSEG(**options)(batch)
+    RankSEG(**options)(batch.movedim(1, -1))  # as MONAI has volumes, depth last
+
+
 def test_absent_classes_leave_all_to_the_background():
     given = torch.tensor([0.6, 0.2, 0.2]).view(3, 1, 1).expand(3, 4, 5)
     assert not RankSEG(include_background=False)(given).any()

@@ -99,15 +99,18 @@ def calibrate(
     if image_labels is not None:
         if absent is None or kind is not KindChoice.NONE:
             fail("--image-labels tells which classes images hold: add --presence and --kind none")
+        classes = maps.name_classes()
         checked = cross_validate_presence(
             maps.without_labels(),
-            read_image_labels(image_labels, maps.name_classes()),
+            read_image_labels(image_labels, classes),
             absent=absent,
             folds=folds,
             clusters=clusters_of(maps.names, clusters_from(clusters)),
             seed=seed,
         )
         assert checked.model is not None
+        if checked.model.classes != len(classes):
+            fail(f"the maps hold {checked.model.classes} classes where {len(classes)} are named")
         Calibration.of_presence(checked.model).save(output)
         _tables.print_table(_tables.presence_table(checked))
         failures = checked.failures

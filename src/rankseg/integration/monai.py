@@ -21,7 +21,7 @@ from rankseg._problem import Maps, Problem
 from rankseg._sampled_sums import is_batch
 from rankseg._settings import SUPPORT, SolverOptions
 from rankseg._solvers import present_in
-from rankseg._warn import one_of_a_kind
+from rankseg._warn import one_of_a_kind, warn
 from rankseg.integration._common import (
     KnownAttributes,
     check_finite,
@@ -43,6 +43,9 @@ from monai.utils.type_conversion import (  # noqa: E402
 )
 
 __all__ = ["RankSEG", "RankSEGD", "RankSEGDict", "RankSEGd"]
+
+THIN = 4
+"""How many times shorter than the others the first axis of a volume is that is hardly one."""
 
 UNCLAIMED = -1
 """The label of pixels that no foreground class claims, before 1 is added: then the background's."""
@@ -165,6 +168,7 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
                 f"img must be (channels, *spatial), got a batch of shape {tuple(scores.shape)}: "
                 "its classes are axis 1; pass its images one by one, as decollate_batch gives them"
             )
+        self._tell_of_batch(tuple(scores.shape))
         if self.converts:
             check_logits("img", scores.unsqueeze(0), str(self.link))
         elif not self.include_background:  # whose values the decision itself never reads
@@ -175,6 +179,16 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
                 img = convert_to_tensor(img, track_meta=get_track_meta())
             result: Maps = convert_to_dst_type(decided, img, dtype=self.dtype)[0]
         return result
+
+    def _tell_of_batch(self, shape: tuple[int, ...]) -> None:
+        """Warn of a shape of several images, where the values do not tell."""
+        overlap = self.link is not None or self.decide.output_mode == "multilabel"
+        if overlap and len(shape) > 3 and shape[0] > 1 and THIN * shape[1] <= min(shape[2:]):
+            warn(
+                f"img of shape {shape} is read as {shape[0]} channels of a volume "
+                f"{' x '.join(map(str, shape[1:]))}; if axis 0 is a batch, pass its images one by "
+                "one, as decollate_batch gives them"
+            )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) < 2:
