@@ -36,8 +36,8 @@ LAYERS = [
     | {"rankseg._backends.numba_compile", "rankseg._backends.numba_prefetch"}
     | {"rankseg._backends.numba_threads"}
     | {"rankseg._quiet", "rankseg._poisson_binomial"},
-    {"rankseg._refined_normal", "rankseg._inputs", "rankseg._folders"}
-    | {"rankseg._backends._records"},
+    {"rankseg._backends._records"},
+    {"rankseg._refined_normal", "rankseg._inputs", "rankseg._folders"},
     {"rankseg._presence"},
     {"rankseg._calibration", "rankseg._correlation"}
     | {"rankseg._loop", "rankseg._backends.numba_exponential"},

@@ -402,3 +402,12 @@ def test_leaving_probabilities_as_they_are_leaves_them():
     for cases in (one_of, any_of):
         kept = calibrate(cases[0].probs[None], fit(cases, "none"))
         torch.testing.assert_close(kept[0], cases[0].probs)
+
+
+def test_presence_alone_leaves_probabilities_of_overlapping_classes():
+    """Fitted to image-level labels, it comes with a calibration that changes nothing."""
+    probs = 0.2 + 0.8 * draw(3, "no sums")[:, :3]
+    kept = calibrate(probs, Calibration.of_presence(MODEL))
+    torch.testing.assert_close(kept, probs, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="kind='none' must have scales of 1 and offsets of 0"):
+        Calibration("softmax", [2.0, 1.0], [0.0, 0.0], "none")

@@ -96,13 +96,15 @@ class RankSEG(nn.Module):
     calibration : rankseg.calibration.Calibration or path, optional
         Makes better probabilities of the maps first: all of them, in memory, float32 or wider.
         Made by :func:`rankseg.calibration.fit`, or the file that it was saved to.
-    presence : {'peak', 'argmax', 'all'}
+    presence : {'peak', 'argmax', 'all'} or rankseg.calibration.PresenceModel
         For RMA, joint and exact. Which classes are taken to be in an image; the others are given
         no pixel, unless there is no class at all. This is a decision, not an economy: it changes
         results. ``'peak'`` (published, the default) takes a class whose largest probability
         exceeds ``pruning_prob``. ``'argmax'`` takes one that the plain decision predicts: with
         multiclass output the likeliest in some valid pixel (of equally likely classes the first),
-        else a mask with a probability above 0.5. ``'all'`` takes every class.
+        else a mask with a probability above 0.5. ``'all'`` takes every class. A fitted model takes
+        those that it says are likely enough. Without ``presence`` and ``pruning_prob``, the model
+        that the calibration holds decides, if it holds one.
     unassigned_policy : {'max_score', 'void'}
         For RMA, joint and exact with multiclass output. What becomes of a pixel that is in no
         mask: it goes to the class, among those present, that gains most (the default), or is

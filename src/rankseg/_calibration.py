@@ -57,7 +57,8 @@ class Calibration:
     offset : sequence of float
         One for each class, in [-1e+06, 1e+06]. With softmax only their differences matter.
     kind : str
-        What it is called: ``'temperature'``, ``'vector'``, ``'binary'``, ``'prior'``, ``'none'``.
+        What it is called: ``'temperature'``, ``'vector'``, ``'binary'``, ``'prior'``. ``'none'``
+        leaves probabilities as they are, with scales of 1 and offsets of 0.
     presence : PresenceModel, optional
         Tells which classes are in an image, from the calibrated maps. RankSEG decides by it unless
         it is given ``presence`` or ``pruning_prob``.
@@ -96,6 +97,11 @@ class Calibration:
                 f"scale and offset must have one entry for each class, got {len(self.scale)} and "
                 f"{len(self.offset)}"
             )
+        if self.kind == "none" and (set(self.scale), set(self.offset)) != ({1.0}, {0.0}):
+            raise ValueError(
+                "kind='none' must have scales of 1 and offsets of 0, got "
+                f"{self.scale} and {self.offset}"
+            )
         if not isinstance(self.presence, PresenceModel | None):
             raise TypeError(f"presence must be a PresenceModel, got {describe(self.presence)}")
         if self.presence is not None and self.presence.classes != self.classes:
@@ -123,12 +129,10 @@ class Calibration:
         return cls(link, [1.0] * len(logs), [log + 0.0 for log in logs], "prior")
 
     @classmethod
-    def of_presence(cls, model: PresenceModel, link: str = "softmax") -> Calibration:
+    def of_presence(cls, model: PresenceModel) -> Calibration:
         """Return what leaves probabilities as they are, and tells which classes are there."""
-        if model.classes == 1:
-            link = "sigmoid"
-        ones, zeros = [1.0] * model.classes, [0.0] * model.classes
-        return cls(link, ones, zeros, "none", model)  # type: ignore[arg-type]
+        link: Literal["softmax", "sigmoid"] = "sigmoid" if model.classes == 1 else "softmax"
+        return cls(link, [1.0] * model.classes, [0.0] * model.classes, "none", model)
 
     @property
     def classes(self) -> int:
@@ -189,6 +193,8 @@ class Calibration:
 
     def of(self, maps: Tensor, from_logits: str | None = None) -> Tensor:
         """Return calibrated probabilities ``(batch, classes, ...)`` of float64 maps, or logits."""
+        if self.kind == "none" and from_logits is None:
+            return maps  # those of overlapping classes too, which a softmax would bring to 1
         logs = log_probabilities(maps, self.link, from_logits)
         shape = -1, *[1] * (maps.dim() - 2)
         scale, offset = (

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
 from rankseg._arguments import describe, viewable
+from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._tracing import refuse_constants
 
-__all__ = ["as_tensor", "check_dense", "dtype_cure"]
+__all__ = ["as_tensor", "check_dense", "check_probabilities", "dtype_cure"]
 
 HOLDERS = ("probs", "probabilities", "logits", "out", "semantic_seg", "pred_masks", "masks")
 """Names under which the outputs of models hold maps, the likelier ones first."""
@@ -195,3 +196,13 @@ def _holder(name: str, value: object) -> str:
         given = f"it has the keys {list(fields)}"
         return f"pass {name}[{found[0]!r}]" if found else f"{given}: pass the maps under one"
     return f"pass {name}.{found[0]}" if found else ""
+
+
+def check_probabilities(name: str, maps: Tensor) -> None:
+    """Raise a ValueError if a value of floating maps is no probability."""
+    low, high = (end.item() for end in torch.aminmax(maps))
+    if not 0 <= low <= high <= 1 + ULPS_ABOVE_ONE * torch.finfo(maps.dtype).eps:
+        raise ValueError(
+            f"{name} must be probabilities in [0, 1], got [{low:g}, {high:g}]; apply softmax or "
+            "sigmoid to logits first"
+        )

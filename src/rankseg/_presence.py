@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._arguments import choice, describe, number
-from rankseg._backends._records import ULPS_ABOVE_ONE
+from rankseg._inputs import check_probabilities
 
 __all__ = ["ABSENT", "FEWEST", "PresenceModel", "PresenceTable"]
 
@@ -264,12 +264,7 @@ def _probabilities(case: Any, calibration: Any, classes: int | None) -> Tensor:
     """Return probabilities float64 (classes, pixels) of a case, if it has so many classes."""
     if hasattr(case, "reason"):
         raise ValueError(case.reason)
-    low, high = (end.item() for end in torch.aminmax(case.probs))
-    if not 0 <= low <= high <= 1 + ULPS_ABOVE_ONE * torch.finfo(case.probs.dtype).eps:
-        raise ValueError(
-            f"the maps of {case.name} must be probabilities in [0, 1], got [{low:g}, {high:g}]; "
-            "apply softmax or sigmoid to logits first"
-        )
+    check_probabilities(f"the maps of {case.name}", case.probs)
     if classes not in (None, len(case.probs)):
         raise ValueError(f"has maps of {len(case.probs)} classes where {classes} are expected")
     probs: Tensor = case.probs.double()

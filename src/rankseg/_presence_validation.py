@@ -56,8 +56,9 @@ class PresenceValidation:
         """Put the parts one after the other."""
         names = tuple(name for part in parts for name in part.names)
         columns = ("peak", "probability", "present")
-        joined = (torch.cat([getattr(one, key) for one in parts]) for key in columns)
-        peak, probability, present = joined
+        peak, probability, present = (
+            torch.cat([getattr(one, key) for one in parts]) for key in columns
+        )
         return cls(names, peak, probability, present)
 
     @property
@@ -75,10 +76,10 @@ class PresenceValidation:
 
         In place of pixels these count images, and in place of the likeliest class all classes.
         """
-        before, after = (
-            of_events(told, self.present, bins) for told in (self.peak, self.probability)
+        return (
+            of_events(self.peak, self.present, bins),
+            of_events(self.probability, self.present, bins),
         )
-        return before, after
 
 
 def cross_validate_presence(

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._arguments import integer
-from rankseg._backends._records import ULPS_ABOVE_ONE
 from rankseg._calibration import Calibration, log_probabilities
 from rankseg._cases import Case, Failure
+from rankseg._inputs import check_probabilities
 from rankseg._sampled_sums import check_exclusive
 from rankseg._seen_labels import SeenLabels
 from rankseg._warn import one_of_a_kind
@@ -265,12 +265,7 @@ def labelled_pixels(
     ValueError
         If a value of the maps is no probability, or a label is no class.
     """
-    low, high = (end.item() for end in torch.aminmax(case.probs))
-    if not 0 <= low <= high <= 1 + ULPS_ABOVE_ONE * torch.finfo(case.probs.dtype).eps:
-        raise ValueError(
-            f"the maps of {case.name} must be probabilities in [0, 1], got [{low:g}, {high:g}]; "
-            "apply softmax or sigmoid to logits first"
-        )
+    check_probabilities(f"the maps of {case.name}", case.probs)
     label = case.label.flatten().long()
     kept = torch.ones_like(label, dtype=torch.bool)
     if ignore_index is not None:
