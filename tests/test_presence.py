@@ -11,6 +11,7 @@ import torch
 
 from rankseg import RankSEG
 from rankseg._backends import choose
+from rankseg._cases import read_image_labels
 from rankseg._folds import folds_of
 from rankseg._presence import PresenceTable
 from rankseg.calibration import (
@@ -270,6 +271,47 @@ def test_marks_are_no_classes():
     for held in ([True, False, True], 1):
         with pytest.raises(TypeError, match="classes of 0 must be a collection of integers, got"):
             PresenceModel.fit(cases_with_rare_classes(2), {"0": held, "1": {0}})
+
+
+def test_the_same_classes_for_every_case_are_told():
+    """Cells of 0 and 1 that are taken for the numbers of classes name both classes everywhere."""
+    cases = cases_with_rare_classes(20)
+    with pytest.warns(UserWarning, match=r"the same classes, \[0, 1\], for every case"):
+        PresenceModel.fit(cases, {case.name: [0, 1] for case in cases})
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["case,left,right", "a,0,1"], r"of \['background'\], of 1 wherever a pixel is background"),
+        (["case,Left,Right", "a,0,1"], r"got \['Left', 'Right'\]; add one for each of .*'right'"),
+        (["case,right", "a,1"], "add one for each of .'background', 'left'"),
+        (["case,1,2", "a,0,1"], "add one for each of .'background'.,"),
+        (["case,background,right", "a,1,1"], r"add one for each of \['left'\]$"),
+        (["case,background,left,right,up", "a,1,1,0,0"], r"in \[.*'right'\], got .*'up'\]$"),
+    ],
+)
+def test_columns_of_some_classes_are_no_class_numbers(tmp_path, lines, message):
+    path = tmp_path / "held.csv"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message):
+        read_image_labels(path, ["background", "left", "right"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "classes", "held"),
+    [
+        (["case,0,right,1", "a,1,1,0"], ("background", "left", "right"), [0, 2]),
+        (["case,tumour", "a,1"], ("tumour",), [1]),
+        (["case,tumour", "a,0"], ("tumour",), []),
+        (["case,classes", "a,0"], ("background", "left"), [0]),
+        (["case,first,second", "a,0,2"], ("background", "left", "right"), [0, 2]),
+    ],
+)
+def test_image_level_labels_are_columns_or_lists(tmp_path, lines, classes, held):
+    path = tmp_path / "held.csv"
+    path.write_text("\n".join(lines))
+    assert read_image_labels(path, classes) == {"a": held}
 
 
 def test_maps_that_cannot_be_used_are_left_out():

@@ -148,7 +148,7 @@ class PresenceModel:
         -----
         UserWarning
             If there are fewer than 20 cases: all classes share an offset then. If a case is a
-            failure.
+            failure. If ``present`` names the same classes for every case.
 
         Notes
         -----
@@ -232,6 +232,12 @@ class PresenceTable:
             raise ValueError(
                 "present names class 0 for no case, and it would be given no pixel: name it, most "
                 "often the background, where it is in the image"
+            )
+        if present is not None and len(marked) > 1 and (marked == marked[0]).all():
+            warnings.warn(
+                f"present names the same classes, {sorted(held or ())}, for every case, and tells "
+                "nothing: list the classes that are in each image, not 0 or 1 for each class",
+                stacklevel=3,
             )
         return cls(tuple(names), peak, share, marked, failures)
 
