@@ -266,6 +266,44 @@ def test_axes_that_both_files_declare_are_in_one_order(folders, order):
         assert "in the order of the truth, 'yx', got 'xy': transpose" in reason(folders)
 
 
+def save_declared(path, labels):
+    names = ("y", "x")
+    array = zarr.create_array(path, shape=labels.shape, dtype="u1", dimension_names=names)
+    array[...] = labels
+
+
+SQUARE = FLAT[:7, :7]
+PICTURES = {"a.png": save_png, "a.tif": tifffile.imwrite, "a.zarr": save_declared}
+
+
+class TestAxesOfAFormat:
+    @pytest.mark.parametrize("name", PICTURES)
+    @pytest.mark.parametrize("shape", [(7, 7), (7, 7, 1)])
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_a_nifti_is_no_picture(self, folders, name, shape, side):
+        save_nifti(folders[side] / "a.nii.gz", SQUARE.T.reshape(shape))
+        PICTURES[name](folders[1 - side] / name, SQUARE)
+        orders = ["xy", "yx"] if side else ["yx", "xy"]
+        assert "in the order of the truth, '{}', got '{}'".format(*orders) in reason(folders)
+
+    @pytest.mark.parametrize("name", PICTURES)
+    @pytest.mark.parametrize("other", [*PICTURES, "a.npy"])
+    def test_pictures_have_one_order(self, folders, name, other):
+        PICTURES[name](folders[0] / name, SQUARE)
+        (PICTURES | {"a.npy": np.save})[other](folders[1] / other, SQUARE)
+        assert dice(folders) == [1, 1, 1]
+
+    @pytest.mark.parametrize("length", [5, 7])
+    def test_pages_are_slices(self, folders, length):
+        voxels = VOXELS[:5, :5] if length == 5 else VOXELS[:7, :7]
+        save_nifti(folders[1] / "a.nii", voxels)
+        tifffile.imwrite(folders[0] / "a.tif", voxels, photometric="minisblack")
+        if length == 7:  # pages are x, as the lengths tell
+            assert dice(folders) == [1, 1, 1]
+        else:
+            assert "in the order of the truth, 'xyz', got 'zyx'" in reason(folders)
+
+
 @pytest.mark.parametrize("ome", [True, False])
 def test_images_of_one_ome_tiff_are_no_slices(folders, ome):
     for folder in folders:

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from rankseg._folders import ending, files_of, stem
 from rankseg._formats import _arrays, _nifti, _pictures, _tiff, _zarr
-from rankseg._formats._axes import arrange_labels, arrange_maps
+from rankseg._formats._axes import arrange_labels, arrange_maps, spatial_axes
 from rankseg._formats._common import (
     LABEL_NAMES,
     MAP_NAMES,
@@ -130,12 +130,23 @@ class LabelFile:
     affine : ndarray, optional
         Where the voxels of a NIfTI file lie; None if the file does not tell.
     axes : str
-        The spatial axes in the order that a TIFF or zarr declares, or nothing.
+        A letter for each axis, as a TIFF or zarr declares them, or as all files of a format have
+        them. Nothing if they are not known.
+    are_declared : bool
+        Whether the file itself declares its axes.
     """
 
     labels: Tensor
     affine: NDArray[np.float64] | None = None
     axes: str = ""
+    are_declared: bool = False
+
+    def sizes(self) -> dict[str, int]:
+        """Return the lengths of the axes that are known, in order, but for those of length 1."""
+        if len(self.axes) != self.labels.ndim:
+            return {}
+        named = zip(self.axes, self.labels.shape, strict=True)
+        return {axis: length for axis, length in named if length > 1}
 
 
 def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool = True) -> MapFile:
@@ -214,7 +225,8 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
         nifti = ending(path) in (".nii", ".nii.gz")
         affine = _nifti.affine_of(stored.geometry) if nifti else None
-        return LabelFile(labels, affine, "".join(a for a in stored.axes or "" if a in "xyz"))
+        is_picture = ending(path) == ".png"
+        return LabelFile(labels, affine, spatial_axes(stored), not nifti and not is_picture)
 
 
 def _floating(labels: Tensor) -> ValueError:
@@ -231,16 +243,23 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
     Axes of length 1 may differ. If both files tell where their voxels lie, axes of the prediction
     are flipped and permuted as needed.
 
+    A NIfTI is x, y, z and a PNG y, x, but many are written from arrays of other axes. If their
+    lengths fit in the order stored alone, that is how they were written.
+
     Raises
     ------
     ValueError
-        If the shapes differ, the voxels lie elsewhere, or the files declare the same axes in
-        another order.
+        If the shapes differ, the voxels lie elsewhere, or the files have the same axes in another
+        order.
     """
-    if sorted(prediction.axes) == sorted(truth.axes) and prediction.axes != truth.axes:
+    ours, theirs = prediction.sizes(), truth.sizes()
+    are_declared = prediction.are_declared and truth.are_declared
+    if list(ours) != list(theirs) and (
+        ours == theirs or (are_declared and ours.keys() == theirs.keys())
+    ):
         raise ValueError(
-            f"its axes must be in the order of the truth, {truth.axes!r}, got {prediction.axes!r}: "
-            "transpose one of them"
+            f"its axes must be in the order of the truth, {''.join(theirs)!r}, got "
+            f"{''.join(ours)!r}: transpose one of them, or store both in one format"
         )
     labels, shape = prediction.labels, truth.labels.shape
     affine, wanted = prediction.affine, truth.affine

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rankseg._formats._common import Stored
 
-__all__ = ["arrange_image", "arrange_labels", "arrange_maps", "letters"]
+__all__ = ["arrange_image", "arrange_labels", "arrange_maps", "letters", "spatial_axes"]
 
 WORDS = {"c": "class", "b": "batch", "t": "time", "p": "page", "d": "z"}
 
@@ -95,6 +95,14 @@ def arrange_labels(stored: Stored) -> Tensor:
         )
     _refuse_several(labels, axes)
     return labels
+
+
+def spatial_axes(stored: Stored) -> str:
+    """Return the letters of the axes of arranged labels, of which pages are slices, if known."""
+    named = zip(stored.axes or "", stored.array.shape, strict=False)
+    axes = "".join(axis for axis, length in named if length > 1 or axis in "xyz")
+    axes = axes.replace("p", "z")
+    return axes if len(set(axes)) == len(axes) and set(axes) <= set("xyz") else ""
 
 
 def arrange_image(stored: Stored) -> Tensor:

@@ -59,7 +59,9 @@ def read_label_nifti(path: Path, names: Names) -> Stored:
         voxels = _rounded(voxels, float(image.dataobj.slope))
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
-    return Stored(as_tensor(voxels), None, image.header)
+    return Stored(
+        as_tensor(voxels), "xyz"[: voxels.ndim] if voxels.ndim < FOURTH else None, image.header
+    )
 
 
 def _load(path: Path) -> tuple[Any, NDArray[Any]]:

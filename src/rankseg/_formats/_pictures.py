@@ -43,7 +43,7 @@ def read_png(path: Path, names: Names) -> Stored:
         labels = np.asarray(image)
         if image.mode == "L":
             labels = labels // _stretch(path)
-    return Stored(as_tensor(labels))
+    return Stored(as_tensor(labels), "yx")
 
 
 def _stretch(path: Path) -> int:
