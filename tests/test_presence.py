@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -397,6 +398,21 @@ def test_a_calibration_brings_its_model(tmp_path):
     for other in ({"presence": "all"}, {"pruning_prob": 0.3}):
         assert RankSEG(calibration=calibration, **other).settings.presence != MODEL
     assert RankSEG("acc", calibration=calibration).settings.presence == "peak"
+
+
+@pytest.mark.parametrize("solver", ["BA", "TRNA", "BA+TRNA"])
+@pytest.mark.parametrize("output_mode", ["multilabel", "multiclass"])
+def test_a_solver_that_takes_no_model_of_a_calibration_says_so(solver, output_mode):
+    calibration = Calibration("softmax", [0.8] * 3, [0.1, 0.0, 0.0], "vector", MODEL)
+    told = rf"solver='{re.escape(solver)}' leaves out the presence model .*'RMA', 'joint', 'exact'"
+    options = {"output_mode": output_mode, "calibration": calibration}
+    with pytest.warns(UserWarning, match=told):
+        RankSEG(solver=solver, **options)
+    decide = RankSEG(solver="RMA", **options)
+    decide.solver = solver
+    with pytest.warns(UserWarning, match=told):
+        assert decide.settings.presence == "peak"
+    RankSEG(solver=solver, pruning_prob=0.5, **options)
 
 
 def test_a_model_of_other_classes_is_refused():

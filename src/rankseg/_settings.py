@@ -175,8 +175,10 @@ class Settings:
         least_peak: float | None = checked("pruning_prob", pruning_prob)
         presence = _presence_rule(options.get("presence"), least_peak)
         if presence is None:
-            takes = "presence" in SUPPORT[solver].options[output_mode] and least_peak is None
-            fitted = applied.presence if takes and applied is not None else None
+            fitted = applied.presence if applied is not None and least_peak is None else None
+            if fitted is not None and "presence" not in SUPPORT[solver].options[output_mode]:
+                fitted = None
+                _tell_of_no_presence(solver, metric)
             presence = fitted or "peak"
         return cls(
             metric=metric,
@@ -205,6 +207,16 @@ def _presence_rule(given: object, least_peak: float | None) -> str | PresenceMod
             f"presence={shown(rule)}: leave one of the two out"
         )
     return rule
+
+
+def _tell_of_no_presence(solver: str, metric: str) -> None:
+    """Warn that a solver leaves out the calibration's model of presence; accuracy needs none."""
+    if metric != "acc":
+        warn(
+            f"solver={solver!r} leaves out the presence model of the calibration, taking classes "
+            f"whose largest probability exceeds {PRUNING_PROB}; {_meant('presence')}, or pass "
+            f"pruning_prob={PRUNING_PROB} to say so"
+        )
 
 
 def smoothing(value: object) -> float:
