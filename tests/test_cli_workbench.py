@@ -607,3 +607,47 @@ class TestEvaluateMasks:
         result = self.score(written, "ours 1", "truth 1", "--ignore-index", -1)
         assert result.exit_code == 0, result.stderr
         assert "100.00" in result.stdout
+
+
+class TestClass255:
+    """With more than 255 classes, the label that is ignored by default is that of a class."""
+
+    @pytest.fixture
+    def maps(self, tmp_path):
+        folder = tmp_path / "many"
+        folder.mkdir()
+        labels = np.array([[0, 255], [255, 1]])
+        probs = np.full((300, 2, 2), 0.1 / 299)
+        np.put_along_axis(probs, labels[None], 0.9, 0)
+        for name in "ab":
+            np.savez(folder / f"{name}.npz", probs=probs.astype("f4"), label=labels)
+        return folder
+
+    @pytest.mark.parametrize("command", ["compare", "calibrate", "tune"])
+    def test_maps_need_an_ignore_index(self, maps, tmp_path, command):
+        (maps / "a.npz").rename(maps / "c.npz")
+        (maps / "a.npz").write_bytes(b"nothing")  # of which no number of classes is known
+        output = tmp_path / "told"
+        result = run(command, maps, "-o", output)
+        assert result.exit_code == 1
+        assert "ignore_index must be given for 300 classes" in result.stderr
+        result = run(command, maps, "-o", output, "--ignore-index", "none")
+        assert "ignore_index must be given" not in result.stderr
+
+    def test_labels_need_an_ignore_index(self, maps, tmp_path):
+        for name in ("ours", "truth"):
+            (tmp_path / name).mkdir()
+            np.save(tmp_path / name / "a.npy", np.array([[0, 255], [255, 1]]))
+        command = ["evaluate", tmp_path / "ours", tmp_path / "truth", "--classes"]
+        result = run(*command, 256)
+        assert result.exit_code == 1
+        assert "ignore_index must be given for 256 classes" in result.stderr
+        assert run(*command, 255).exit_code == 0
+        assert run(*command, 256, "--ignore-index", "none").exit_code == 0
+
+    def test_what_is_said_counts(self, maps):
+        with pytest.raises(ValueError, match=r"must be given for 300 .* \(--ignore-index\)"):
+            CaseFolder.open(maps)
+        assert CaseFolder.open(maps, ignore_index=255).ignore_index == 255
+        (maps / "meta.json").write_text(json.dumps({"ignore_index": None}))
+        assert CaseFolder.open(maps).ignore_index is None

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ __all__ = [
     "Failure",
     "checked_cases",
     "clusters_of",
+    "ignored_label",
     "mask_as_classes",
     "read_case",
     "read_clusters",
@@ -45,6 +46,8 @@ COUNTS_OF_CLASSES: Final = ("num_classes", "n_classes")
 
 IGNORE_INDEX: Final = 255
 """The label of pixels to be ignored, where ``meta.json`` does not say another."""
+
+IgnoreIndex: TypeAlias = int | Literal["default"] | None
 
 MASK_VALUE: Final = 255
 """The foreground of masks as image editors and many data sets store them."""
@@ -105,6 +108,19 @@ class Failure:
 def reasons(failures: Sequence[Failure]) -> str:
     """Return a line for every failure, each after a line break, to stand behind an error."""
     return "".join(f"\n  {failure.name}: {failure.reason}" for failure in failures)
+
+
+def ignored_label(ignore_index: object, num_classes: int) -> int | None:
+    """Return the label of pixels that do not count, of ``'default'`` 255 unless that is a class."""
+    if ignore_index != "default":
+        return None if ignore_index is None else integer("ignore_index", ignore_index)
+    if num_classes > IGNORE_INDEX:
+        raise ValueError(
+            f"ignore_index must be given for {num_classes} classes: by default pixels of label "
+            f"{IGNORE_INDEX} do not count, which is a class here. Set ignore_index "
+            "(--ignore-index) to the label of void pixels, or to None (none)"
+        )
+    return IGNORE_INDEX
 
 
 def mask_as_classes(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
@@ -242,15 +258,24 @@ class CaseFolder:
             )
 
     @classmethod
-    def open(cls, path: Path | str, *, prior_correction: bool = False) -> CaseFolder:
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        prior_correction: bool = False,
+        ignore_index: IgnoreIndex = "default",
+    ) -> CaseFolder:
         """List a folder and read its ``meta.json``, if there is one; no map is read yet.
+
+        ``ignore_index`` is by default what ``meta.json`` says, or else 255.
 
         Raises
         ------
         FileNotFoundError
             If there is no such folder, or no npz file in it.
         ValueError
-            If ``meta.json`` is not what it should be, or does not say what is needed.
+            If ``meta.json`` is not what it should be, or does not say what is needed, or nothing
+            says what label is ignored and 255 is a class.
         OSError
             If ``meta.json`` cannot be read.
         """
@@ -261,8 +286,11 @@ class CaseFolder:
         if not names:
             raise FileNotFoundError(f"{path} holds no npz file")
         distinct_names(f"npz files in {path}", names)
-        meta = _read_meta(path / META)
-        return cls(path, tuple(names), *meta, prior_correction=prior_correction)
+        classes, index, weights = _read_meta(path / META)
+        heads = (_read_class_count(file_of(path, name, ".npz")) for name in names)
+        num_classes = len(classes or ()) or next(filter(None, heads), 0)
+        index = ignored_label(index if ignore_index == "default" else ignore_index, num_classes)
+        return cls(path, tuple(names), classes, index, weights, prior_correction=prior_correction)
 
     def name_classes(self) -> tuple[str, ...]:
         """Return the class names, by default ``class 0`` and so on: as many as most maps have.
@@ -311,10 +339,10 @@ class CaseFolder:
         return replace(case, probs=prior_correction(probs[None], self.class_weights)[0])
 
 
-def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[float, ...] | None]:
+def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, IgnoreIndex, tuple[float, ...] | None]:
     """Return the class names, if any, the index to be ignored, and the class weights, if any."""
     if not os.path.lexists(path):
-        return None, IGNORE_INDEX, None
+        return None, "default", None
     meta = read_json_object(path)
     for key in set(meta) - {*META_KEYS, *COUNTS_OF_CLASSES}:
         near = nearest(key.lower(), META_KEYS)
@@ -323,14 +351,14 @@ def _read_meta(path: Path) -> tuple[tuple[str, ...] | None, int | None, tuple[fl
                 f"{path} must have the keys {list(META_KEYS)}, got {shown(key)}; did you mean "
                 f"{near!r}?"
             )
-    classes, ignore_index = meta.get("classes"), meta.get("ignore_index", IGNORE_INDEX)
+    classes, ignore_index = meta.get("classes"), meta.get("ignore_index", "default")
     names_fit = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if classes is not None and not (names_fit and classes):
         raise ValueError(
             f"'classes' in {path} must be a list of names, got {reprlib.repr(classes)}"
         )
     distinct_names(f"'classes' in {path}", classes or ())
-    if ignore_index is not None:
+    if "ignore_index" in meta and ignore_index is not None:
         try:
             ignore_index = integer(f"'ignore_index' in {path}", ignore_index)
         except TypeError as error:

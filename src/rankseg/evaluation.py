@@ -34,11 +34,12 @@ from rankseg import metrics
 from rankseg._arguments import class_count, distinct_names, number
 from rankseg._batch import reason_of
 from rankseg._cases import (
-    IGNORE_INDEX,
     Case,
     CaseFolder,
     Failure,
+    IgnoreIndex,
     clusters_of,
+    ignored_label,
     read_case,
     read_clusters,
     reasons,
@@ -670,7 +671,7 @@ def evaluate(
     labels: Path | str,
     *,
     classes: int | Sequence[str],
-    ignore_index: int | None = IGNORE_INDEX,
+    ignore_index: IgnoreIndex = "default",
     clusters: Mapping[str, str] | None = None,
     band: float = TIE,
     track: Callable[[Sequence[str]], Iterable[str]] = iter,
@@ -690,8 +691,8 @@ def evaluate(
     classes : int or sequence of str
         How many classes there are, from 0, or their names.
     ignore_index : int, optional
-        Pixels whose true label has this value do not count, 255 by default. None: all do. With two
-        classes, masks of 0 and 255 are then read as masks of 0 and 1.
+        Pixels whose true label has this value do not count, by default 255 if that is no class.
+        None: all do. With two classes, masks of 0 and 255 are then read as masks of 0 and 1.
     clusters, band
         As for `compare`.
     track : callable
@@ -712,8 +713,9 @@ def evaluate(
     FileNotFoundError
         If a folder is missing or holds no label map.
     TypeError, ValueError
-        If an option is not allowed, not one case could be scored, no true pixel that counts is of
-        class 1 or above, or no prediction of a method holds a class but 0, only other values.
+        If an option is not allowed, ``ignore_index`` is not given and 255 is a class, not one case
+        could be scored, no true pixel that counts is of class 1 or above, or no prediction of a
+        method holds a class but 0, only other values.
 
     Warns
     -----
@@ -735,14 +737,15 @@ def evaluate(
     if not predictions:
         raise ValueError("predictions must name one folder at least, got none")
     band = number("band", band, 0.0, 1.0)
+    ignored = ignored_label(ignore_index, len(names))
     truth = label_files(labels)
     predicted = {method: label_files(folder) for method, folder in predictions.items()}
     clusters_of(list(truth), clusters)  # before the work
     for method, files in predicted.items():
         if left := [case for case in files if case not in truth]:
             warn(f"not scored: {method} predicts {shortened(left)}, without a truth in {labels}")
-    seen = SeenLabels(ignore_index, len(names))
-    seen_in = {method: SeenLabels(ignore_index, len(names)) for method in predictions}
+    seen = SeenLabels(ignored, len(names))
+    seen_in = {method: SeenLabels(ignored, len(names)) for method in predictions}
     results: list[_Result] = []
     failures: list[Failure] = []
     for case in track(list(truth)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -74,7 +73,7 @@ IGNORE_INDEX: TypeAlias = Annotated[
     typer.Option(
         help="Pixels whose label is this integer do not count; none: all do, and with two classes "
         "or one channel masks of 0 and 255 are read as 0 and 1. By default what meta.json says, or "
-        "else 255.",
+        "else 255 if that is no class.",
         metavar="N|none",
     ),
 ]
@@ -96,10 +95,8 @@ def maps_from(
     folder: Path, ignore_index: str | None, *, prior_correction: bool = False
 ) -> CaseFolder:
     """Open a folder of labelled maps; ``--ignore-index``, if given, stands for ``meta.json``'s."""
-    maps = CaseFolder.open(folder, prior_correction=prior_correction)
-    if ignore_index is None:
-        return maps
-    return replace(maps, ignore_index=ignore_index_from(ignore_index))
+    options = {} if ignore_index is None else {"ignore_index": ignore_index_from(ignore_index)}
+    return CaseFolder.open(folder, prior_correction=prior_correction, **options)
 
 
 def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str] | None:

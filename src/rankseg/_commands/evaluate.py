@@ -31,13 +31,14 @@ def evaluate_folders(
         typer.Option(help="How many classes, or their names, separated by commas.", metavar="N"),
     ],
     ignore_index: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Pixels whose true label is this integer do not count; none: all do, and "
-            "with two classes masks of 0 and 255 are read as 0 and 1.",
+            "with two classes masks of 0 and 255 are read as 0 and 1. By default 255 if that is no "
+            "class.",
             metavar="N|none",
         ),
-    ] = "255",
+    ] = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     output: Annotated[
@@ -64,7 +65,7 @@ def evaluate_folders(
         dict(zip(names, predicted, strict=True)),
         truth,
         classes=_classes_from(classes),
-        ignore_index=ignore_index_from(ignore_index),
+        ignore_index="default" if ignore_index is None else ignore_index_from(ignore_index),
         clusters=clusters_from(clusters),
         track=tracker("Scoring"),
         **({"band": band} if band else {}),
