@@ -229,6 +229,22 @@ def test_sam1_pads_to_1024_as_its_processor():
     all_equal(adapter.postprocess({"pred_masks": PROMPTED}, **given), expected)
 
 
+def test_sam1_tells_of_sizes_that_no_processor_made():
+    given = {"original_sizes": SIZES, "reshaped_input_sizes": SIZES}
+    outputs = {"pred_masks": PROMPTED}
+    with pytest.warns(UserWarning, match=r"are original_sizes, \(45, 60\), .* pad_size \(64"):
+        Sam1(pad_size=PAD).postprocess(outputs, **given)
+    Sam1(pad_size=[(60, 60), (50, 50)]).postprocess(outputs, **given)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 31, 682, 683, 1023, 1024, 1025, 3999])
+@pytest.mark.parametrize("width", [1, 5, 1024, 3000, 4000])
+def test_sam1_takes_the_sizes_that_rounding_makes(height, width):
+    longer = max(height, width)
+    inner = tuple(max(int(side * 1024 / longer + 0.5), 1) for side in (height, width))
+    _sam.check_reshaped([inner], [(height, width)], [(1024, 1024)])
+
+
 def test_sam1_is_the_documented_arithmetic():
     logits = restored_by_sam1(PROMPTED)
     outputs = SimpleNamespace(pred_masks=PROMPTED)
@@ -897,6 +913,11 @@ def found(**fields):
             padded(reshaped_input_sizes=[(65, 64)] * 2),
             ValueError,
             r"reshaped_input_sizes must fit in pad_size \(64, 64\), got \(65, 64\)",
+        ),
+        (
+            padded(reshaped_input_sizes=[(64, 48), (64, 40)]),
+            ValueError,
+            r"got \(64, 48\) for original_sizes of \(45, 60\): the aspect ratios differ",
         ),
         (padded("64"), TypeError, r"pad_size must be \(height, width\) .* got str"),
         (padded((64, 6.4)), TypeError, "pad_size must be an integer, got 6.4"),

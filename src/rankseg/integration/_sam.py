@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rankseg._api import RankSEG
 from rankseg._arguments import describe
+from rankseg._warn import warn
 from rankseg.integration._common import (
     Size,
     check_count,
@@ -241,6 +242,34 @@ def pad_sizes(pad_size: Any, count: int) -> list[Size]:
         return sizes * count
     check_count("pad_size", sizes, count)
     return sizes
+
+
+def check_reshaped(inner: Sequence[Size], sizes: Sequence[Size], padded: Sequence[Size]) -> None:
+    """Check the sizes that SAM's processor gave images: the longer side is that of the padding.
+
+    Raises
+    ------
+    ValueError
+        If a size exceeds the padded one, or is not of the aspect ratio of its image.
+    """
+    for inside, size, whole in zip(inner, sizes, padded, strict=True):
+        if inside[0] > whole[0] or inside[1] > whole[1]:
+            raise ValueError(f"reshaped_input_sizes must fit in pad_size {whole}, got {inside}")
+        # One factor scales both sides; each size may be off by a pixel of rounding.
+        least = max((new - 1) / (old + 1) for new, old in zip(inside, size, strict=True))
+        most = min((new + 1) / max(old - 1, 1) for new, old in zip(inside, size, strict=True))
+        if least > most:
+            raise ValueError(
+                "reshaped_input_sizes must be (height, width) of the image at another scale, got "
+                f"{inside} for original_sizes of {size}: the aspect ratios differ; are height and "
+                "width swapped in one of them?"
+            )
+        if inside == size and inside[0] < whole[0] and inside[1] < whole[1]:
+            warn(
+                f"reshaped_input_sizes are original_sizes, {size}, and neither side is that of "
+                f"pad_size {whole}, to which SAM's processor scales the longer side; pass "
+                'inputs["reshaped_input_sizes"] of the processor, unless it scales nothing'
+            )
 
 
 def kept_instances(

@@ -34,6 +34,7 @@ from rankseg.integration._sam import (
     INSTANCE_AXES,
     ScoreMaps,
     check_family,
+    check_reshaped,
     checked_fields,
     kept_instances,
     mask_decision,
@@ -181,9 +182,7 @@ class Sam1(_Adapter):
         inner = image_sizes("reshaped_input_sizes", reshaped_input_sizes)
         check_count("reshaped_input_sizes", inner, len(masks))
         padded = pad_sizes(self.pad_size, len(masks))
-        for inside, whole in zip(inner, padded, strict=True):
-            if inside[0] > whole[0] or inside[1] > whole[1]:
-                raise ValueError(f"reshaped_input_sizes must fit in pad_size {whole}, got {inside}")
+        check_reshaped(inner, sizes, padded)
         return [
             ScoreMaps(logits, size, partial(unpad, padded=whole, inside=inside, size=size), True)
             for logits, size, inside, whole in zip(masks, sizes, inner, padded, strict=True)
