@@ -194,6 +194,25 @@ def test_logits_say_nothing(link):
         RankSEG(output_mode="multilabel", from_logits=link)(logits)
 
 
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_labels_are_no_logits(link, dtype):
+    labels = PROBS.argmax(1, keepdim=True).to(dtype)
+    masks = 255 * (labels == torch.arange(5)[:, None, None]).to(dtype)
+    decide = RankSEG(from_logits=link)
+    for given, most in ((masks, 255), (torch.cat([labels, labels], 1), 4)):
+        with pytest.warns(
+            UserWarning, match=f"probs are whole numbers from 0 to {most} at"
+        ) as told:
+            decide(given)
+        assert "look like labels" in str(told[0].message)
+        assert len(told) == 1
+        overlapping = RankSEG(output_mode="multilabel", from_logits=link)
+        overlapping(given + 0.25)
+        overlapping(given - 1)
+    overlapping(labels[..., :4, :3].expand(-1, 2, -1, -1)[:1])  # few numbers are whole by accident
+
+
 def test_pixels_outside_valid_are_not_looked_at(backend):
     valid = torch.zeros(4, 32, 40, dtype=torch.bool)
     RankSEG()(SIGMOIDS, valid)

@@ -84,8 +84,7 @@ def check_sums(
     if link is not None:
         values = _of_logits(probs, valid)
         cure = f"from_logits={link!r} takes the {link} once more; leave out from_logits"
-        _check_logits("probs", values, link, cure)
-        if link == "sigmoid":
+        if not _check_logits("probs", values, link, cure) and link == "sigmoid":
             _check_sigmoids(probs, values, settings)
         _check_shape(probs)
         return
@@ -296,13 +295,19 @@ def _likely_cures(shape: tuple[int, ...], most: float, output_mode: str) -> str:
     return ", or ".join(cures)
 
 
-def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> None:
-    """Warn if logits look like probabilities."""
-    if not _varies(values):
-        return
+def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> bool:
+    """Warn if logits look like probabilities or like labels, and return whether they do."""
+    if not _varies(values) or values.min() < 0:
+        return False
     low, high = values.min(), values.max()
-    if low < 0 or high > 1:
-        return
+    if high > 1:
+        are_labels = values.size >= FEW and bool((values == values.round()).all())
+        if are_labels:
+            warn(
+                f"{name} are whole numbers from {low:.0f} to {high:.0f} at {len(values)} pixels: "
+                f"they look like labels, of which this call takes the {link}; pass the logits"
+            )
+        return are_labels
     sum_to_one = link == "softmax" and _every_one(values.sum(1, dtype=float))
     and_sums = " and sum to 1 over the classes" if sum_to_one else ""
     are = "masks of 0 and 1" if ((values == 0) | (values == 1)).all() else "probabilities"
@@ -310,3 +315,4 @@ def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> None:
         f"{name} lie in [{low:.3g}, {high:.3g}]{and_sums} at {len(values)} pixels: "
         f"they look like {are}, of which {cure}"
     )
+    return True
