@@ -42,7 +42,6 @@ SOUND = {
     "resized": nn.functional.interpolate(PROBS, (77, 91), mode="bilinear"),
     "padded": nn.functional.pad(PROBS, (20, 20, 20, 20)),
     "a few pixels off": torch.where(torch.arange(40) < 10, 0.7 * PROBS, PROBS),
-    "zeros": torch.zeros(1, 3, 8, 8),
     "constant": torch.full((2, 2, 2, 2), 0.5),
     "constant of four classes": torch.full((2, 4, 4, 5), 0.5),
     "one channel": SIGMOIDS[:, :1],
@@ -211,6 +210,30 @@ def test_labels_are_no_logits(link, dtype):
         overlapping(given + 0.25)
         overlapping(given - 1)
     overlapping(labels[..., :4, :3].expand(-1, 2, -1, -1)[:1])  # few numbers are whole by accident
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_images_without_any_probability_are_told(backend, dtype):
+    probs = PROBS.to(dtype).clone()
+    probs[1] = 0
+    told = r"are 0 in all classes at every pixel of images \[1\],"
+    for options in ({}, {"solver": "joint"}, {"metric": "acc"}):
+        with pytest.warns(UserWarning, match=told):
+            RankSEG(**options)(probs)
+    with pytest.warns(UserWarning, match=r"images \[0\], .* that the network ran"):
+        RankSEG()(probs[1:2])
+    valid = torch.ones(4, 32, 40, dtype=torch.bool)
+    valid[:, :16] = False
+    probs[1, :, :16] = 0.2  # where the image does not count
+    with pytest.warns(UserWarning, match=told):
+        RankSEG()(probs, valid)
+    valid[1] = False
+    RankSEG()(probs, valid)
+    probs[1] = 0
+    RankSEG(output_mode="multilabel")(probs)
+    RankSEG(unassigned_policy="void")(probs)
+    probs[1, :, 17, 29] = 0.2  # one pixel that none of the sampled is: the others pad
+    RankSEG()(probs)
 
 
 def test_pixels_outside_valid_are_not_looked_at(backend):

@@ -92,6 +92,8 @@ def check_sums(
     if are_exclusive and mode == "multilabel":
         mode = "exclusive"
     sums, classes = values.sum(1, dtype=float), probs.shape[1]
+    if classes > 1 and mode != "multilabel" and settings.unassigned_policy != "void":
+        _tell_of_blank_images(probs, valid, sums)
     if classes > 1 and (
         _every_one(sums)
         or not _varies(values)
@@ -157,6 +159,31 @@ def _of_logits(logits: Tensor, valid: Tensor | None) -> np.ndarray:
     low, high = logits.aminmax()
     is_mask = low >= 0 and 0 < high <= 1
     return logits.double().movedim(1, -1).flatten(0, -2).cpu().numpy() if is_mask else values
+
+
+def _tell_of_blank_images(probs: Tensor, valid: Tensor | None, sums: np.ndarray) -> None:
+    """Warn of images that are 0 in all classes at every valid pixel; single such pixels pad."""
+    if sums.all():
+        return
+    positive = _sample(probs, 1) != 0
+    if valid is not None:
+        positive = positive & (_sample(valid.unsqueeze(1), 1) > 0)
+    images = range(len(probs))[_lattice(probs.shape, 1)[0]]
+    suspects = np.array(images)[~positive.reshape(len(images), -1).any(1)].tolist()
+    blank = [at for at in suspects if _is_blank(probs[at], None if valid is None else valid[at])]
+    if blank:
+        warn(
+            f"probs of shape {tuple(probs.shape)} are 0 in all classes at every pixel of images "
+            f"{blank}, but the probabilities of classes that exclude each other sum to 1; check "
+            "that the network ran and that the file was read"
+        )
+
+
+def _is_blank(maps: Tensor, valid: Tensor | None) -> bool:
+    positive = (maps != 0).any(0)
+    if valid is not None:
+        positive = positive[valid > 0]
+    return bool(positive.numel() and not positive.any())
 
 
 def _varies(values: np.ndarray) -> bool:
