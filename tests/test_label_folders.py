@@ -323,3 +323,58 @@ def test_a_folder_of_maps_with_their_truth_is_hardly_a_prediction(folders):
     save_png(truth / "a.png", FLAT)
     with pytest.warns(UserWarning, match="labels beside probabilities in one .npz are the truth"):
         assert dice(folders) == [1, 1, 1]
+
+
+class TestPalettes:
+    """Values are classes, whatever their colours are: another palette may hide a mistake."""
+
+    RED, GREEN, BLUE, WHITE = (200, 0, 0), (0, 200, 0), (0, 0, 200), (255, 255, 255)
+
+    @staticmethod
+    def save(path, labels, *colours):
+        if path.suffix == ".png":
+            image = image_module.fromarray(labels)
+            image.putpalette(bytes(np.array(colours, np.uint8)))
+            image.save(path)
+        else:
+            colormap = np.zeros((3, 256), np.uint16)
+            colormap[:, : len(colours)] = 257 * np.array(colours).T
+            tifffile.imwrite(path, labels, photometric="palette", colormap=colormap)
+
+    @pytest.mark.parametrize("ending", ["png", "tif"])
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_those_of_one_folder_are_alike(self, folders, ending, side):
+        colours = [self.RED, self.GREEN, self.BLUE]
+        for folder in folders:
+            for name in "abc":
+                self.save(folder / f"{name}.{ending}", FLAT, *colours)
+        assert dice(folders) == [1, 1, 1]
+        self.save(folders[side] / f"c.{ending}", FLAT, self.RED, self.BLUE, self.GREEN)
+        whose = ["ours", "the truth"][side]
+        told = f"palettes of {whose} give the label 1 different colours, in a and in c"
+        with pytest.warns(UserWarning, match=told):
+            dice(folders)
+
+    def test_the_truth_has_no_colours_in_another_order(self, folders):
+        self.save(folders[0] / "a.png", FLAT, self.RED, self.BLUE, self.GREEN)
+        self.save(folders[1] / "a.png", FLAT, self.RED, self.GREEN, self.BLUE)
+        with pytest.warns(
+            UserWarning, match="palettes of ours and of the truth give the label 1 .* in a and in a"
+        ):
+            dice(folders)
+
+    def test_other_colours_are_not_told(self, folders):
+        """Say those that rankseg predict writes; nor are colours that no pixel has."""
+        self.save(folders[0] / "a.png", FLAT, self.WHITE, (9, 9, 9), (8, 8, 8))
+        self.save(folders[1] / "a.png", FLAT, self.RED, self.GREEN, self.BLUE, self.WHITE)
+        for folder in folders:
+            save_png(folder / "b.png", FLAT)
+        assert dice(folders) == [1, 1, 1]
+
+    def test_void_may_have_any_colour(self, folders):
+        void = np.where(FLAT == 2, 255, FLAT).astype(np.uint8)
+        rest = [self.RED, self.GREEN, *[self.BLUE] * 253]
+        for name, colour in (("a", self.WHITE), ("b", self.BLUE)):
+            self.save(folders[0] / f"{name}.png", FLAT, *rest)
+            self.save(folders[1] / f"{name}.png", void, *rest, colour)
+        assert dice(folders)[:2] == [1, 1]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
-
-from torch import Tensor
 
 from rankseg._folders import ending, files_of, stem
 from rankseg._formats import (
@@ -83,7 +82,7 @@ def _holds_maps(path: Path) -> bool:
     return not held.isdisjoint(MAP_NAMES) and not held.isdisjoint(LABEL_NAMES)
 
 
-def read_prediction(paths: Sequence[Path], truth: LabelFile) -> Tensor:
+def read_prediction(paths: Sequence[Path], truth: LabelFile) -> LabelFile:
     """Read the predicted labels of a case, with the axes of the true ones: see `align`."""
     prediction = read_only(paths)
     if any(path.suffix.lower() == ".npz" and _holds_maps(path) for path in paths):
@@ -92,7 +91,7 @@ def read_prediction(paths: Sequence[Path], truth: LabelFile) -> Tensor:
             "them, and are taken for a prediction here"
         )
     try:
-        return align(prediction, truth)
+        return replace(prediction, labels=align(prediction, truth))
     except ValueError as error:
         raise ValueError(
             f"{' or '.join(map(str, paths))} does not fit the truth: {error}"

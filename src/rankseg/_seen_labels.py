@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ COUNTED_UP_TO: Final = 1 << 16
 
 SHOWN: Final = 8
 """Most values that an error names."""
+
+
+Colour: TypeAlias = tuple[int, ...]
 
 
 @dataclass
@@ -41,6 +44,10 @@ class SeenLabels:
         Those that are no class and lie in a map beside a class above 0.
     without_class : dict of str to list of int
         The first values of every map that holds values that are no class, and no class above 0.
+    colours : dict of int to tuple
+        The colour that the palette of a picture gives a value, and the first case that has it.
+    recoloured : tuple or None
+        The first value that has another colour in a later case, and the names of both cases.
     """
 
     ignore_index: int | None
@@ -48,6 +55,8 @@ class SeenLabels:
     values: set[int] = field(default_factory=set)
     void: set[int] = field(default_factory=set)
     without_class: dict[str, list[int]] = field(default_factory=dict)
+    colours: dict[int, tuple[Colour, str]] = field(default_factory=dict)
+    recoloured: tuple[int, str, str] | None = None
 
     def add(self, labels: Tensor, case: str) -> Tensor:
         """Note the values of a label map; return it, a mask of 0 and 255 as classes."""
@@ -61,6 +70,35 @@ class SeenLabels:
         elif no_class:
             self.without_class[case] = sorted(values)[: SHOWN + 1]
         return labels
+
+    def add_colours(self, colours: Mapping[int, Colour], case: str) -> None:
+        """Note the colours of the values of a label map."""
+        for value in sorted(colours.keys() - {self.ignore_index}):
+            first, other = self.colours.setdefault(value, (colours[value], case))
+            if colours[value] != first and self.recoloured is None:
+                self.recoloured = value, other, case
+
+    def warn_of_colours(self, whose: str, truth: SeenLabels | None = None) -> None:
+        """Warn of palettes that order their colours differently.
+
+        Predictions may have other colours than the truth, but not those of its other classes.
+        """
+        clashes = [] if self.recoloured is None else [self.recoloured]
+        if truth is not None and not clashes:
+            known = {colour for colour, _ in truth.colours.values()}
+            clashes = [
+                (value, case, truth.colours[value][1])
+                for value, (colour, case) in self.colours.items()
+                if value in truth.colours and truth.colours[value][0] != colour in known
+            ]
+            whose += " and of the truth"
+        if clashes:
+            value, one, another = clashes[0]
+            warn(
+                f"the palettes of {whose} give the label {value} different colours, in {one} and "
+                f"in {another}. Labels are taken for classes whatever their colours are: write all "
+                "files with one palette"
+            )
 
     def watch(self, cases: Iterable[Case | Failure]) -> Iterator[Case | Failure]:
         """Yield cases one by one, and note the values of their labels."""

@@ -721,7 +721,8 @@ def evaluate(
     -----
     UserWarning
         If predictions hold values that are neither a class nor ``ignore_index``, a prediction has
-        no truth, or a folder holds files of formats that are not read.
+        no truth, a folder holds files of formats that are not read, or palettes of a folder, or of
+        predictions and truth, order the same colours differently.
 
     Examples
     --------
@@ -752,6 +753,7 @@ def evaluate(
         try:
             true = read_only(truth[case])
             true = replace(true, labels=seen.add(true.labels, case))
+            seen.add_colours(true.colours, case)
             counts = [
                 _count_file(files, case, true, seen_in[method], method)
                 for method, files in predicted.items()
@@ -761,8 +763,10 @@ def evaluate(
             failures.append(Failure(case, reason_of(error)))
     _refuse_nothing(results, failures, "scored")
     seen.refuse_truth_without_foreground()
+    seen.warn_of_colours("the truth")
     unfit = seen.truths_without_class()
     for method, labels_of_method in seen_in.items():
+        labels_of_method.warn_of_colours(method, seen)
         labels_of_method.refuse_predictions_without_class(method)
         labels_of_method.warn_of_missed(method)
         unfit = labels_of_method.predictions_without_class(method) | unfit
@@ -782,9 +786,10 @@ def _count_file(
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = seen.add(read_prediction(files[case], truth), case)[None]
+    prediction = read_prediction(files[case], truth)
+    seen.add_colours(prediction.colours, case)
     return metrics.count(
-        prediction,
+        seen.add(prediction.labels, case)[None],
         truth.labels[None],
         num_classes=seen.num_classes,
         ignore_index=seen.ignore_index,

@@ -19,8 +19,8 @@ other.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -134,12 +134,15 @@ class LabelFile:
         them. Nothing if they are not known.
     are_declared : bool
         Whether the file itself declares its axes.
+    colours : mapping of int to tuple of int
+        The colours of the labels, if a picture has a palette.
     """
 
     labels: Tensor
     affine: NDArray[np.float64] | None = None
     axes: str = ""
     are_declared: bool = False
+    colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, int]:
         """Return the lengths of the axes that are known, in order, but for those of length 1."""
@@ -226,7 +229,8 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         nifti = ending(path) in (".nii", ".nii.gz")
         affine = _nifti.affine_of(stored.geometry) if nifti else None
         is_picture = ending(path) == ".png"
-        return LabelFile(labels, affine, spatial_axes(stored), not nifti and not is_picture)
+        are_declared = not nifti and not is_picture
+        return LabelFile(labels, affine, spatial_axes(stored), are_declared, stored.colours)
 
 
 def _floating(labels: Tensor) -> ValueError:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from rankseg._arguments import viewable
 
 __all__ = ["LABEL_NAMES", "MAP_NAMES", "HoldsMapsError", "Names", "Stored"]
-__all__ += ["as_tensor", "check_room", "in_unit_range", "reading"]
+__all__ += ["as_tensor", "check_room", "colours_of", "in_unit_range", "reading"]
 
 MAP_NAMES = ("probs", "probabilities", "logits")
 LABEL_NAMES = ("label", "labels")
@@ -49,12 +49,21 @@ class Stored:
         Where the pixels lie: the header of a NIfTI file, the place of a TIFF.
     gaps : str
         What the file does not store and is read as a fill value, or nothing.
+    colours : dict of int to tuple of int
+        The colours of the values that the array holds, by the palette of a picture.
     """
 
     array: Tensor
     axes: str | None = None
     geometry: Any = None
     gaps: str = ""
+    colours: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+def colours_of(labels: NDArray[Any], palette: NDArray[Any]) -> dict[int, tuple[int, ...]]:
+    """Return the colours of the labels that are there, by a palette ``(colours, channels)``."""
+    held = np.unique(labels[labels < len(palette)]).tolist()
+    return {index: tuple(palette[index].tolist()) for index in held}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from rankseg._colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
 from rankseg._files import write_whole
 from rankseg._formats._axes import arrange_image
-from rankseg._formats._common import Names, Stored, as_tensor, in_unit_range
+from rankseg._formats._common import Names, Stored, as_tensor, colours_of, in_unit_range
 from rankseg._formats._tiff import read_image_tiff
 from rankseg.integration._common import require
 
@@ -43,7 +43,8 @@ def read_png(path: Path, names: Names) -> Stored:
         labels = np.asarray(image)
         if image.mode == "L":
             labels = labels // _stretch(path)
-    return Stored(as_tensor(labels), "yx")
+        palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    return Stored(as_tensor(labels), "yx", colours=colours_of(labels, palette))
 
 
 def _stretch(path: Path) -> int:

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._files import write_whole
-from rankseg._formats._common import Names, Stored, as_tensor, check_room, in_unit_range
+from rankseg._formats._common import (
+    Names,
+    Stored,
+    as_tensor,
+    check_room,
+    colours_of,
+    in_unit_range,
+)
 from rankseg.integration._common import require
 
 __all__ = ["Place", "read_image_tiff", "read_label_tiff", "read_tiff", "write_tiff"]
@@ -53,7 +60,9 @@ def read_tiff(path: Path, names: Names) -> Stored:
 def read_label_tiff(path: Path, names: Names) -> Stored:
     """Return labels; only samples are colours, for tifffile calls the third axis of any array C."""
     pages = _refuse_white(_read_pages(path))
-    return Stored(as_tensor(pages.array), _letters(pages.axes.replace("C", "Q")), pages.place)
+    axes = _letters(pages.axes.replace("C", "Q"))
+    colours = colours_of(pages.array, pages.palette)
+    return Stored(as_tensor(pages.array), axes, pages.place, colours=colours)
 
 
 def read_image_tiff(path: Path, convert: Callable[[Path], Stored]) -> Stored:
@@ -86,6 +95,7 @@ class _Pages:
     photometric: str
     bits: int
     software: str
+    palette: NDArray[Any]
 
 
 def _refuse_white(pages: _Pages) -> _Pages:
@@ -128,7 +138,8 @@ def _read_pages(path: Path) -> _Pages:
         arrays = [series.asarray() for series in held]
         page = first.keyframe
         kind = tifffile.PHOTOMETRIC(page.photometric).name
-        told = (_place(file.pages[0].tags), kind, page.bitspersample, page.software)
+        palette = np.zeros((3, 0)) if page.colormap is None else page.colormap
+        told = (_place(file.pages[0].tags), kind, page.bitspersample, page.software, palette.T)
     if len(held) == 1:
         return _Pages(arrays[0], first.axes, True, *told)
     return _Pages(np.stack(arrays), f"I{first.axes}", False, *told)
