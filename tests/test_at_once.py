@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import maps
-import oracles
 from rankseg import RankSEG, expected_score
 from rankseg._backends import numba_cpu, numba_cuts
 from rankseg._expectation import RATIOS
@@ -18,7 +17,6 @@ CASES = [("RMA", 0.0), ("RMA", 3.0), *(("exact", g) for g in (0.0, 1e-12, 0.5, 3
 OPTIONS = {
     "RMA": {"solver": "RMA"},
     "exact": {"solver": "exact"},
-    "correlated": {"solver": "RMA", "correlation": 0.5},
 }
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -87,30 +85,12 @@ def test_more_masks_in_question_than_are_kept(both_ways):
     opened = numba_cpu.open_maps(probs, None)
     *_, known = numba_cpu.exact_masks(opened, 0.5, ratio, 0.0, *endless)
     assert known.tolist() == [[False, True]]
-    for name in ("exact", "correlated"):
-        ours, others = both_ways(probs, **OPTIONS[name])
-        assert torch.equal(ours, others)
-        assert ours.any()
+    ours, others = both_ways(probs, **OPTIONS["exact"])
+    assert torch.equal(ours, others)
+    assert ours.any()
 
 
-@pytest.mark.parametrize("pixels", [1, 999, 1024, 180 * 1024 + 7])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", ["dice", "iou"])
-@pytest.mark.parametrize("smooth", [0.0, 0.5, 30.0])
-def test_correlated(both_ways, smooth, metric, dtype, pixels):
-    rows = [row for _, row in maps.adversarial(np.random.default_rng(3), pixels)]
-    probs = torch.from_numpy(np.stack(rows)).to(dtype).view(3, 5, pixels)
-    options = {"metric": metric, "smooth": smooth, "pruning_prob": 0.0}
-    pair = both_ways(probs, correlation=0.5, **options)
-    assert pair[0].any()
-    for values, *masks in zip(*(some.flatten(0, 1) for some in (probs, *pair)), strict=True):
-        if not torch.equal(*masks):  # of masks that are equally good, rounding chooses
-            terms = metric, values.double().numpy()
-            scores = [oracles.correlated_mask_score(*terms, m, smooth, 0.5) for m in masks]
-            assert scores[0] == pytest.approx(scores[1], rel=1e-9, abs=1e-12)
-
-
-@pytest.mark.parametrize("solver", ["RMA", "exact", "correlated"])
+@pytest.mark.parametrize("solver", ["RMA", "exact"])
 @pytest.mark.parametrize("layout", ["channels last", "holes", "logits"])
 def test_any_layout(both_ways, layout, solver):
     probs, valid, options = torch.from_numpy(maps.smooth(2, 3, 160)), None, OPTIONS[solver].copy()
@@ -134,7 +114,7 @@ def test_one_channel_as_labels(both_ways):
             assert torch.equal(RankSEG(solver="joint")(probs), masks[:, 0].long())
 
 
-@pytest.mark.parametrize("solver", ["RMA", "exact", "correlated"])
+@pytest.mark.parametrize("solver", ["RMA", "exact"])
 @pytest.mark.parametrize("value", [torch.nan, -0.25, 1.01, torch.inf])
 def test_faults_are_found(both_ways, value, solver):
     probs = torch.rand(2, 3, 5000)

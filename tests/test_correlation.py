@@ -8,21 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-import exact_oracles
 import maps
 import oracles
 from rankseg import RankSEG
-from rankseg._backends import numba_cpu
 from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
-from rankseg._objectives import OBJECTIVES
-from rankseg._settings import Settings
-from rankseg._solvers import _profile_cuts, joint, rma
-from rankseg._solvers._correlated import Correlated
-from rankseg._solvers._cuts import optimal_cuts
+from rankseg._solvers import _profile_cuts, joint
 
-NEAR = 1e-6
-"""How much of the objective may be lost to the straight lines between bins."""
+NEAR = 1e-5
+"""How much of the objective may be lost to bins, of which the profile does not see the inside."""
+
+SHARED = 1e-4
+"""How much less labels may score that are shared out by the published rule, a heuristic."""
 
 CASES = list(itertools.product(("dice", "iou"), (0.0, 0.5, 30.0), (0.2, 0.5, 0.9, 0.99)))
 
@@ -50,9 +47,7 @@ def test_masks_of_networks_reach_the_best_cut(dtype, backend):
         assert lost(values, *case) < NEAR
 
 
-def test_crowds_are_narrowed_until_they_can_be_gathered(backend, monkeypatch):
-    monkeypatch.setattr(_profile_cuts, "CROWD", 16)
-    monkeypatch.setattr(numba_cpu, "LARGE_ROW", 0)  # found pass by pass
+def test_masks_of_crowds_within_a_bin_reach_the_best_cut(backend):
     rng = np.random.default_rng(0)
     crowds = {
         "in one bin": 0.3 + 1e-4 * rng.random(4000),
@@ -66,77 +61,6 @@ def test_crowds_are_narrowed_until_they_can_be_gathered(backend, monkeypatch):
             image = np.concatenate((values, rng.uniform(0.4, 1, likely)))
             for metric, correlation in itertools.product(("dice", "iou"), (0.2, 0.7)):
                 assert lost(image, metric, 0.0, correlation) < NEAR, (name, likely)
-
-
-def test_the_images_above_do_crowd(monkeypatch):
-    monkeypatch.setattr(_profile_cuts, "CROWD", 16)
-    monkeypatch.setattr(numba_cpu, "LARGE_ROW", 0)
-    calls = []
-    narrow = _profile_cuts.narrow
-    monkeypatch.setattr(_profile_cuts, "narrow", lambda *args: calls.append(1) or narrow(*args))
-    values = np.concatenate((0.3 + 1e-4 * np.random.default_rng(0).random(4000), np.ones(2500)))
-    lost(values, "dice", 0.0, 0.5)
-    assert len(calls) > 1
-
-
-def expected(cuts, metric, values, smooth, correlation):
-    """Return the expected metric of the masks of the n largest values, averaged over the factor."""
-    given = oracles.given_factor(np.asarray(values, float), correlation)
-    shares = [cuts(metric, column, smooth) for column in given.T]  # the ranks are the same in all
-    return oracles.WEIGHTS @ shares
-
-
-@pytest.mark.parametrize("pixels", [1, 2, 9, 200])
-def test_exact_masks_reach_the_best_cut(pixels, backend):
-    cuts = exact_oracles.cuts_by_enumeration if pixels < 10 else exact_oracles.cuts_by_distribution
-    rng = np.random.default_rng(pixels)
-    shapes = [rng.beta(*shape, pixels) for shape in ((0.3, 1.5), (0.5, 0.5), (2, 5), (0.1, 3))]
-    unlike_rma = 0
-    for values in [*shapes, *(values for _, values in maps.adversarial(rng, pixels))]:
-        for case in rng.permutation(len(CASES))[:2]:
-            metric, smooth, correlation = CASES[case]
-            decide = [
-                RankSEG(metric, smooth, "multilabel", solver, 0.0, correlation=correlation)
-                for solver in ("exact", "RMA")
-            ]
-            count, rma_count = (int(solve(values[None, None]).sum()) for solve in decide)
-            scores = expected(cuts, metric, values, smooth, correlation)
-            assert scores[count] > scores.max() - NEAR, CASES[case]
-            unlike_rma += scores[rma_count] < scores.max() - NEAR
-    assert unlike_rma > 0 or pixels < 9
-
-
-def test_exact_masks_of_many_pixels_reach_the_best_cut(backend):
-    values = maps.softmax(1, 3, 100, 120, dtype="float64", scale=6.0)[0, 1].ravel()
-    for metric, smooth in (("dice", 0.0), ("iou", 5.0)):
-        decide = RankSEG(metric, smooth, "multilabel", "exact", 0.0, correlation=0.5)
-        scores = expected(exact_oracles.cuts_by_quadrature, metric, values, smooth, 0.5)
-        assert scores[int(decide(values[None, None]).sum()) - 1] > scores.max() - NEAR
-
-
-def test_exact_labels_never_score_less_than_the_published_ones(backend):
-    won = 0
-    for seed, metric in enumerate(("dice", "iou", "dice")):
-        probs = maps.softmax(2, 3, 9, 11, seed=seed, dtype="float64")
-        exact = RankSEG(metric, solver="exact", correlation=0.6)(probs)
-        published = RankSEG(metric)(probs)
-        for image, *both in zip(probs, exact, published, strict=True):
-            flat, scores = image.reshape(3, -1), []
-            for labels in both:
-                masks = [(p, labels.ravel() == label) for label, p in enumerate(flat)]
-                scores.append(
-                    sum(
-                        oracles.WEIGHTS
-                        @ [
-                            exact_oracles.by_distribution(metric, given, mask, 0.0)
-                            for given in oracles.given_factor(p, 0.6).T
-                        ]
-                        for p, mask in masks
-                    )
-                )
-            assert scores[0] >= scores[1] - NEAR
-            won += scores[0] > scores[1] + NEAR
-    assert won > 0
 
 
 @pytest.mark.parametrize("policy", ["max_score", "void"])
@@ -154,41 +78,9 @@ def test_labels_never_score_less_than_the_published_ones(metric, solver, policy,
             terms = metric, flat
             new = oracles.correlated_labelling_score(*terms, own, smooth, correlation)
             old = oracles.correlated_labelling_score(*terms, other, smooth, correlation)
-            assert new >= old - NEAR
+            assert new >= old - (NEAR if solver == "joint" else SHARED)
             won += new > old + NEAR
     assert won > 9
-
-
-@pytest.mark.parametrize("metric", ["dice", "iou"])
-def test_published_cuts_are_those_of_independent_labels(metric):
-    """Also of a class that has nothing above the first bin of its profile."""
-    probs = torch.from_numpy(maps.softmax(2, 4, 60, 50))
-    probs[:, 3] = 1e-8 * probs[:, 3]
-    settings = Settings(metric=metric, correlation=0.5, pruning_prob=0.0)
-    opened = numba_cpu.open_maps(probs, None)
-    survey = numba_cpu.survey(opened)
-    kept = survey.peak > 0
-    cuts = rma.model_of(numba_cpu, opened, survey, settings, kept).published
-    exact = optimal_cuts(numba_cpu, opened, survey, OBJECTIVES[metric](0.0), kept)
-    masks, others = (probs > some[..., None, None] for some in (cuts, exact))
-    assert torch.equal(masks, others)
-    assert others[:, 3].any()
-
-
-def test_images_whose_own_labels_score_less_get_the_published_ones(backend, monkeypatch):
-    probs = maps.softmax(2, 4, 23, 31)
-    published, own = RankSEG()(probs), RankSEG(correlation=0.5)(probs)
-    share_out = rma._share_out
-
-    def spoil(model, *args, **options):
-        labels = share_out(model, *args, **options)
-        if isinstance(model, Correlated):
-            labels[1] = 0
-        return labels
-
-    monkeypatch.setattr(rma, "_share_out", spoil)
-    assert np.array_equal(RankSEG(correlation=0.5)(probs), np.stack((own[0], published[1])))
-    assert not np.array_equal(own[0], published[0])
 
 
 def test_joint_never_scores_less_than_rma(backend):
@@ -202,7 +94,7 @@ def test_joint_never_scores_less_than_rma(backend):
                 for p, q in zip(probs, labels, strict=True)
             ]
         assert (np.subtract(scores["joint"], scores["RMA"]) > -NEAR).all()
-        assert sum(scores["joint"]) > sum(scores["RMA"]) + NEAR
+        assert sum(scores["joint"]) > sum(scores["RMA"]) + 1e-6
 
 
 @pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
@@ -285,8 +177,8 @@ def test_joint_ends_where_values_exceed_one_by_rounding(metric, dtype, ulps, bac
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_exceeds_one_by_rounding_counts_as_one(dtype, backend):
     rng = np.random.default_rng(0)
-    for metric, solver in itertools.product(("dice", "iou"), ("RMA", "exact")):
-        decide = RankSEG(metric, 0.5, "multilabel", solver, 0.0, correlation=0.5)
+    for metric in ("dice", "iou"):
+        decide = RankSEG(metric, 0.5, "multilabel", "RMA", 0.0, correlation=0.5)
         probs = torch.from_numpy(rng.random((2, 3, 30)) ** 3).to(dtype)
         sure = torch.from_numpy(rng.random((2, 3, 30)) < 0.3)
         above = 1 + 3 * torch.finfo(dtype).eps

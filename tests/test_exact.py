@@ -247,7 +247,7 @@ def test_several_classes_share_pixels_by_the_published_rule(metric, smooth, poli
 
 
 def test_options_it_does_not_take():
-    with pytest.raises(TypeError, match="takes the options \\['correlation', 'presence'\\], got"):
+    with pytest.raises(TypeError, match="takes the options \\['presence'\\], got"):
         RankSEG("dice", solver="exact", output_mode="multilabel", void_index=3)
     with pytest.raises(ValueError, match="does not decide metric='acc'"):
         RankSEG("acc", solver="exact", output_mode="multilabel")

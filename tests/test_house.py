@@ -61,8 +61,7 @@ LAYERS = [
     | {"rankseg._solvers._reciprocals"},
     {"rankseg._solvers._presence"},
     {"rankseg._solvers.exact", "rankseg._solvers._average", "rankseg._solvers._numba_ba"},
-    {"rankseg._solvers._exact_average", "rankseg._solvers._exact_gains"}
-    | {"rankseg._solvers._numba_profile_cuts"},
+    {"rankseg._solvers._exact_gains"},
     {"rankseg._solvers._correlated"},
     {"rankseg._solvers._models"},
     {"rankseg._solvers.rma", "rankseg._solvers.ba"},
@@ -306,7 +305,7 @@ def test_backends_offer_the_same_operations():
     operations |= {"sizes", "moments", "winners"}
     operations |= {"split", "scan", "takes_rows_at_once"}
     for backend, more in (
-        (numba_cpu, {"own_masks", "exact_masks", "masks_by_row"}),
+        (numba_cpu, {"own_masks", "exact_masks"}),
         (torch_reference, set()),
     ):
         public = {

@@ -113,7 +113,7 @@ class RankSEG(nn.Module):
         With multiclass output: the label of void pixels and of pixels that are not valid, 255
         by default. Must not be the label of a class.
     correlation : float
-        For RMA, joint and exact. In [0, 1): how far the labels of an image are right or wrong
+        For RMA and joint. In [0, 1): how far the labels of an image are right or wrong
         together, 0 (the published rule) by default. The published model takes pixels to be
         independent, and so includes too many doubtful ones; towards 1 a mask comes near that of
         the threshold 1/2, unless most of the region is doubtful. See the notes.

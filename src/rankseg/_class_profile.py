@@ -19,8 +19,7 @@ from rankseg._files import write_whole
 from rankseg._objectives import OBJECTIVES
 from rankseg._problem import Problem
 from rankseg._settings import SMOOTH_PER_PIXEL, Settings, checked, smoothing
-from rankseg._solvers._average import Average, Factor
-from rankseg._solvers._profile_cuts import above_cells, best_edge
+from rankseg._solvers._average import Factor, best_cuts
 
 __all__ = ["ClassProfile"]
 
@@ -170,10 +169,8 @@ class ClassProfile:
         present = self.peak > checked("pruning_prob", pruning_prob)
         factor = Factor.of(correlation, self.count.device)
         profile = torch.stack((self.count, self.mass), -1).flatten(0, 1)
-        above = above_cells(profile, factor.curves)
-        average = Average(objective, factor, whole=above[:, 0])
-        edge, state = best_edge(profile, above, factor.curves, average.score)
-        cut = _root(average.slope(state), edge, self.edges).view_as(self.peak)
+        _, cut, _, _ = best_cuts(profile, factor, objective)
+        cut = cut.view_as(self.peak)
         return torch.where(present, cut, torch.inf)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -214,13 +211,3 @@ class ClassProfile:
         """Return the profile on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("count", "mass", "peak")}
         return replace(self, **moved)
-
-
-def _root(gains: Tensor, edge: Tensor, edges: Tensor) -> Tensor:
-    """Return where gains ``(rows, BINS + 1)`` rise through 0, within a bin of an edge."""
-    after = (gains <= 0).sum(1).clamp(1, BINS)
-    rows = torch.arange(len(gains), device=gains.device)
-    low, high = gains[rows, after - 1], gains[rows, after]
-    part = (-low / (high - low)).nan_to_num(0.0).clamp(0, 1)
-    root = edges[after - 1].lerp(edges[after], part)
-    return root.clamp(edges[(edge - 1).clamp_min(0)], edges[(edge + 1).clamp_max(BINS)])

@@ -78,19 +78,18 @@ MASKS_BY_VOLUME = Support(
 """BA and TRNA: the paper says how to decide a mask, and not how to share pixels among classes."""
 
 
-OF_MASKS = ("presence", "correlation")
-OF_LABELS = (*OF_MASKS, "unassigned_policy", "void_index")
+OF_LABELS = ("presence", "unassigned_policy", "void_index")
 
 SUPPORT = {
     "RMA": Support(
         ("dice", "iou"),
         {
-            "multiclass": (*OF_LABELS, "safe_screening"),
-            "multilabel": (*OF_MASKS, "safe_screening"),
+            "multiclass": (*OF_LABELS, "correlation", "safe_screening"),
+            "multilabel": ("presence", "correlation", "safe_screening"),
         },
     ),
-    "joint": Support(("dice", "iou"), {"multiclass": OF_LABELS}),
-    "exact": Support(("dice", "iou"), {"multiclass": OF_LABELS, "multilabel": OF_MASKS}),
+    "joint": Support(("dice", "iou"), {"multiclass": (*OF_LABELS, "correlation")}),
+    "exact": Support(("dice", "iou"), {"multiclass": OF_LABELS, "multilabel": ("presence",)}),
     "BA": MASKS_BY_VOLUME,
     "TRNA": MASKS_BY_VOLUME,
     "BA+TRNA": MASKS_BY_VOLUME,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg._backends._bins import BINS, bin_edges
+from rankseg._backends._bins import BINS, bin_edges, bin_of
 from rankseg._backends._floats import next_below
 
 # Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
@@ -27,6 +27,9 @@ DUST = 1e-16
 
 POWERS = 12
 """How many power sums ``split`` gives."""
+
+State = tuple[Tensor, ...]
+"""What a model of the labels needs to know of masks, or of labels."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,10 @@ class Gains:
         """Return the four, in their order."""
         return self.slope, self.toll, self.size, self.shrink
 
+    def at(self, probs: Tensor) -> Tensor:
+        """Return the gains of probabilities ``(batch, classes)``."""
+        return (self.slope * probs - self.toll) / (self.size - self.shrink * probs)
+
     @classmethod
     def probability(cls, like: Tensor) -> Gains:
         """Return the gain that is ``p`` itself: the rule of argmax."""
@@ -115,6 +122,13 @@ class GainCurves:
 
     rows: Tensor
     lines: Tensor
+
+    def at(self, probs: Tensor) -> Tensor:
+        """Return the gains of probabilities ``(batch, classes)``; 0 of other classes."""
+        values = probs[self.rows.unbind(1)]
+        row = torch.arange(len(values), device=values.device)
+        slope, toll = self.lines[row, bin_of(values)].unbind(1)
+        return torch.zeros_like(probs).index_put(self.rows.unbind(1), slope * values - toll)
 
     @classmethod
     def through(cls, rows: Tensor, knots: Tensor) -> GainCurves:

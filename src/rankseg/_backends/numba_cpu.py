@@ -171,15 +171,8 @@ def exact_masks(
     if the values that those in question differ by are too many to be kept.
     """
     metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
-    return masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob)
-
-
-def masks_by_row(
-    kernel: Callable[..., None], maps: Maps, rule: Any, pruning_prob: float
-) -> tuple[Tensor, bool, Tensor]:
-    """Return masks, fault, and which masks are known, of a kernel that does not know all."""
     known = np.ones((maps.batch, maps.classes), np.bool_)
-    masks, fault = _masks_by_row(kernel, maps, rule, pruning_prob, known)
+    masks, fault = _masks_by_row(numba_exact.exact_masks, maps, metric, pruning_prob, known)
     return masks, fault, torch.from_numpy(known)
 
 

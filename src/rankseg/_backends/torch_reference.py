@@ -29,7 +29,7 @@ from rankseg._backends._records import (
     Integrals,
     Survey,
 )
-from rankseg._loop import while_rising
+from rankseg._loop import Best, while_rising
 
 FAULT_IS_KNOWN = False
 """The survey's fault is on the device: looking at it is waiting for it."""
@@ -125,13 +125,14 @@ def between(
 def raise_cuts(
     maps: Maps, survey: Survey, cuts: Tensor, active: Tensor, bonus: Tensor, offset: Tensor
 ) -> Tensor:
-    def step(cut: Tensor, rising: Tensor) -> tuple[Tensor, Tensor]:
+    def step(best: Best, rising: Tensor) -> tuple[Best, Tensor]:
+        (cut,) = best
         count, mass = above(maps, survey, cut, rising)
         fraction = (mass + bonus) / (count + offset)
         rising = rising & (fraction > cut)
-        return torch.where(rising, fraction, cut), rising
+        return (torch.where(rising, fraction, cut),), rising
 
-    return while_rising(step, cuts, active, survey.fault)
+    return while_rising(step, (cuts,), active, survey.fault)[0]
 
 
 def best_cuts(

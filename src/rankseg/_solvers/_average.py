@@ -12,7 +12,7 @@ from rankseg._backends._bins import bin_edges
 from rankseg._correlation import factor_nodes, given_factor
 from rankseg._objectives import Objective
 from rankseg._quiet import product
-from rankseg._solvers._profile_cuts import Curves
+from rankseg._solvers._profile_cuts import Curves, above_cells, best_edge, cut_near, parts
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,6 @@ class Factor:
         """Return the factor; without a correlation there is nothing to average over."""
         make = _make_factor if torch.compiler.is_compiling() else _kept_factor
         return make(correlation, device)
-
-    def no_rows(self) -> Tensor:
-        """Return the states of nothing yet."""
-        return self.weights.new_empty(0, self.curves.functions)
 
 
 def _make_factor(correlation: float, device: torch.device) -> Factor:
@@ -82,10 +78,6 @@ class Average:
         scores = self.objective.score(count, mass, self.volume.unsqueeze(1))
         return (scores * self.factor.weights).sum(-1)
 
-    def independent_score(self, states: Tensor) -> Tensor:
-        """Return what the objective would be if labels were independent."""
-        return self.objective.score(states[..., 0], states[..., 1], self.whole[:, 1:2])
-
     def slope(self, states: Tensor) -> Tensor:
         """Return what a part of a pixel adds to masks of states ``(rows, functions)``, averaged.
 
@@ -98,3 +90,35 @@ class Average:
         weights = self.factor.weights / size
         line = product(slope * weights, self.factor.knots)
         return line - (toll * weights).sum(1, keepdim=True)
+
+
+def best_cuts(
+    profile: Tensor, factor: Factor, objective: Objective
+) -> tuple[Average, Tensor, Tensor, Tensor]:
+    """Return what is maximised and, of every row, the best cut, the edge next to it, its state.
+
+    ``profile`` is ``(rows, BINS, 2)`` and loses its first bin; cuts and edges are ``(rows,)``, the
+    states of the masks above the edges ``(rows, functions)``. No edge below the first bin is
+    taken, which holds the pixels that are 0 or not valid: what it could add is below ``2 ** -24``.
+    """
+    found = [_best_cuts_of_few(profile[part], factor, objective) for part in parts(len(profile))]
+    whole, *others = (torch.cat(terms) for terms in zip(*found, strict=True))
+    cuts, edges, states = others
+    return Average(objective, factor, whole), cuts, edges, states
+
+
+def _best_cuts_of_few(
+    profile: Tensor, factor: Factor, objective: Objective
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the state of all pixels of the rows, and of each the cut, the edge and its state."""
+    curves = factor.curves
+    first = profile[:, 0].clone()
+    profile[:, 0] = 0
+    above = above_cells(profile, curves)
+    whole = above[:, 0] + product(first, curves.lines[0])
+    average = Average(objective, factor, whole)
+    edge, states = best_edge(profile, above, curves, average.score)
+    edge = edge.clamp_min(1)
+    cut = cut_near(edge, average.slope(states))
+    edges = bin_edges(profile.device)
+    return whole, cut.maximum(edges[1]), edges[edge], states

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from rankseg._backends._bins import bin_edges
-from rankseg._backends._records import GainCurves, Gains, Survey
+from rankseg._backends._records import GainCurves, Gains, State, Survey
 from rankseg._expectation import RATIOS
 from rankseg._objectives import Objective
 from rankseg._settings import Settings
 from rankseg._solvers._cuts import optimal_cuts
 from rankseg._solvers._exact_gains import Expectation
+from rankseg._solvers._unsettled import Unsettled
 from rankseg._solvers.exact import exact_cuts
 
 SMALL = 100.0
@@ -39,7 +40,7 @@ ALL = slice(None)
 
 
 class Model(Protocol):
-    """What a solver asks of a model; a *state* is what it needs to know of a mask."""
+    """What a solver asks of a model."""
 
     @property
     def backend(self) -> ModuleType:
@@ -60,27 +61,39 @@ class Model(Protocol):
         """Return the best cut of every active class, infinite for the others."""
         ...
 
-    def claim(self, cuts: Tensor) -> tuple[Tensor, Any]:
+    def bracket(self, cuts: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+        """Return ends below and above the best cuts, relatively at least by a margin."""
+        ...
+
+    def claim(self, cuts: Tensor) -> tuple[Tensor, State]:
         """Label the pixels above exactly one cut.
 
         Return also the states that the other pixels are won at.
         """
         ...
 
-    def tally(self, labels: Tensor) -> Any:
+    def tally(self, labels: Tensor) -> State:
         """Return the states of the labels."""
         ...
 
-    def score(self, state: Any) -> Tensor:
+    def per_state(self, images: Tensor) -> Tensor:
+        """Lay a value of every image, ``(batch,)``, out as the tensors of a state are."""
+        ...
+
+    def score(self, state: State) -> Tensor:
         """Return the worth of every class, ``(batch, classes)``."""
         ...
 
-    def increment(self, state: Any) -> Gains | GainCurves:
+    def increment(self, state: State) -> Gains | GainCurves:
         """Return what one more pixel adds."""
         ...
 
-    def slope(self, state: Any) -> Gains | GainCurves:
+    def slope(self, state: State) -> Gains | GainCurves:
         """Return what an infinitesimal part of a pixel adds."""
+        ...
+
+    def of(self, part: Unsettled) -> Model:
+        """Return the same model on the maps of unsettled pixels; the others have their labels."""
         ...
 
     def with_objective(self, objective: Objective) -> Model:
@@ -105,22 +118,34 @@ class Independent:
     def cuts(self, active: Tensor) -> Tensor:
         return optimal_cuts(self.backend, self.maps, self.survey, self.objective, active)
 
-    def claim(self, cuts: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def bracket(self, cuts: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+        return (1 - margin) * cuts, (1 + margin) * cuts
+
+    def claim(self, cuts: Tensor) -> tuple[Tensor, State]:
         labels, count, mass = self.backend.claim(self.maps, self.survey, cuts)
         return labels, (count + self.settled[0], mass + self.settled[1])
 
-    def tally(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def tally(self, labels: Tensor) -> State:
         count, mass = self.backend.tally(self.maps, self.survey, labels)
-        return count, mass
+        return count + self.settled[0], mass + self.settled[1]
 
-    def score(self, state: tuple[Tensor, Tensor]) -> Tensor:
-        return self.objective.score(*state, self.survey.mass)
+    def per_state(self, images: Tensor) -> Tensor:
+        return images.unsqueeze(1)
 
-    def increment(self, state: tuple[Tensor, Tensor]) -> Gains | GainCurves:
-        return self.objective.increment(*state, self.survey.mass)
+    def score(self, state: State) -> Tensor:
+        count, mass = state
+        return self.objective.score(count, mass, self.survey.mass)
 
-    def slope(self, state: tuple[Tensor, Tensor]) -> Gains:
-        return self.objective.slope(*state, self.survey.mass)
+    def increment(self, state: State) -> Gains | GainCurves:
+        count, mass = state
+        return self.objective.increment(count, mass, self.survey.mass)
+
+    def slope(self, state: State) -> Gains:
+        count, mass = state
+        return self.objective.slope(count, mass, self.survey.mass)
+
+    def of(self, part: Unsettled) -> Independent:
+        return replace(self, maps=part.maps, survey=part.survey, settled=part.settled)
 
     def with_objective(self, objective: Objective) -> Independent:
         return replace(self, objective=objective)
@@ -169,11 +194,11 @@ class ExactLabels(Exact):
         whole = backend.profile(maps, survey, rows)
         return cls(backend, maps, survey, objective, settings, eligible, rows, whole)
 
-    def claim(self, cuts: Tensor) -> tuple[Tensor, Any]:
+    def claim(self, cuts: Tensor) -> tuple[Tensor, State]:
         labels, state = super().claim(cuts)
         return labels, (*state, self.profile(labels))
 
-    def increment(self, state: Any) -> GainCurves:
+    def increment(self, state: State) -> GainCurves:
         count, mass, _ = state
         return self.with_small(self.objective.increment(count, mass, self.survey.mass), state)
 
@@ -183,12 +208,12 @@ class ExactLabels(Exact):
         held: Tensor = self.backend.exchange(self.maps, self.survey, labels, none, self.rows)
         return held
 
-    def expectation(self, state: Any, rows: slice = ALL) -> Expectation:
+    def expectation(self, state: State, rows: slice = ALL) -> Expectation:
         """Return the expected metric of small classes, or of some rows of these."""
         ratio = RATIOS[self.settings.metric]
         return Expectation.of(ratio, self.settings.smooth, state[2][rows], self.whole[rows])
 
-    def with_small(self, gains: Gains, state: Any) -> GainCurves:
+    def with_small(self, gains: Gains, state: State) -> GainCurves:
         """Return the gains of all classes, those of small ones exact."""
         edges = bin_edges(self.whole.device)
         # No pixel is above the peak, where an integral need not be finite.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rankseg._backends._records import Survey
@@ -54,25 +53,18 @@ def split_off(
     backend: ModuleType,
     maps: Any,
     survey: Survey,
-    brackets: tuple[Tensor, Tensor, Tensor],
-    kept: Tensor,
+    bracket: tuple[Tensor, Tensor],
+    eligible: Tensor,
     void: int,
 ) -> Unsettled:
     """Label the pixels that are in one mask only, wherever in the brackets the cuts lie.
 
-    ``brackets`` are image and class, ``(rows, 2)``, and both ends, ``(rows,)`` each; classes not
-    ``kept`` have no masks. All values in a bracket are of pixels left. Where these are many, so
-    that a copy is not worth it, they are all pixels.
+    ``bracket`` is both ends of each, ``(batch, classes)``, infinite for classes without a mask.
+    Where the other pixels are many, so that a copy is not worth it, all are left.
     """
-    rows, low, high = brackets
-    row = rows.unbind(1)
-    reach, cuts = (
-        torch.full_like(survey.mass, torch.inf).index_put(row, end).where(kept, torch.inf)
-        for end in (low, high)
-    )
-    labels, count, mass = backend.claim(maps, survey, cuts, reach)
+    low, high = bracket
+    labels, count, mass = backend.claim(maps, survey, high, low)
     if bool((count.sum(1) < (1 - FEW) * maps.pixels).any()):
         return Unsettled.all_of(maps, survey)
-    eligible = torch.zeros_like(kept).index_put(row, kept.new_ones(()))
     part, survey, place = backend.unsettled(maps, survey, labels, eligible, void)
     return Unsettled(part, survey, labels, place, (count, mass))
