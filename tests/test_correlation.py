@@ -159,10 +159,10 @@ def test_sums_over_bins_are_those_over_pixels():
 def test_joint_ends_where_values_exceed_one_by_rounding(metric, dtype, ulps, backend, monkeypatch):
     steps = []
 
-    def counted(relabelling, labels, rising, step=joint._Relabelling.step):
-        scores = relabelling.model.score(relabelling.model.tally(labels))
+    def counted(relabelling, best, rising, step=joint._Relabelling.step):
+        scores = relabelling.model.score(relabelling.model.tally(best[0]))
         steps.append(float(scores.min()))  # rounding must not make that of no pixels negative
-        return step(relabelling, labels, rising)
+        return step(relabelling, best, rising)
 
     monkeypatch.setattr(joint._Relabelling, "step", counted)
     high = 1 + ulps * torch.finfo(dtype).eps

@@ -167,6 +167,15 @@ def test_labels_for_all_classes_at_once(tmp_path):
         np.testing.assert_array_equal(run(graph, probs), decide(probs))
 
 
+@pytest.mark.parametrize("options", [{"solver": "joint"}, {"output_mode": "multilabel"}], ids=str)
+def test_correlated_labels(tmp_path, options):
+    decide = RankSEG("dice", correlation=0.5, **options)
+    export(tmp_path / "decision.onnx", decide, CLASSES)
+    graph = session(tmp_path / "decision.onnx")
+    for probs in several_sizes(CLASSES):
+        np.testing.assert_array_equal(run(graph, probs), decide(probs))
+
+
 @pytest.mark.parametrize("solver", ["RMA", "joint"])
 def test_presence_by_argmax(tmp_path, solver):
     decide = RankSEG("dice", solver=solver, presence="argmax")
@@ -203,7 +212,6 @@ def test_metadata_and_newer_operators(tmp_path):
     ("arguments", "error", "message"),
     [
         ((RankSEG(solver="exact"), 3), ValueError, r"solvers \['RMA', .*got solver='exact'"),
-        ((RankSEG(correlation=0.5), 3), ValueError, "correlation=0, got .*correlation=0.5"),
         (("dice", 3), TypeError, "decide must be a RankSEG, got str"),
         ((RankSEG(), 0), ValueError, "classes must be from 1 to 65536, got 0"),
         ((RankSEG(), 99999999999), ValueError, "classes must be from 1 to 65536, got 9999999"),

@@ -48,7 +48,9 @@ def bin_of(values: Tensor) -> Tensor:
     wide = values.double()
     upper = wide > 0.5
     distance = torch.where(upper, 1 - wide, wide).clamp_min(2.0**-25)  # for all in the end bins
-    patterns = distance.view(torch.int64) - (~upper).long()
-    lowest = (1022 - OCTAVES) << OCTAVE_BITS  # the pattern of 2 ** -24, so shortened, less 1
-    short = ((patterns >> (52 - OCTAVE_BITS)) - lowest + 1).clamp(0, HALF - 1)
+    octave = distance.log2().floor()  # one too many, by rounding, is made good by a part below 0
+    within = (distance / torch.exp2(octave) - 1) * (1 << OCTAVE_BITS)
+    whole = (octave + (OCTAVES + 1)) * (1 << OCTAVE_BITS)
+    short = whole + torch.where(upper, within.floor() + 1, within.ceil())
+    short = short.long().clamp(0, HALF - 1)
     return torch.where(upper, BINS - 1 - short, short)

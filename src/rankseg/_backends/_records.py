@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg._backends._bins import BINS, bin_edges, bin_of
+from rankseg._backends._bins import BINS, bin_edges
 from rankseg._backends._floats import next_below
 
 # Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
@@ -127,7 +127,8 @@ class GainCurves:
         """Return the gains of probabilities ``(batch, classes)``; 0 of other classes."""
         values = probs[self.rows.unbind(1)]
         row = torch.arange(len(values), device=values.device)
-        slope, toll = self.lines[row, bin_of(values)].unbind(1)
+        bins = torch.searchsorted(bin_edges(values.device), values) - 1
+        slope, toll = self.lines[row, bins.clamp(0, BINS - 1)].unbind(1)
         return torch.zeros_like(probs).index_put(self.rows.unbind(1), slope * values - toll)
 
     @classmethod

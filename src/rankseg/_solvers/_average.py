@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,8 +35,20 @@ class Factor:
     @classmethod
     def of(cls, correlation: float, device: torch.device) -> Factor:
         """Return the factor; without a correlation there is nothing to average over."""
-        make = _make_factor if torch.compiler.is_compiling() else _kept_factor
-        return make(correlation, device)
+        key = correlation, device
+        if key in _KEPT and not torch.compiler.is_dynamo_compiling():
+            return _KEPT[key]  # a constant of graphs that are exported: ONNX lacks the functions
+        factor = _make_factor(correlation, device)
+        if not torch.compiler.is_compiling():
+            if len(_KEPT) == MOST_KEPT:
+                _KEPT.clear()
+            _KEPT[key] = factor
+        return factor
+
+
+MOST_KEPT = 8
+
+_KEPT: dict[tuple[float, torch.device], Factor] = {}
 
 
 def _make_factor(correlation: float, device: torch.device) -> Factor:
@@ -47,9 +58,6 @@ def _make_factor(correlation: float, device: torch.device) -> Factor:
         values, weights = factor_nodes(device=device)
         knots = given_factor(knots, values, correlation)
     return Factor(weights, knots.T.contiguous(), Curves.through(knots))
-
-
-_kept_factor = functools.lru_cache(maxsize=8)(_make_factor)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,9 @@ def best_cuts(
     states of the masks above the edges ``(rows, functions)``. No edge below the first bin is
     taken, which holds the pixels that are 0 or not valid: what it could add is below ``2 ** -24``.
     """
-    found = [_best_cuts_of_few(profile[part], factor, objective) for part in parts(len(profile))]
+    found = [
+        _best_cuts_of_few(profile[part], factor, objective) for part in parts(profile.shape[0])
+    ]
     whole, *others = (torch.cat(terms) for terms in zip(*found, strict=True))
     cuts, edges, states = others
     return Average(objective, factor, whole), cuts, edges, states
@@ -119,6 +129,6 @@ def _best_cuts_of_few(
     average = Average(objective, factor, whole)
     edge, states = best_edge(profile, above, curves, average.score)
     edge = edge.clamp_min(1)
-    cut = cut_near(edge, average.slope(states))
+    cut = cut_near(edge, average.slope(states), profile)
     edges = bin_edges(profile.device)
     return whole, cut.maximum(edges[1]), edges[edge], states

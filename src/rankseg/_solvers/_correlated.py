@@ -101,8 +101,8 @@ class Correlated:
 
     def slope(self, state: State) -> GainCurves:
         (sums,) = state
-        lines = sums.new_empty(len(sums), BINS, 2)
-        for part in parts(len(sums)):
+        lines = sums.new_empty(sums.shape[0], BINS, 2)
+        for part in parts(sums.shape[0]):
             gains = self.average.over(self.average.whole[part]).slope(sums[part])
             write_lines(gains, lines[part])
         return GainCurves(self.rows, lines)

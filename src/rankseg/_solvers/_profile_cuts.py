@@ -58,7 +58,7 @@ class Curves:
     def sums(self, profile: Tensor) -> Tensor:
         """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
         pieces = self.lines.view(PIECES, -1, self.functions)
-        table = profile.reshape(len(profile), PIECES, 2 * BINS // PIECES)
+        table = profile.reshape(profile.shape[0], PIECES, 2 * BINS // PIECES)
         parts = [table] if torch.compiler.is_compiling() else table.split(ROWS)
         sums = [product(part.transpose(0, 1), pieces).sum(0) for part in parts]
         return torch.cat(sums)
@@ -117,7 +117,7 @@ def best_edge(
     bins = (cells.unsqueeze(2) * CELL + torch.arange(CELL, device=cells.device)).flatten(1)
     there = bins < BINS  # the last cell may lack bins
     bins = bins.clamp_max(BINS - 1)
-    row = torch.arange(len(profile), device=bins.device)
+    row = torch.arange(profile.shape[0], device=bins.device)
     count, mass = (profile[row.unsqueeze(1), bins] * there.unsqueeze(2)).unbind(2)
     states = _from_above(curves.in_bins(bins, count, mass), above[row, cells[:, 1] + 1])
     edges = torch.cat((bins, bins[:, -1:] + 1), 1)
@@ -125,15 +125,16 @@ def best_edge(
     return edges[row, best], states[row, best]
 
 
-def cut_near(edge: Tensor, gains: Tensor) -> Tensor:
-    """Return where gains ``(rows, BINS + 1)`` turn positive, within a bin of an edge."""
+def cut_near(edge: Tensor, gains: Tensor, profile: Tensor) -> Tensor:
+    """Return where gains ``(rows, BINS + 1)`` turn positive, within the filled bins at an edge."""
     edges = bin_edges(gains.device)
+    row = torch.arange(gains.shape[0], device=gains.device)
     after = (gains <= 0).sum(1).clamp(1, BINS)
-    rows = torch.arange(len(gains), device=gains.device)
-    low, high = gains[rows, after - 1], gains[rows, after]
-    part = (-low / (high - low)).nan_to_num(0.0).clamp(0, 1)
+    low, high = gains[row, after - 1], gains[row, after]
+    part = torch.where(high > low, -low / (high - low), 0.0).clamp(0, 1)
     root = edges[after - 1].lerp(edges[after], part)
-    return root.clamp(edges[(edge - 1).clamp_min(0)], edges[(edge + 1).clamp_max(BINS)])
+    lower, upper = _neighbours(profile[..., 0] > 0, edge)
+    return root.clamp(edges[lower], edges[upper + 1])
 
 
 def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +142,7 @@ def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
     places = torch.arange(filled.shape[1], device=filled.device)
     below = places < edge.unsqueeze(1)
     lower = places.where(filled & below, 0).amax(1)
-    upper = places.where(filled & ~below, len(places) - 1).amin(1)
+    upper = places.where(filled & ~below, places.shape[0] - 1).amin(1)
     return lower, upper
 
 

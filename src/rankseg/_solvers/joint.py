@@ -46,7 +46,7 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     cuts = model.cuts(kept)
     bracket = model.bracket(cuts, MARGIN)
     part = Unsettled.all_of(maps, survey)
-    if len(cuts) and not torch.compiler.is_compiling():  # a traced graph cannot choose
+    if not torch.compiler.is_compiling() and len(cuts):  # a traced graph cannot choose
         part = split_off(backend, maps, survey, bracket, eligible, settings.void_index)
     labels = share_out(model.of(part), cuts, kept, settings)
     # Tensors, because a traced loop cannot refer to a number that may change between calls.

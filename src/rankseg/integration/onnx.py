@@ -64,7 +64,7 @@ def export(
     path : path-like
         The file to write, whole or not at all.
     decide : RankSEG
-        The decision. Its solver must be RMA, joint, TR or argmax, and its ``correlation`` 0.
+        The decision. Its solver must be RMA, joint, TR or argmax.
     classes : int
         How many channels the maps have.
     spatial_axes : {2, 3}
@@ -104,7 +104,8 @@ def export(
     if not Path(path).parent.is_dir():  # before the work
         raise FileNotFoundError(f"there is no folder {Path(path).parent} to write to")
     example = _example(class_count("classes", classes), spatial_axes, DTYPES[_dtype(dtype)])
-    decide(example if decide.from_logits else example.sigmoid())  # raises what the options forbid
+    # Raises what the options forbid, and computes what the graph is to hold as constants.
+    decide(example if decide.from_logits else example.sigmoid())
     if classes > 1 and decide.from_logits == "sigmoid" and decide.output_mode == "multiclass":
         warn(
             "from_logits='sigmoid' is of classes that overlap, and output_mode='multiclass' gives "
@@ -141,10 +142,9 @@ def _check(decide: Any) -> None:
     if not isinstance(decide, RankSEG):
         raise TypeError(f"decide must be a RankSEG, got {describe(decide)}")
     settings = decide.settings
-    if settings.solver not in SOLVERS or settings.correlation > 0:
+    if settings.solver not in SOLVERS:
         raise ValueError(
-            f"ONNX has operators for the solvers {list(SOLVERS)} with correlation=0, got "
-            f"solver={settings.solver!r} with correlation={settings.correlation:g}"
+            f"ONNX has operators for the solvers {list(SOLVERS)}, got solver={settings.solver!r}"
         )
 
 
