@@ -294,3 +294,17 @@ def test_many_factors_take_no_more_memory_than_few(monkeypatch):
         scores = expected_score(probs, probs.argmax(1), correlation=0.999)
     torch.testing.assert_close(scores, expected, rtol=1e-13, atol=0)
     assert noted.most < 8 * _score.POWERS * _score.ROWS * 100  # all 738 factors need 7 times that
+
+
+@pytest.mark.parametrize("output", ["labels", "masks"])
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_many_pixels_are_taken_bin_by_bin(metric, output, backend, monkeypatch):
+    probs = maps.smooth(2, 3, 64, seed=4, dtype="float64")
+    prediction = probs.argmax(1) if output == "labels" else probs > 0.4
+    valid = np.random.default_rng(0).random((2, 64, 64)) < 0.8
+    terms = {"valid": valid, "correlation": 0.5}
+    exact = expected_score(probs, prediction, metric, 0.3, **terms)
+    monkeypatch.setattr("rankseg._score.MANY_PIXELS", 1000)
+    by_bin = expected_score(probs, prediction, metric, 0.3, **terms)
+    assert not np.array_equal(by_bin, exact)
+    np.testing.assert_allclose(by_bin, exact, rtol=0, atol=1e-6)
