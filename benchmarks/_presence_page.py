@@ -1,4 +1,4 @@
-"""Write the page of presence rules from the figures that ``presence.py`` measured."""
+"""Write the page of presence rules, and a table of it, from what ``presence.py`` measured."""
 
 from __future__ import annotations
 
@@ -25,25 +25,62 @@ from rankseg.plots import Example, comparison_figure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "presence.md"
+README = DOCS.parent / "README.md"
 PICTURE = DOCS / "images" / "presence_found.png"
 RELIABILITY = DOCS / "images" / "presence_reliability.png"
 
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 RULES = {"label": "absent classes do not count", "either": "false classes score 0"}
 SEED = re.compile(r"-\d+$")
-OURS = "joint r=0.5, argmax"
+OURS = "joint r=0.5, peak (default)"
 PUBLISHED = "RMA, peak (published)"
+CALIBRATED = "joint r=0.5, fitted, calibrated"
+TITLES = {
+    "busi": "breast ultrasound, U-Net, 3 classes",
+    "camvid11": "streets, U-Net, 11 classes",
+    "camvid-cgnet": "streets, CGNet, 11 classes (w)",
+    "camvid-enet": "streets, ENet, 11 classes (w)",
+    "camvid-espnet": "streets, ESPNet, 11 classes (w)",
+    "drive-lwnet": "retina vessels, LWNet, 1 channel",
+    "hippocampus-unet3d": "hippocampus, 3-D U-Net, 3 classes",
+    "nuclei-unet2d": "nuclei, U-Net, 1 channel",
+}
+"""What the table of the README calls the sets; of (w) the weights of classes are undone."""
 BINS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
 
 
 def write_page(rows: Sequence[Any], folders: Sequence[CaseFolder]) -> None:
-    """Replace the tables in the page, and draw its two pictures."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    write_whole(PAGE, f"{before}{BEGIN}\n\n{tables(rows)}\n{END}{after}".encode())
+    """Replace the tables in the page and in README.md, and draw the two pictures of the page."""
+    replace_tables(PAGE, tables(rows))
+    replace_tables(README, summary(by_set(rows)))
     draw_found(folders[0])
     draw_reliability(folders)
+
+
+def replace_tables(page: Path, text: str) -> None:
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    write_whole(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
+
+
+def summary(sets: Mapping[str, Sequence[Any]]) -> str:
+    """Write Dice of argmax and the changes of three decisions, by both ways to score."""
+    shown, totals = [], []
+    for name, rows in sets.items():
+        by_rule = [pick(rows, "dice", counted) for counted in RULES]
+        base = [mean(row.by_image for row in of_method(some, "argmax")) for some in by_rule]
+        found = [
+            [mean(row.difference for row in of_method(some, method)) for some in by_rule]
+            for method in (PUBLISHED, OURS, CALIBRATED)
+        ]
+        totals.append(found)
+        images = str(by_rule[0][0].images)
+        cells = [" / ".join(f"{one:+.2f}" for one in pair) for pair in found]
+        shown.append([TITLES[name], images, " / ".join(f"{one:.1f}" for one in base), *cells])
+    means = np.array(totals).mean(0)
+    shown.append(["**mean**", "", "", *(" / ".join(f"{one:+.2f}" for one in row) for row in means)])
+    header = ["maps", "images", "argmax", "0.0.8 (`RMA`)", "`RankSEG()`", "calibrated"]
+    return table(header, shown)
 
 
 def by_set(rows: Iterable[Any]) -> Mapping[str, list[Any]]:

@@ -110,13 +110,13 @@ def exact(maps: Tensor) -> Tensor:
 
 
 def multilabel(maps: Tensor, metric: str, pruning_prob: float) -> Tensor:
-    decide = RankSEG(metric=metric, output_mode="multilabel", pruning_prob=pruning_prob)
+    decide = RankSEG(metric, 0.0, "multilabel", "RMA", pruning_prob)
     masks: Tensor = decide(maps).cpu()
     return masks
 
 
 def labels(maps: Tensor, metric: str) -> Tensor:
-    decided: Tensor = RankSEG(metric=metric)(maps).cpu()
+    decided: Tensor = RankSEG(metric=metric, solver="RMA")(maps).cpu()
     return decided
 
 

@@ -1,10 +1,11 @@
-"""Measure the rules for which classes are in an image; write figures, picture and page.
+"""Measure the rules for which classes are in an image; write figures, pictures, page and table.
 
 Run ``python benchmarks/presence.py measure SET ...`` for folders that ``rankseg compare`` reads
 (class weights are undone where ``meta.json`` names them), then ``python benchmarks/presence.py
-page SET SET``: the page is written from the figures, the picture and the reliability of peaks from
-the sets given. ``benchmarks/train_networks.py`` makes sets of networks with plain cross-entropy;
-a set is named by ``NAME-SEED/test`` there, and the seeds of one name are averaged in the page.
+page SET SET``: the page and the table of README.md are written from the figures, the picture and
+the reliability of peaks from the sets given. ``benchmarks/train_networks.py`` makes sets of
+networks with plain cross-entropy; a set is named by ``NAME-SEED/test`` there, and the seeds of one
+name are averaged in the page.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ RULES = {
     "joint, argmax": {"solver": "joint", "presence": "argmax"},
     "joint, all": {"solver": "joint", "presence": "all"},
     "joint r=0.35, argmax": {"solver": "joint", "correlation": 0.35, "presence": "argmax"},
-    "joint r=0.5, peak": {"solver": "joint", "correlation": 0.5},
+    "joint r=0.5, peak (default)": {},
     "joint r=0.5, argmax": {"solver": "joint", "correlation": 0.5, "presence": "argmax"},
     "joint r=0.5, all": {"solver": "joint", "correlation": 0.5, "presence": "all"},
 }

@@ -98,7 +98,7 @@ def time_solvers(
     setup: Setup, name: str, case: str, shape: tuple[int, ...] | None, mode: str, metric: str
 ) -> Iterator[Row]:
     note(f"timing {name}, {metric}, {mode}")
-    common = {"metric": metric, "output_mode": mode}
+    common = {"metric": metric, "output_mode": mode, "solver": "RMA"}
     candidates = {
         solver: {**common, **options}
         for solver, options in CANDIDATES.items()

@@ -142,7 +142,7 @@ def measure_time(setup: Setup) -> Iterator[Row]:
 
 
 def time_case(setup: Setup, case: str, shape: tuple[int, ...], own: bool) -> list[Row]:
-    ways = {(metric, "rankseg"): {"metric": metric} for metric in METRICS}
+    ways = {(metric, "rankseg"): own_options(metric) for metric in METRICS}
     if not own:
         ways = {
             (metric, f"published {way}"): options
@@ -226,7 +226,7 @@ def measure_memory(setup: Setup) -> Iterator[Row]:
     for case in setup.shapes:
         note(f"measuring the memory of {case}")
         for metric in METRICS:
-            yield memory_row(setup, case, metric, OUR_MEMORY, {"metric": metric}, own=True)
+            yield memory_row(setup, case, metric, OUR_MEMORY, own_options(metric), own=True)
         if setup.published:
             for (metric, way), options in PUBLISHED_WAYS.items():
                 what = f"published {way} peak / input"
@@ -277,7 +277,7 @@ def time_step(
         case=case,
         shape=shape,
         present=present,
-        candidates={metric: {"metric": metric} for metric in METRICS},
+        candidates={metric: own_options(metric) for metric in METRICS},
         repeats=setup.repeats,
         seconds=SECONDS_PER_CANDIDATE,
     )["pairs"]
@@ -318,6 +318,11 @@ def measure_start(setup: Setup) -> Iterator[Row]:
             warm.append(first_call_extra(setup, cache))
     yield row("", "", "first call, nothing compiled yet", cold, "s")
     yield row("", "", "first call, kernels cached on disk", warm, "s")
+
+
+def own_options(metric: str) -> dict[str, str]:
+    """Return the options of the published rule, so that both packages decide alike."""
+    return {"metric": metric, "solver": "RMA"}
 
 
 def import_seconds(setup: Setup, own: bool) -> list[float]:

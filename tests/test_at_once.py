@@ -107,7 +107,7 @@ def test_any_layout(both_ways, layout, solver):
 
 def test_one_channel_as_labels(both_ways):
     probs = torch.from_numpy(maps.smooth(5, 2, 64))[:, :1]
-    masks, _ = both_ways(probs)
+    masks, _ = both_ways(probs, solver="RMA")
     for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(numba_cpu, "takes_rows_at_once", lambda *_, way=at_once, **__: way)

@@ -57,7 +57,7 @@ def test_waits_for_the_device_do_not_grow_with_images_or_classes(monkeypatch, op
     probs[:, :, 0] *= 2
     # The same images and classes again take as many steps of the iteration.
     more = probs.repeat(5, 6, 1, 1)
-    alone = waits(RankSEG(output_mode="multilabel"), probs)
+    alone = waits(RankSEG(output_mode="multilabel", solver="RMA"), probs)
     assert alone > 0
     assert waits(decide, more) <= waits(decide, probs) + 3
 
@@ -85,9 +85,18 @@ def read_status(field):
 
 
 @pytest.mark.skipif(not CLEAR.exists(), reason="needs Linux's record of peak memory")
-@pytest.mark.parametrize("options", [{}, {"metric": "iou"}, {"output_mode": "multilabel"}], ids=str)
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({"solver": "RMA"}, 0.15),
+        ({"metric": "iou", "solver": "RMA"}, 0.15),
+        ({"output_mode": "multilabel"}, 0.15),
+        ({}, 0.5),  # the pixels near the cuts, one in eight at most, and their labels
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("layout", ["contiguous", "channels last", "crop", "half", "valid"])
-def test_memory_beyond_input_and_output(layout, options):
+def test_memory_beyond_input_and_output(layout, options, share):
     probs = torch.from_numpy(maps.smooth(1, 16, 1024))  # 64 MiB
     valid = None
     if layout == "channels last":
@@ -102,4 +111,4 @@ def test_memory_beyond_input_and_output(layout, options):
     decide(probs[..., :64, :64], None if valid is None else valid[..., :64, :64])
     growth, decision = peak_growth(lambda: decide(probs, valid))
     size = probs.numel() * probs.element_size()
-    assert growth - decision.numel() * decision.element_size() < 0.15 * size
+    assert growth - decision.numel() * decision.element_size() < share * size

@@ -140,7 +140,7 @@ def test_regions_that_expect_a_few_pixels(backend, metric):
 def test_rma_falls_short_where_few_pixels_are_expected():
     values = np.array([0.9] + [0.2] * 14)
     scores = oracles.cuts_by_distribution("dice", values, 0.0)
-    options = {"output_mode": "multilabel", "pruning_prob": 0.0}
+    options = {"output_mode": "multilabel", "pruning_prob": 0.0, "solver": "RMA"}
     rma = rankseg(values[None, None], "dice", **options).sum()
     assert scores[exact_mask(values, "dice", 0.0).sum()] == scores.max()
     assert scores.max() - scores[rma] > 0.01

@@ -98,9 +98,7 @@ def test_score_by_cut(metric):
     names = ["a", "b", "c", "d"]
     figure = score_by_cut(case, metric, ignore_index=255, classes=names, pruning_prob=0.0)
     valid = case.label != 255
-    masks = RankSEG(metric, output_mode="multilabel", pruning_prob=0.0)(
-        case.probs[None], valid[None]
-    )
+    masks = RankSEG(metric, 0.0, "multilabel", "RMA", 0.0)(case.probs[None], valid[None])
     score = dice if metric == "dice" else iou
     for number, axes in enumerate(figure.axes[:4]):
         truth = (case.label == number)[None, None]

@@ -16,7 +16,7 @@ PRUNING = (0.0, 0.4, 0.6, 1.0)
 
 def published(probs, metric, smooth, pruning_prob, policy):
     """Return the labels of the slow rule, from the library's own masks."""
-    masks = rankseg(probs, metric, smooth, "multilabel", pruning_prob=pruning_prob)
+    masks = rankseg(probs, metric, smooth, "multilabel", "RMA", pruning_prob)
     return np.stack(
         [
             oracles.labels(
@@ -34,7 +34,8 @@ def published(probs, metric, smooth, pruning_prob, policy):
 def test_labels_follow_the_published_rule(backend, metric, smooth, policy, pruning_prob):
     for seed, scale in enumerate((0.3, 1.0, 3.0, 8.0)):
         probs = maps.softmax(2, 5, 400, scale=scale, seed=seed, dtype="float64")
-        labels = rankseg(probs, metric, smooth, pruning_prob=pruning_prob, unassigned_policy=policy)
+        options = {"pruning_prob": pruning_prob, "unassigned_policy": policy}
+        labels = rankseg(probs, metric, smooth, solver="RMA", **options)
         expected = published(probs, metric, smooth, pruning_prob, policy)
         np.testing.assert_array_equal(labels, expected)
 
@@ -45,7 +46,7 @@ def test_labels_of_regions(backend, metric):
     probs = maps.smooth(2, 6, 192)
     flat = probs.reshape(2, 6, -1)
     expected = published(flat, metric, 0.0, 0.5, "max_score").reshape(2, 192, 192)
-    np.testing.assert_array_equal(rankseg(probs, metric), expected)
+    np.testing.assert_array_equal(rankseg(probs, metric, solver="RMA"), expected)
 
 
 def test_contested_and_unassigned_pixels_by_hand():
@@ -103,7 +104,7 @@ def test_joint_follows_the_steepest_class(backend, metric, smooth):
     moved = 0
     for seed in range(6):
         probs = maps.softmax(1, 8, 300, scale=1.2, seed=seed, dtype="float64")
-        start = rankseg(probs, metric, smooth, pruning_prob=0.2)[0]
+        start = rankseg(probs, metric, smooth, solver="RMA", pruning_prob=0.2)[0]
         eligible = np.flatnonzero(probs[0].max(1) > 0.2)
         expected = oracles.joint_labels(metric, probs[0], start, smooth, eligible)
         labels = rankseg(probs, metric, smooth, solver="joint", pruning_prob=0.2)[0]

@@ -50,9 +50,10 @@ def test_finds_the_temperature_the_labels_were_drawn_at():
     assert [one.name for one in candidates] == [
         "argmax",
         "dice",
-        "dice T=0.5",
-        "dice T=2",
-        "dice T=4",
+        "dice solver=RMA",
+        "dice solver=RMA T=0.5",
+        "dice solver=RMA T=2",
+        "dice solver=RMA T=4",
     ]
     for temperature in (0.5, 4.0):
         tuned = tune(drawn(60, temperature), candidates=candidates)
@@ -62,9 +63,14 @@ def test_finds_the_temperature_the_labels_were_drawn_at():
 def test_rules_of_presence_are_candidates():
     options = {"solvers": ["RMA"], "correlations": [0.0], "presences": ["argmax", "all"]}
     names = [one.name for one in standard_candidates(classes=3, pruning_probs=[0.5], **options)]
-    assert names == ["argmax", "dice", "dice presence=argmax", "dice presence=all"]
+    assert names == [
+        *("argmax", "dice", "dice solver=RMA", "dice solver=RMA presence=argmax"),
+        "dice solver=RMA presence=all",
+    ]
     names = [one.name for one in standard_candidates(classes=1, pruning_probs=[0.8], **options)]
-    assert names == ["argmax", "dice", "dice pruning_prob=0.8", "dice presence=all"]
+    assert names == [
+        *("argmax", "dice", "dice solver=RMA pruning_prob=0.8", "dice solver=RMA presence=all")
+    ]
 
 
 def test_choosing_among_chance_is_optimistic_and_warned_of():

@@ -59,7 +59,7 @@ class ClassProfile:
     >>> probs = torch.rand(1, 3, 64, 64, generator=torch.manual_seed(0)).softmax(1)
     >>> left, right = (ClassProfile.from_probs(tile) for tile in probs.chunk(2, dim=3))
     >>> cut = (left + right).cut("dice", pruning_prob=0.0)
-    >>> masks = RankSEG("dice", output_mode="multilabel", pruning_prob=0.0)(probs)
+    >>> masks = RankSEG("dice", 0.0, "multilabel", "RMA", 0.0)(probs)
     >>> bool(((probs > cut[..., None, None]) == masks).float().mean() > 0.99)
     True
     """

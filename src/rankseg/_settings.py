@@ -34,6 +34,8 @@ POLICIES = ("max_score", "void")
 PRESENCE = ("peak", "argmax", "all")
 PRUNING_PROB = 0.5
 VOID_INDEX = 255
+USUAL_CORRELATION = 0.5
+"""Of ``solver='auto'``: see ``docs/presence.md`` for the measurements."""
 EPS = 1e-4
 
 LARGEST_SMOOTH = 2.0**100
@@ -81,6 +83,9 @@ MASKS_BY_VOLUME = Support(
 OF_LABELS = ("presence", "unassigned_policy", "void_index")
 
 SUPPORT = {
+    "joint": Support(
+        ("dice", "iou"), {"multiclass": (*OF_LABELS, "correlation", "safe_screening")}
+    ),
     "RMA": Support(
         ("dice", "iou"),
         {
@@ -88,7 +93,6 @@ SUPPORT = {
             "multilabel": ("presence", "correlation", "safe_screening"),
         },
     ),
-    "joint": Support(("dice", "iou"), {"multiclass": (*OF_LABELS, "correlation")}),
     "exact": Support(("dice", "iou"), {"multiclass": OF_LABELS, "multilabel": ("presence",)}),
     "BA": MASKS_BY_VOLUME,
     "TRNA": MASKS_BY_VOLUME,
@@ -162,7 +166,8 @@ class Settings:
         """
         metric = checked("metric", metric)
         output_mode = checked("output_mode", output_mode)
-        solver = combined(checked("solver", solver), metric, output_mode)
+        named = checked("solver", solver)
+        solver = combined(named, metric, output_mode)
         _refuse_unknown(options, solver, output_mode)
         checked("safe_screening", options.get("safe_screening", False))
         link: str | None = checked("from_logits", from_logits)
@@ -171,6 +176,7 @@ class Settings:
             raise ValueError(
                 f"calibration must be for from_logits={link!r}, got one for {applied.link!r}"
             )
+        usual = USUAL_CORRELATION if named == "auto" and metric != "acc" else 0.0
         least_peak: float | None = checked("pruning_prob", pruning_prob)
         presence = _presence_rule(options.get("presence"), least_peak)
         if presence is None:
@@ -190,7 +196,7 @@ class Settings:
                 "unassigned_policy", options.get("unassigned_policy", "max_score")
             ),
             void_index=checked("void_index", options.get("void_index", VOID_INDEX)),
-            correlation=checked("correlation", options.get("correlation", 0.0)),
+            correlation=checked("correlation", options.get("correlation", usual)),
             eps=checked("eps", options.get("eps", EPS)),
             from_logits=link,
             calibration=applied,

@@ -111,7 +111,7 @@ def show(
     >>> from rankseg.app import show
     >>> shown = show(np.array([[[0.9, 0.45, 0.4, 0.1]]]), ["spot"])
     >>> shown.rows
-    [['spot', '1', '3', '0.100', '0.653', '0.690']]
+    [['spot', '1', '3', '0.100', '0.654', '0.670']]
     """
     probs = (maps if isinstance(maps, torch.Tensor) else torch.from_numpy(maps))[None]
     told = RankSEG(**rankseg_kwargs).decide(probs)

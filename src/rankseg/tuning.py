@@ -26,7 +26,7 @@ from rankseg._cases import Case, CaseFolder, Failure, checked_cases, reasons
 from rankseg._differences import Difference, Floats
 from rankseg._files import write_whole
 from rankseg._folds import folds_of
-from rankseg._settings import PRUNING_PROB
+from rankseg._settings import PRUNING_PROB, USUAL_CORRELATION, combined
 from rankseg.evaluation import Comparison, Counted, Method, argmax, compare
 from rankseg.metrics import Metric
 
@@ -120,14 +120,15 @@ def standard_candidates(
     same = "argmax" if classes == 1 else None  # of one channel it is the rule of peaks above 0.5
     rules += [{"presence": presence} for presence in presences if presence != same]
     for calibration, solver, correlation, rule in product(scaled, solvers, correlations, rules):
-        options: dict[str, Any] = {"metric": metric}
-        options |= {"solver": solver} if solver != "RMA" else {}
+        options: dict[str, Any] = {"metric": metric, "solver": solver}
         options |= {"correlation": correlation} if correlation else {}
         options |= rule
         options |= {"calibration": calibration} if calibration is not None else {}
         found.append(Candidate(options))
-    unlike: dict[str, Candidate] = {candidate.name: candidate for candidate in reversed(found)}
-    return sorted(unlike.values(), key=lambda one: (len(one.options), found.index(one)))
+    usual: dict[str, Any] = {"metric": metric, "solver": combined("auto", metric, "multiclass")}
+    usual["correlation"] = USUAL_CORRELATION
+    unlike = [candidate for candidate in found if candidate.options != usual]
+    return sorted(unlike, key=lambda one: len(one.options))
 
 
 @dataclass(frozen=True, eq=False)

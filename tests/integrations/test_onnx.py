@@ -107,7 +107,7 @@ def test_real_maps(labelling, masking, real_maps):
 
 
 def test_adversarial_maps_of_one_channel(tmp_path):
-    decide = RankSEG("dice", output_mode="multilabel", pruning_prob=0.0)
+    decide = RankSEG("dice", 0.0, "multilabel", "RMA", 0.0)
     export(tmp_path / "decision.onnx", decide, 1, dtype="float64")
     graph = session(tmp_path / "decision.onnx")
     for seed in range(4):

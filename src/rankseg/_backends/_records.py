@@ -134,17 +134,9 @@ class GainCurves:
     @classmethod
     def through(cls, rows: Tensor, knots: Tensor) -> GainCurves:
         """Return the gains with the values ``knots``, ``(k, BINS + 1)``, at the edges of bins."""
-        lines = knots.new_empty(len(knots), BINS, 2)
-        write_lines(knots, lines)
-        return cls(rows, lines)
-
-
-def write_lines(knots: Tensor, lines: Tensor) -> None:
-    """Write the straight lines through the values ``knots``, ``(k, BINS + 1)``, at the edges."""
-    edges = bin_edges(knots.device)
-    slope = knots.diff(dim=1) / edges.diff()
-    lines[..., 0] = slope
-    lines[..., 1] = slope * edges[:-1] - knots[:, :-1]
+        edges = bin_edges(knots.device)
+        slope = knots.diff(dim=1) / edges.diff()
+        return cls(rows, torch.stack((slope, slope * edges[:-1] - knots[:, :-1]), 2))
 
 
 class Steps(NamedTuple):

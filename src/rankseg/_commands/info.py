@@ -49,15 +49,15 @@ def _warm_up() -> float:
     start = time.perf_counter()
     decisions = (
         RankSEG("dice"),
-        RankSEG("dice", smooth=1.0),
         RankSEG("dice", output_mode="multilabel"),
+        RankSEG("dice", solver="RMA"),
+        RankSEG("dice", solver="RMA", smooth=1.0),
+        RankSEG("dice", solver="RMA", output_mode="multilabel"),
         RankSEG("iou", solver="joint"),
         RankSEG("acc"),
         RankSEG("dice", solver="exact"),
         RankSEG("dice", solver="exact", output_mode="multilabel"),
         RankSEG("dice", solver="TRNA", output_mode="multilabel"),
-        RankSEG("dice", correlation=0.5),
-        RankSEG("dice", correlation=0.5, output_mode="multilabel"),
     )
     for dtype in (torch.float32, torch.float64):
         probs = torch.linspace(0, 1, 3 * 64 * 64, dtype=dtype, device="cpu").view(1, 3, 64, 64)

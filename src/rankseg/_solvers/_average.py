@@ -7,11 +7,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rankseg._backends._bins import bin_edges
+from rankseg._backends._bins import BINS, bin_edges
 from rankseg._correlation import factor_nodes, given_factor
 from rankseg._objectives import Objective
 from rankseg._quiet import product
-from rankseg._solvers._profile_cuts import Curves, above_cells, best_edge, cut_near, parts
+from rankseg._solvers._profile_cuts import (
+    Curves,
+    above_cells,
+    best_edge,
+    bins_around,
+    parts,
+    root_between,
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,14 @@ class Factor:
         ``(nodes, BINS + 1)``: the probability given each value, at the edges of bins.
     curves
         The same, as curves of the probability.
+    lines
+        ``(nodes, 2 BINS)``: the same, slope and negative intercept of every bin.
     """
 
     weights: Tensor
     knots: Tensor
     curves: Curves
+    lines: Tensor
 
     @classmethod
     def of(cls, correlation: float, device: torch.device) -> Factor:
@@ -57,7 +67,10 @@ def _make_factor(correlation: float, device: torch.device) -> Factor:
     if correlation != 0:
         values, weights = factor_nodes(device=device)
         knots = given_factor(knots, values, correlation)
-    return Factor(weights, knots.T.contiguous(), Curves.through(knots))
+    curves = Curves.through(knots)
+    intercept, slope = curves.lines[..., 2:].unbind(1)
+    lines = torch.stack((slope, -intercept), 1).flatten(0, 1).T.contiguous()
+    return Factor(weights, knots.T.contiguous(), curves, lines)
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,7 @@ class Average:
     @property
     def volume(self) -> Tensor:
         """The expected volume given the factor, ``(rows, nodes)``."""
-        return self.whole[:, 2 : 2 + len(self.factor.weights)]
+        return self.whole[:, 2:]
 
     def over(self, whole: Tensor) -> Average:
         """Return the same of other rows."""
@@ -86,18 +99,31 @@ class Average:
         scores = self.objective.score(count, mass, self.volume.unsqueeze(1))
         return (scores * self.factor.weights).sum(-1)
 
-    def slope(self, states: Tensor) -> Tensor:
+    def gains_at(self, states: Tensor, edges: Tensor) -> Tensor:
         """Return what a part of a pixel adds to masks of states ``(rows, functions)``, averaged.
 
-        At the edges of bins: ``(rows, BINS + 1)``. Without its shrinkage, which no slope has, a
-        gain is a straight line of the probability given the factor.
+        At edges between bins: ``(rows, n)`` from their numbers, ``(rows, n)``.
+        """
+        slope, toll = self._gain(states)
+        return (slope.unsqueeze(2) * self.factor.knots[:, edges].transpose(0, 1)).sum(1) - toll
+
+    def gain_lines(self, states: Tensor) -> Tensor:
+        """Return the same in every bin: slope and toll of a straight line, ``(rows, BINS, 2)``."""
+        slope, toll = self._gain(states)
+        lines = product(slope, self.factor.lines).view(-1, BINS, 2)
+        lines[..., 1] += toll
+        return lines
+
+    def _gain(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a gain has of each probability given the factor, and less: its toll.
+
+        Without its shrinkage, which no slope has, it is a straight line of these.
         """
         slope, toll, size, _ = self.objective.slope(
-            states[:, :1], states[:, 2 : 2 + len(self.factor.weights)], self.volume
+            states[:, :1], states[:, 2:], self.volume
         ).terms()
         weights = self.factor.weights / size
-        line = product(slope * weights, self.factor.knots)
-        return line - (toll * weights).sum(1, keepdim=True)
+        return slope * weights, (toll * weights).sum(1, keepdim=True)
 
 
 def best_cuts(
@@ -129,6 +155,7 @@ def _best_cuts_of_few(
     average = Average(objective, factor, whole)
     edge, states = best_edge(profile, above, curves, average.score)
     edge = edge.clamp_min(1)
-    cut = cut_near(edge, average.slope(states), profile)
     edges = bin_edges(profile.device)
+    around = bins_around(profile, edge)
+    cut = root_between(edges[around], average.gains_at(states, around))
     return whole, cut.maximum(edges[1]), edges[edge], states

@@ -14,12 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg._backends._bins import BINS
-from rankseg._backends._records import GainCurves, State, Survey, write_lines
+from rankseg._backends._records import GainCurves, State, Survey
 from rankseg._objectives import Objective
 from rankseg._solvers._average import Average, Factor, best_cuts
 from rankseg._solvers._cuts import rows_of
-from rankseg._solvers._profile_cuts import parts
 from rankseg._solvers._unsettled import Unsettled
 
 
@@ -100,12 +98,7 @@ class Correlated:
         return self.slope(state)  # a pixel more or less: the same to a part in the volume
 
     def slope(self, state: State) -> GainCurves:
-        (sums,) = state
-        lines = sums.new_empty(sums.shape[0], BINS, 2)
-        for part in parts(sums.shape[0]):
-            gains = self.average.over(self.average.whole[part]).slope(sums[part])
-            write_lines(gains, lines[part])
-        return GainCurves(self.rows, lines)
+        return GainCurves(self.rows, self.average.gain_lines(state[0]))
 
     def of(self, part: Unsettled) -> Correlated:
         return replace(self, maps=part.maps, survey=part.survey)

@@ -125,16 +125,22 @@ def best_edge(
     return edges[row, best], states[row, best]
 
 
-def cut_near(edge: Tensor, gains: Tensor, profile: Tensor) -> Tensor:
-    """Return where gains ``(rows, BINS + 1)`` turn positive, within the filled bins at an edge."""
-    edges = bin_edges(gains.device)
+def bins_around(profile: Tensor, edge: Tensor) -> Tensor:
+    """Return the edges of the filled bins below and above an edge, from low to high: ``(rows, 4)``.
+
+    They are told by the bins above them.
+    """
+    lower, upper = _neighbours(profile[..., 0] > 0, edge)
+    return torch.stack((lower, lower + 1, upper, upper + 1), 1)
+
+
+def root_between(places: Tensor, gains: Tensor) -> Tensor:
+    """Return where gains, straight between places ``(rows, n)`` that rise, turn positive."""
     row = torch.arange(gains.shape[0], device=gains.device)
-    after = (gains <= 0).sum(1).clamp(1, BINS)
+    after = (gains <= 0).sum(1).clamp(1, gains.shape[1] - 1)
     low, high = gains[row, after - 1], gains[row, after]
     part = torch.where(high > low, -low / (high - low), 0.0).clamp(0, 1)
-    root = edges[after - 1].lerp(edges[after], part)
-    lower, upper = _neighbours(profile[..., 0] > 0, edge)
-    return root.clamp(edges[lower], edges[upper + 1])
+    return places[row, after - 1].lerp(places[row, after], part)
 
 
 def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:

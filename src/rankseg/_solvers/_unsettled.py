@@ -64,7 +64,7 @@ def split_off(
     """
     low, high = bracket
     labels, count, mass = backend.claim(maps, survey, high, low)
-    if bool((count.sum(1) < (1 - FEW) * maps.pixels).any()):
+    if bool((count.sum(1) < (1 - FEW) * backend.sizes(maps)).any()):
         return Unsettled.all_of(maps, survey)
     part, survey, place = backend.unsettled(maps, survey, labels, eligible, void)
     return Unsettled(part, survey, labels, place, (count, mass))
