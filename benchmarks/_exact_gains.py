@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rankseg._backends._records import GainCurves
-from rankseg._solvers._models import ExactLabels
+from rankseg._decision.solvers.models import ExactLabels
+from rankseg._formulas.records import GainCurves
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from _pages import METRIC_NAMES, table
 
 from rankseg import RankSEG
-from rankseg._files import write_whole
-from rankseg._presence import PresenceTable
+from rankseg._decision.presence_model import PresenceTable
+from rankseg._files.whole import write_whole
 from rankseg.calibration import PresenceModel
 from rankseg.evaluation import CaseFolder, Method, argmax, compare
 from rankseg.plots import Example, comparison_figure

@@ -40,9 +40,9 @@ from torch import Tensor
 
 import rankseg
 from rankseg import RankSEG, metrics
-from rankseg._differences import TIE
-from rankseg._files import write_whole
+from rankseg._files.whole import write_whole
 from rankseg.evaluation import CaseFolder, Comparison, Counted, argmax, pruned_argmax
+from rankseg.evaluation.differences import TIE
 from rankseg.metrics import Counts, Metric
 
 HERE = Path(__file__).resolve().parent

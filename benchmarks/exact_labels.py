@@ -25,15 +25,15 @@ from small_regions import POINTS, SIDE, Regions
 from torch import Tensor
 
 from rankseg import RankSEG, _backends, expected_score
-from rankseg._backends._records import Survey
-from rankseg._loop import while_rising
-from rankseg._objectives import OBJECTIVES
-from rankseg._settings import Settings
-from rankseg._solvers._models import Exact, Model
-from rankseg._solvers._presence import eligible_classes, present_classes
-from rankseg._solvers.baselines import argmax_labels
-from rankseg._solvers.joint import NOTICEABLE, _Relabelling, joint_labels
-from rankseg._solvers.rma import labels_of, shared_labels
+from rankseg._decision.settings import Settings
+from rankseg._decision.solvers.baselines import argmax_labels
+from rankseg._decision.solvers.joint import NOTICEABLE, _Relabelling, joint_labels
+from rankseg._decision.solvers.models import Exact, Model
+from rankseg._decision.solvers.presence import eligible_classes, present_classes
+from rankseg._decision.solvers.rma import labels_of, shared_labels
+from rankseg._formulas.loop import while_rising
+from rankseg._formulas.objectives import OBJECTIVES
+from rankseg._formulas.records import Survey
 
 HISTORY = REPOSITORY / "benchmarks" / "results" / "exact_labels.csv"
 
@@ -132,7 +132,7 @@ def main() -> None:
 
 def cases(folder: Path, images: int, crowds: int) -> Iterator[tuple[str, list[Tensor]]]:
     """Give what is decided, by name: real maps image by image, and crowds in batches."""
-    from rankseg._cases import Case, CaseFolder
+    from rankseg.evaluation.case_folders import Case, CaseFolder
 
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         names = CaseFolder.open(path).names

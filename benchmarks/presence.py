@@ -25,8 +25,7 @@ import torch
 from _presence_page import write_page
 
 from rankseg import RankSEG
-from rankseg._files import write_whole
-from rankseg._folds import folds_of
+from rankseg._files.whole import write_whole
 from rankseg.calibration import PresenceModel, fit
 from rankseg.evaluation import (
     CaseFolder,
@@ -37,6 +36,7 @@ from rankseg.evaluation import (
     compare,
     decide_and_count,
 )
+from rankseg.evaluation.folds import folds_of
 from rankseg.metrics import Counts, Metric
 
 HERE = Path(__file__).resolve().parent

@@ -16,7 +16,6 @@ from pathlib import Path
 from _pages import FEWEST_FOR_CERTAINTY, METRIC_NAMES, table
 
 import rankseg
-from rankseg._differences import TIE
 from rankseg.evaluation import (
     CaseFolder,
     Comparison,
@@ -25,6 +24,7 @@ from rankseg.evaluation import (
     compare,
     standard_methods,
 )
+from rankseg.evaluation.differences import TIE
 from rankseg.metrics import Metric
 
 DEFAULT_PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-maps.md"

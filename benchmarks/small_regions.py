@@ -21,7 +21,7 @@ from _speed_setup import REPOSITORY, describe_origin
 from torch import Tensor
 
 from rankseg import RankSEG, expected_score
-from rankseg._files import write_whole
+from rankseg._files.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from rankseg._demo_network import SmallUNet, centred
+from rankseg._demo.network import SmallUNet, centred
 
 SIDE = 128
 """Height and width, in pixels, that the network is trained and run at."""

@@ -22,10 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from rankseg._demo.example.network import MID_GREY, SmallUNet, centred
+from rankseg._files.whole.whole import write_whole
 from torch import Tensor
-
-from rankseg._demo_network import MID_GREY, SmallUNet, centred
-from rankseg._files import write_whole
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]

@@ -11,8 +11,8 @@ import torch
 
 import maps
 from rankseg._backends import numba_cpu, torch_reference, triton_gpu
-from rankseg._backends._records import CONTESTED, UNASSIGNED, Gains
-from rankseg._objectives import Dice, IoU
+from rankseg._formulas.objectives import Dice, IoU
+from rankseg._formulas.records import CONTESTED, UNASSIGNED, Gains
 
 CUTS = torch.tensor([[0.5, 0.25, 0.125, 0.375], [0.0, torch.inf, 0.5, 0.25]]).double()
 ACTIVE = torch.tensor([[True, True, False, True], [True, False, True, True]])

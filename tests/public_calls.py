@@ -13,7 +13,7 @@ import torch
 
 from frameworks import framework
 from rankseg import ClassProfile, RankSEG, RefinedNormalPB, expected_score, metrics
-from rankseg._settings import SUPPORT
+from rankseg._decision.settings import SUPPORT
 from rankseg.calibration import Calibration, calibrate, fit, prior_correction, reliability
 from rankseg.distribution import PoissonBinomial
 from rankseg.evaluation import Case, Method, argmax, compare, pruned_argmax

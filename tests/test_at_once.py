@@ -9,8 +9,8 @@ import torch
 import maps
 from rankseg import RankSEG, expected_score
 from rankseg._backends import numba_cpu, numba_cuts
-from rankseg._expectation import RATIOS
-from rankseg._objectives import Dice
+from rankseg._formulas.expectation import RATIOS
+from rankseg._formulas.objectives import Dice
 
 CASES = [("RMA", 0.0), ("RMA", 3.0), *(("exact", g) for g in (0.0, 1e-12, 0.5, 30.0, 1e9))]
 

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 import maps
 import oracles
 from rankseg import RankSEG, rankdice_ba
-from rankseg._solvers._volume import Volume
-from rankseg._solvers.ba import TERMS, gains
+from rankseg._decision.solvers.ba import TERMS, gains
+from rankseg._decision.solvers.volume import Volume
 
 SMOOTHS = (0.0, 1e-12, 0.3, 1.0, 1e3, 1e9)
 EPSILONS = (1e-4, 1e-300, 1e-12, 0.1, 0.9, 1 - 1e-9)

@@ -8,8 +8,9 @@ import torch
 
 import maps
 from rankseg._backends import numba_cpu, torch_reference
-from rankseg._backends._bins import BINS, bin_edges, bin_of
-from rankseg._backends._records import (
+from rankseg._formulas.bins import BINS, bin_edges, bin_of
+from rankseg._formulas.objectives import Dice, IoU
+from rankseg._formulas.records import (
     CONTESTED,
     POWERS,
     UNASSIGNED,
@@ -18,7 +19,6 @@ from rankseg._backends._records import (
     Integrals,
     Steps,
 )
-from rankseg._objectives import Dice, IoU
 
 
 def regions(dtype):

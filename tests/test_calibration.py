@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from maps import DTYPES, softmax
-from rankseg import RankSEG, _problem
+from rankseg import RankSEG
+from rankseg._decision import problem as _problem
 from rankseg.calibration import prior_correction
 
 WEIGHTS = {

@@ -92,7 +92,7 @@ def test_wrong_files_are_refused(tmp_path, monkeypatch):
         ClassProfile.load(tmp_path / "other.npz")
     profile = ClassProfile.from_probs(maps.softmax(1, 2, 9, 9))
     profile.save(tmp_path / "profile.npz")
-    monkeypatch.setattr("rankseg._class_profile.LAYOUT", (23, 5))
+    monkeypatch.setattr("rankseg._decision.class_profile.LAYOUT", (23, 5))
     with pytest.raises(ValueError, match=r"bins \(23, 6\), not \(23, 5\)"):
         ClassProfile.load(tmp_path / "profile.npz")
     with pytest.raises(FileNotFoundError):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import rankseg
 from rankseg import cli
 from rankseg._commands import app
-from rankseg._demo import load_sample
+from rankseg._demo.example import load_sample
 from rankseg.evaluation import Case, CaseFolder, compare, standard_methods
 
 CLASSES = ["background", "organ", "vessel"]

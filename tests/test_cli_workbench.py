@@ -14,10 +14,10 @@ import pytest
 from matplotlib.image import imread
 
 from rankseg import RankSEG
-from rankseg._cases import clusters_of
-from rankseg._formats import write_labels
+from rankseg._files.formats import write_labels
 from rankseg.calibration import Calibration, PresenceModel, cross_validate, fit
 from rankseg.evaluation import CaseFolder, aggregate, evaluate
+from rankseg.evaluation.case_folders import clusters_of
 from rankseg.tuning import standard_candidates, tune
 from test_cli import CLASSES, assert_no_traceback, folder, library, points, run, signed
 

@@ -20,9 +20,9 @@ import public_calls
 from conftest import SHARED_WORK
 from rankseg import RankSEG, _backends, rankdice_ba
 from rankseg._backends import numba_cpu, numba_labels, numba_threads
-from rankseg._backends._bins import BINS, bin_of
-from rankseg._problem import Problem
-from rankseg._settings import Settings
+from rankseg._decision.problem import Problem
+from rankseg._decision.settings import Settings
+from rankseg._formulas.bins import BINS, bin_of
 
 CASES = 6
 
@@ -112,7 +112,7 @@ import os, signal
 import rankseg, torch
 torch.set_num_threads(2)
 torch.rand(1 << 20).sigmoid()
-assert "rankseg._api" not in __import__("sys").modules
+assert "rankseg._decision.module" not in __import__("sys").modules
 child = os.fork()
 if not child:
     signal.alarm(60)

@@ -14,8 +14,8 @@ from torch import nn
 import maps
 import rankseg
 from rankseg import RankSEG
-from rankseg._settings import Settings
-from rankseg._solvers import SOLVERS
+from rankseg._decision.settings import Settings
+from rankseg._decision.solvers import SOLVERS
 
 CASES = [
     {"metric": "dice"},

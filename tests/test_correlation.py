@@ -11,9 +11,10 @@ import torch
 import maps
 import oracles
 from rankseg import RankSEG
-from rankseg._backends._bins import bin_edges
-from rankseg._correlation import factor_nodes, given_factor
-from rankseg._solvers import _profile_cuts, joint
+from rankseg._decision.solvers import joint
+from rankseg._formulas import profile as _profile_cuts
+from rankseg._formulas.bins import bin_edges
+from rankseg._formulas.correlation import factor_nodes, given_factor
 
 NEAR = 1e-5
 """How much of the objective may be lost to bins, of which the profile does not see the inside."""

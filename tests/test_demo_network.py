@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rankseg._demo import load_sample
-from rankseg._demo_network import centred, demo_network, maps_of_image
+from rankseg._demo.example import load_sample
+from rankseg._demo.network import centred, demo_network, maps_of_image
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rankseg import _differences
 from rankseg.evaluation import Difference, PairedTests, bootstrap_interval
+from rankseg.evaluation import differences as _differences
 
 
 class TestDifference:

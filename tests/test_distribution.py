@@ -19,7 +19,7 @@ from hypothesis import given, settings
 
 import rankseg
 from maps import adversarial
-from rankseg._refined_normal import refined_normal_cdf, refined_normal_pdf
+from rankseg._formulas.refined_normal import refined_normal_cdf, refined_normal_pdf
 from rankseg.distribution import PoissonBinomial, RefinedNormal, RefinedNormalPB
 
 DOUBLE = torch.float64

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from maps import labelled
-from rankseg import RankSEG, _files, evaluation
-from rankseg._folds import folds_of
-from rankseg._seen_labels import SeenLabels
+from rankseg import RankSEG, evaluation
+from rankseg._files import whole as _files
 from rankseg.evaluation import (
     Case,
     CaseFolder,
@@ -28,6 +27,8 @@ from rankseg.evaluation import (
     read_case,
     standard_methods,
 )
+from rankseg.evaluation.folds import folds_of
+from rankseg.evaluation.seen_labels import SeenLabels
 from rankseg.metrics import Counts, summary
 
 SETS = ("camvid-cgnet", "camvid-enet", "drive-lwnet", "hippocampus-unet3d", "nuclei-unet2d")

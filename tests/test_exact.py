@@ -13,7 +13,7 @@ import exact_oracles as oracles
 import maps
 import oracles as rule
 from rankseg import RankSEG
-from rankseg._solvers import exact
+from rankseg._decision.solvers import exact
 from rankseg.functional import rankseg
 
 METRICS = ("dice", "iou")

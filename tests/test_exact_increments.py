@@ -9,11 +9,11 @@ import torch
 import exact_oracles as oracle
 import maps
 from rankseg import RankSEG, _backends, expected_score
-from rankseg._backends._bins import bin_of
-from rankseg._objectives import OBJECTIVES
-from rankseg._settings import Settings
-from rankseg._solvers import _models
-from rankseg._solvers._models import ExactLabels
+from rankseg._decision.settings import Settings
+from rankseg._decision.solvers import models as _models
+from rankseg._decision.solvers.models import ExactLabels
+from rankseg._formulas.bins import bin_of
+from rankseg._formulas.objectives import OBJECTIVES
 
 METRICS = ("dice", "iou")
 

@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import exact_oracles as oracles
 import maps
-from rankseg import RankSEG, _score, expected_score
-from rankseg._correlation import factor_nodes, given_factor
+from rankseg import RankSEG, expected_score
+from rankseg._decision import score as _score
+from rankseg._formulas.correlation import factor_nodes, given_factor
 from test_cost import CLEAR, peak_growth
 
 METRICS = ("dice", "iou")
@@ -304,7 +305,7 @@ def test_many_pixels_are_taken_bin_by_bin(metric, output, backend, monkeypatch):
     valid = np.random.default_rng(0).random((2, 64, 64)) < 0.8
     terms = {"valid": valid, "correlation": 0.5}
     exact = expected_score(probs, prediction, metric, 0.3, **terms)
-    monkeypatch.setattr("rankseg._score.MANY_PIXELS", 1000)
+    monkeypatch.setattr("rankseg._decision.score.MANY_PIXELS", 1000)
     by_bin = expected_score(probs, prediction, metric, 0.3, **terms)
     assert not np.array_equal(by_bin, exact)
     np.testing.assert_allclose(by_bin, exact, rtol=0, atol=1e-6)

@@ -11,7 +11,7 @@ import torch
 
 import maps
 from rankseg import RankSEG
-from rankseg._objectives import OBJECTIVES
+from rankseg._formulas.objectives import OBJECTIVES
 from rankseg.calibration import reliability
 from rankseg.evaluation import Case, compare, standard_methods
 from rankseg.metrics import count, dice, iou

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from rankseg import _files
-from rankseg._files import (
+from rankseg._files import whole as _files
+from rankseg._files.whole import (
     reserve,
     sweep,
     write_folder_whole,
@@ -216,7 +216,7 @@ def test_an_interrupt_between_two_steps_keeps_the_old_folder(tmp_path, monkeypat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rankseg import _files
+from rankseg._files import whole as _files
 
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rankseg._backends._floats import next_below, round_down
+from rankseg._formulas.floats import next_below, round_down
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 

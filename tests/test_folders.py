@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from maps import labelled
 from rankseg._commands import app
-from rankseg._folders import files_of
+from rankseg._files.folders import files_of
 from rankseg.evaluation import CaseFolder, compare, standard_methods
 
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")

@@ -16,8 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg import _files, _formats
-from rankseg._formats import find_files, read_image, read_labels, read_maps, stem, write_labels
+from rankseg._files import formats as _formats
+from rankseg._files import whole as _files
+from rankseg._files.formats import (
+    find_files,
+    read_image,
+    read_labels,
+    read_maps,
+    stem,
+    write_labels,
+)
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")

@@ -8,14 +8,15 @@ import itertools
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import numpy as np
 import pytest
 
 import rankseg
 from conftest import REPOSITORY
-from rankseg._settings import SUPPORT, Settings, SolverOptions
-from rankseg._solvers import BINARY, SOLVERS
+from rankseg._decision.settings import SUPPORT, Settings, SolverOptions
+from rankseg._decision.solvers import BINARY, SOLVERS
 
 SOURCE = REPOSITORY / "src" / "rankseg"
 
@@ -26,91 +27,21 @@ OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 
 ADAPTERS = ("mmseg", "monai", "nnunet", "onnx", "paddleseg", "sam", "transformers")
 
-LAYERS = [
-    {"rankseg._fork", "rankseg._tracing"},
-    {"rankseg._version", "rankseg._arguments", "rankseg._files", "rankseg._backends._bins"}
-    | {"rankseg._colours", "rankseg._interrupts", "rankseg._optional", "rankseg._warn"}
-    | {"rankseg._small_files", "rankseg._spreadsheets"}
-    | {"rankseg._backends._axes"}
-    | {"rankseg._backends._floats", "rankseg._backends._logits"}
-    | {"rankseg._backends.numba_compile", "rankseg._backends.numba_prefetch"}
-    | {"rankseg._backends.numba_threads"}
-    | {"rankseg._quiet", "rankseg._poisson_binomial"},
-    {"rankseg._backends._records"},
-    {"rankseg._refined_normal", "rankseg._inputs", "rankseg._folders"},
-    {"rankseg._presence"},
-    {"rankseg._calibration", "rankseg._correlation"}
-    | {"rankseg._loop", "rankseg._backends.numba_exponential"},
-    {"rankseg._settings"},
-    {"rankseg._sampled_sums"},
-    {"rankseg._scipy_refined_normal"},
-    {"rankseg.distribution"},
-    {"rankseg._problem", "rankseg._objectives", "rankseg._expectation"}
-    | {"rankseg._backends.numba_kernels", "rankseg._backends.triton_kernels"},
-    {"rankseg._backends.numba_cuts", "rankseg._backends.numba_moments"}
-    | {"rankseg._backends.numba_winners"}
-    | {"rankseg._backends.numba_logits"},
-    {"rankseg._backends.numba_profile", "rankseg._backends.numba_exact"},
-    {"rankseg._backends.numba_labels"},
-    {"rankseg._backends.numba_cpu", "rankseg._backends.torch_reference"},
-    {"rankseg._backends.triton_gpu"},
-    {"rankseg._backends"},
-    {"rankseg._solvers._interpolation", "rankseg._solvers._volume"}
-    | {"rankseg._solvers._unsettled"},
-    {"rankseg._solvers._cuts", "rankseg._solvers._profile_cuts", "rankseg._solvers.baselines"}
-    | {"rankseg._solvers._reciprocals"},
-    {"rankseg._solvers._presence"},
-    {"rankseg._solvers.exact", "rankseg._solvers._average", "rankseg._solvers._numba_ba"},
-    {"rankseg._solvers._exact_gains"},
-    {"rankseg._solvers._correlated"},
-    {"rankseg._solvers._models"},
-    {"rankseg._solvers.rma", "rankseg._solvers.ba"},
-    {"rankseg._solvers.joint"},
-    {"rankseg._solvers"},
-    {"rankseg._score", "rankseg._class_profile"},
-    {"rankseg._decision"},
-    {"rankseg._api"},
-    {"rankseg.functional", "rankseg._prior_correction", "rankseg._counts"} | {"rankseg._calibrate"},
-    {"rankseg.metrics"},
-    {"rankseg"},
-    {"rankseg.integration._common", "rankseg.integration._nnunet_hook"}
-    | {"rankseg._formats._common", "rankseg._batch", "rankseg.integration._plain_pickle"},
-    {"rankseg.integration._nnunet_geometry", "rankseg.integration._sam"},
-    {"rankseg._formats._axes", "rankseg._formats._arrays", "rankseg._formats._nifti"}
-    | {"rankseg._formats._tiff"},
-    {"rankseg._formats._pictures", "rankseg._formats._zarr"},
-    {"rankseg._formats"},
-    {"rankseg.integration", "rankseg.integration.mmseg", "rankseg.integration.monai"}
-    | {"rankseg.integration.nnunet", "rankseg.integration.onnx", "rankseg.integration.paddleseg"}
-    | {"rankseg.integration.sam", "rankseg.integration.transformers"},
-    {"rankseg._networks"},
-    {
-        "rankseg._demo",
-        "rankseg._demo_network",
-        "rankseg._cases",
-        "rankseg._methods",
-        "rankseg._differences",
-        "rankseg._label_folders",
-    }
-    | {"rankseg._predictions", "rankseg.prediction"},
-    {"rankseg._seen_labels"},
-    {"rankseg._conventions", "rankseg._folds", "rankseg._reliability"},
-    {"rankseg.evaluation"},
-    {"rankseg._presence_validation"},
-    {"rankseg._fit", "rankseg.tuning"},
-    {"rankseg.calibration"},
-    {"rankseg.plots", "rankseg._tables"},
-    {"rankseg.app", "rankseg.report"},
-    {"rankseg._commands._options", "rankseg._commands._terminal"},
-    {"rankseg._commands._comparison", "rankseg._commands.export", "rankseg._commands.info"}
-    | {"rankseg._commands.nnunet", "rankseg._commands.predict", "rankseg._commands.app"},
-    {"rankseg._commands.compare", "rankseg._commands.demo", "rankseg._commands.evaluate"}
-    | {"rankseg._commands.calibrate", "rankseg._commands.tune"},
-    {"rankseg._commands"},
-    {"rankseg.cli"},
-    {"rankseg.__main__"},
+FOLDERS = [
+    *("_version", "_common", "_files", "_formulas", "_backends", "_decision"),
+    *("distribution", "metrics", "functional", "rankseg"),
+    *("integration", "_demo", "evaluation", "calibration", "prediction"),
+    *("tuning", "plots", "report", "app", "_commands", "cli", "__main__"),
 ]
-"""Modules by layer, the lowest first. A module imports from lower layers or its own package."""
+"""Folders, and the modules beside them, the lowest first: each imports from lower ones only."""
+
+PUBLIC = [
+    *("rankseg", "rankseg.functional", "rankseg.metrics", "rankseg.distribution"),
+    *("rankseg.calibration", "rankseg.evaluation", "rankseg.tuning", "rankseg.prediction"),
+    *("rankseg.plots", "rankseg.report", "rankseg.app", "rankseg.cli", "rankseg.integration"),
+    *(f"rankseg.integration.{name}" for name in ADAPTERS),
+]
+"""Modules whose names users import."""
 
 
 def output_of(code):
@@ -194,8 +125,9 @@ def module_name(path):
 MODULES = {module_name(path): path for path in SOURCE.rglob("*.py")}
 
 
-def layer_of(module):
-    return next(depth for depth, names in enumerate(LAYERS) if module in names)
+def folder_of(module):
+    """Return the folder of a module, or the module itself if it is in none."""
+    return [*module.split("."), "rankseg"][1]
 
 
 def as_module(name):
@@ -203,24 +135,41 @@ def as_module(name):
     return name if name in MODULES else name.rpartition(".")[0]
 
 
-def test_every_module_has_its_layer():
-    assert set().union(*LAYERS) == set(MODULES)
+def modules_imported_by(module):
+    names = {as_module(name) for name in imports(MODULES[module])}
+    return sorted(names & set(MODULES) - {module})
+
+
+def test_every_folder_has_its_place():
+    assert sorted(FOLDERS) == sorted({folder_of(module) for module in MODULES})
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_point_one_way(module):
+def test_folders_import_downwards(module):
+    place = FOLDERS.index(folder_of(module))
+    for imported in modules_imported_by(module):
+        assert FOLDERS.index(folder_of(imported)) <= place, f"{module} imports {imported}"
+
+
+def test_no_modules_import_each_other():
+    order = TopologicalSorter({module: modules_imported_by(module) for module in MODULES})
+    assert len([*order.static_order()]) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_private_name_crosses_a_folder(module):
     for name in imports(MODULES[module]):
-        imported = as_module(name)
-        if imported in MODULES and imported != module:
-            assert layer_of(imported) < layer_of(module), f"{module} imports {name}"
+        parts = name.split(".")
+        if parts[0] == "rankseg" and len(parts) > 2 and parts[1] != folder_of(module):
+            private = [part for part in parts[2:] if part.startswith("_") and part != "__version__"]
+            assert not private, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if "._backends" in name])
 def test_backends_know_nothing_of_options(module):
     for name in imports(MODULES[module]):
         if name.startswith("rankseg"):
-            lower = "rankseg._loop", "rankseg._expectation"
-            known = name.startswith(("rankseg._backends", *lower))
+            known = name.startswith(("rankseg._backends", "rankseg._formulas"))
             assert known, f"{module} imports {name}"
 
 
@@ -234,8 +183,7 @@ def promised_by(module):
 
 def test_all_is_what_is_documented():
     documented = set(re.findall(r"^#+ `([\w.]+)`", (REPOSITORY / "docs/api.md").read_text(), re.M))
-    public = [name for name in MODULES if "._" not in name]
-    promised = {f"{module}.{name}" for module in public for name in promised_by(module)}
+    promised = {f"{module}.{name}" for module in PUBLIC for name in promised_by(module)}
     assert documented == promised
 
 

@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from rankseg._backends.numba_compile import _Cache, _kernel
+from rankseg._backends.numba_compile import _Cache
+from rankseg._backends.numba_compile import kernel as compiled_kernel
 
 numba = pytest.importorskip("numba")
 
@@ -24,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 def loads():
     """Decorate and call a kernel as a fresh process would; return how often it was loaded."""
-    kernel = _kernel(doubled)
+    kernel = compiled_kernel(doubled)
     assert kernel(np.arange(4.0)) == 12
     return sum(kernel.stats.cache_hits.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rankseg._loop import MOST_STEPS, while_rising
+from rankseg._formulas.loop import MOST_STEPS, while_rising
 
 
 def step(best, rising):

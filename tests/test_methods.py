@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maps import labelled
-from rankseg import RankSEG, _methods
+from rankseg import RankSEG
 from rankseg.evaluation import (
     Method,
     argmax,
@@ -17,6 +17,7 @@ from rankseg.evaluation import (
     standard_methods,
     time_methods,
 )
+from rankseg.evaluation import methods as _methods
 
 
 class TestPrunedArgmax:

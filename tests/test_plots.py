@@ -12,7 +12,8 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from rankseg import _files, plots
+from rankseg import plots
+from rankseg._files import whole as _files
 from rankseg.evaluation import Case, Method, argmax, compare
 from rankseg.plots import Example, comparison_figure, gain_and_loss
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from maps import labelled
-from rankseg import RankSEG, _predictions, expected_score
+from rankseg import RankSEG, expected_score
 from rankseg.evaluation import Case, Method, argmax, compare, pruned_argmax, standard_methods
+from rankseg.evaluation import predictions as _predictions
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,7 @@ import torch
 
 from rankseg import RankSEG
 from rankseg._backends import choose
-from rankseg._cases import read_image_labels
-from rankseg._folds import folds_of
-from rankseg._presence import PresenceTable
+from rankseg._decision.presence_model import PresenceTable
 from rankseg.calibration import (
     Calibration,
     PresenceModel,
@@ -23,6 +21,8 @@ from rankseg.calibration import (
     fit,
 )
 from rankseg.evaluation import Case
+from rankseg.evaluation.case_folders import read_image_labels
+from rankseg.evaluation.folds import folds_of
 from rankseg.functional import rankseg
 
 SOLVERS = [

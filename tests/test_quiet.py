@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg import _quiet
+from rankseg._formulas import quiet as _quiet
 
 POINTS = torch.cat((torch.linspace(-700, 700, 4001), torch.linspace(-1e-3, 1e-3, 4001))).double()
 
@@ -37,7 +37,7 @@ def test_product(shape, pairs):
 
 OTHERS = """
 import os, time, torch
-from rankseg import _quiet
+from rankseg._formulas import quiet as _quiet
 torch.set_num_threads(2)
 x = torch.rand(_quiet.FEW).double()
 square = torch.rand(60, 4000).double()

@@ -9,8 +9,8 @@ from PIL import Image
 
 import maps
 from rankseg import RankSEG, app, expected_score
-from rankseg._demo import load_sample
-from rankseg._demo_network import maps_of_image
+from rankseg._demo.example import load_sample
+from rankseg._demo.network import maps_of_image
 from rankseg.app import build, show
 
 

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from rankseg._batch import RECORD, Record
+from rankseg._files.batch import RECORD, Record
 from rankseg.calibration import Calibration
 from rankseg.evaluation import CaseFolder, read_clusters
 from rankseg.integration.nnunet import decide_folders
@@ -64,7 +64,7 @@ def test_broken_json(tmp_path, name, content):
 
 
 def test_json_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("rankseg._small_files.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("rankseg._files.small.MOST_BYTES", 1 << 20)
     (tmp_path / "meta.json").write_bytes(b"{}" + b" " * (1 << 20))
     assert "at most 1 MiB" in refused(read_meta, tmp_path)
 

@@ -18,8 +18,9 @@ import pytest
 from rich.cells import cell_len
 
 import rankseg
-from rankseg import _interrupts, cli
+from rankseg import cli
 from rankseg._commands import app
+from rankseg._common import interrupts as _interrupts
 from rankseg.evaluation import CaseFolder
 from test_cli import assert_no_traceback, folder, run
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rankseg import RankSEG
-from rankseg._folds import folds_of
 from rankseg.calibration import Calibration
 from rankseg.evaluation import Case, CaseFolder
+from rankseg.evaluation.folds import folds_of
 from rankseg.tuning import Candidate, _choose, count_classes, standard_candidates, tune
 
 ARGMAX, DICE = Candidate({"metric": "acc"}), Candidate({"metric": "dice"})

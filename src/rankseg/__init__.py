@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from rankseg import _fork
+from rankseg._common import fork
 from rankseg._version import __version__
 
 __all__ = [
@@ -22,14 +22,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ClassProfile": "rankseg._class_profile",
-    "Decision": "rankseg._decision",
-    "RankSEG": "rankseg._api",
+    "ClassProfile": "rankseg._decision.class_profile",
+    "Decision": "rankseg._decision.decision",
+    "RankSEG": "rankseg._decision.module",
     "RefinedNormal": "rankseg.distribution",  # not in __all__: a star import would need scipy
     "RefinedNormalPB": "rankseg.distribution",
     "calibration": "rankseg",
     "distribution": "rankseg",
-    "expected_score": "rankseg._score",
+    "expected_score": "rankseg._decision.score",
     "functional": "rankseg",
     "metrics": "rankseg",
     "rankdice_ba": "rankseg.functional",
@@ -37,15 +37,15 @@ _MODULES = {
 }
 """The module or package that each name is in."""
 
-_fork.register()  # now, for children that are forked before any of these modules is imported
+fork.register()  # now, for children that are forked before any of these modules is imported
 
 if TYPE_CHECKING:
     from rankseg import calibration as calibration
     from rankseg import distribution, functional, metrics
-    from rankseg._api import RankSEG
-    from rankseg._class_profile import ClassProfile
-    from rankseg._decision import Decision
-    from rankseg._score import expected_score
+    from rankseg._decision.class_profile import ClassProfile
+    from rankseg._decision.decision import Decision
+    from rankseg._decision.module import RankSEG
+    from rankseg._decision.score import expected_score
     from rankseg.distribution import RefinedNormal as RefinedNormal
     from rankseg.distribution import RefinedNormalPB
     from rankseg.functional import rankdice_ba, rankseg_rma

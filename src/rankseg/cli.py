@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
-from rankseg._interrupts import INTERRUPTED, ignore_interrupts, leave, leave_at_interrupt
+from rankseg._common.interrupts import INTERRUPTED, ignore_interrupts, leave, leave_at_interrupt
 
 __all__ = ["main"]
 

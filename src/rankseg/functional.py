@@ -7,11 +7,11 @@ from typing import Literal
 
 from typing_extensions import Unpack
 
-from rankseg._api import RankSEG
-from rankseg._arguments import choice, names_unknown
-from rankseg._calibration import Calibration
-from rankseg._problem import Maps
-from rankseg._settings import VOID_INDEX, SolverOptions
+from rankseg._common.arguments import choice, names_unknown
+from rankseg._decision.calibration import Calibration
+from rankseg._decision.module import RankSEG
+from rankseg._decision.problem import Maps
+from rankseg._decision.settings import VOID_INDEX, SolverOptions
 
 __all__ = ["rankdice_ba", "rankseg", "rankseg_rma"]
 

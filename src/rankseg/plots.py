@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rankseg._colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
-from rankseg._differences import TIE
-from rankseg._files import write_whole
-from rankseg._warn import about
+from rankseg._common.colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
+from rankseg._common.warn import about
+from rankseg._files.whole import write_whole
 from rankseg.calibration import Reliability
 from rankseg.evaluation import Case, Comparison, Counted, Method
+from rankseg.evaluation.differences import TIE
 from rankseg.metrics import Metric
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from rankseg import __version__, plots
-from rankseg._differences import Difference
-from rankseg._files import write_whole
-from rankseg._optional import require
+from rankseg._common.optional import require
+from rankseg._files.whole import write_whole
 from rankseg.calibration import Reliability
 from rankseg.evaluation import Case, Comparison, Counted, Method
+from rankseg.evaluation.differences import Difference
 from rankseg.metrics import METRICS, Metric
 from rankseg.plots import METRIC_NAMES
 

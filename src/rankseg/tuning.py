@@ -19,15 +19,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rankseg._api import RankSEG
-from rankseg._arguments import choice, metric_name, number
-from rankseg._calibration import MOST, Calibration
-from rankseg._cases import Case, CaseFolder, Failure, checked_cases, reasons
-from rankseg._differences import Difference, Floats
-from rankseg._files import write_whole
-from rankseg._folds import folds_of
-from rankseg._settings import PRUNING_PROB, USUAL_CORRELATION, combined
+from rankseg._common.arguments import choice, metric_name, number
+from rankseg._decision.calibration import MOST, Calibration
+from rankseg._decision.module import RankSEG
+from rankseg._decision.settings import PRUNING_PROB, USUAL_CORRELATION, combined
+from rankseg._files.whole import write_whole
 from rankseg.evaluation import Comparison, Counted, Method, argmax, compare
+from rankseg.evaluation.case_folders import Case, CaseFolder, Failure, checked_cases, reasons
+from rankseg.evaluation.differences import Difference, Floats
+from rankseg.evaluation.folds import folds_of
 from rankseg.metrics import Metric
 
 __all__ = ["Candidate", "Tuning", "standard_candidates", "tune"]

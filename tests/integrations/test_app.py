@@ -15,8 +15,8 @@ from PIL import Image
 
 from frameworks import framework
 from rankseg import app
-from rankseg._demo import load_sample
-from rankseg._demo_network import maps_of_image
+from rankseg._demo.example import load_sample
+from rankseg._demo.network import maps_of_image
 from rankseg.app import show
 
 OFFLINE = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]

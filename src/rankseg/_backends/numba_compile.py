@@ -52,7 +52,7 @@ class _Cache(FunctionCache):
             super().save_overload(signature, compiled)
 
 
-def _jit(function: Function) -> Function:
+def jit(function: Function) -> Function:
     """Compile what works on arrays that its caller holds, with the options that all share here.
 
     ``nogil`` lets plain threads run kernels side by side: numba's own ``parallel=True`` kills
@@ -64,17 +64,17 @@ def _jit(function: Function) -> Function:
     return _compile(function, fastmath={"reassoc", "nsz"}, **INSIDE)
 
 
-def _jit_as_written(function: Function) -> Function:
+def jit_as_written(function: Function) -> Function:
     """Compile arithmetic whose order matters: what is subtracted first stays first."""
     return _compile(function, fastmath=set(), **INSIDE)
 
 
-def _jit_inline(function: Function) -> Function:
-    """Compile into its callers what returns one of several arrays, which `_jit` cannot."""
+def jit_inline(function: Function) -> Function:
+    """Compile into its callers what returns one of several arrays, which `jit` cannot."""
     return _compile(function, inline="always")
 
 
-def _kernel(function: Function) -> Function:
+def kernel(function: Function) -> Function:
     """Compile what is called from Python: it allocates scratch, and leaves the work to others."""
     return _compile(function)
 

@@ -23,10 +23,10 @@ from rankseg._backends import (
     numba_winners,
 )
 from rankseg._backends import numba_kernels as kernels
-from rankseg._backends._axes import merge_axes
-from rankseg._backends._bins import BINS, bin_edges
-from rankseg._backends._records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
-from rankseg._expectation import Ratio
+from rankseg._backends.axes import merge_axes
+from rankseg._formulas.bins import BINS, bin_edges
+from rankseg._formulas.expectation import Ratio
+from rankseg._formulas.records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
 FAULT_IS_KNOWN = True
 """The survey's fault is on the host: looking at it costs nothing."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg._backends.numba_compile import _jit, _jit_inline, _kernel
+from rankseg._backends.numba_compile import jit, jit_inline, kernel
 from rankseg._backends.numba_kernels import (
     BLOCK,
     GROUP,
@@ -20,7 +20,7 @@ from rankseg._backends.numba_kernels import (
     _sum_above,
     _survey_group,
 )
-from rankseg._loop import MOST_STEPS
+from rankseg._formulas.loop import MOST_STEPS
 
 KEPT = 16 * BLOCK
 """Most values of a class that are kept apart while its cut rises: they fit in a nearby cache."""
@@ -37,7 +37,7 @@ class Space(NamedTuple):
     places: np.ndarray  # the pixels of the values kept
 
 
-@_jit_inline
+@jit_inline
 def _new_space(dtype, kept):
     return Space(
         block=np.empty(BLOCK, dtype),
@@ -61,7 +61,7 @@ class Rule(NamedTuple):
     keep_peak: bool
 
 
-@_jit
+@jit
 def _list_marked(marks, size, space):
     """List which of the first ``size`` marks are set, in ``space.picked``; return how many are.
 
@@ -82,7 +82,7 @@ def _list_marked(marks, size, space):
     return number
 
 
-@_jit
+@jit
 def _list_between(row, low, high, space):
     """List where in a row the values in (low, high] are; return how many there are."""
     for i in range(row.size):
@@ -90,7 +90,7 @@ def _list_between(row, low, high, space):
     return _list_marked(space.marks, row.size, space)
 
 
-@_jit
+@jit
 def _mask_and_list_between(row, low, high, mask, space):
     """Do the same, and mark the pixels above ``low`` in ``mask``."""
     for i in range(row.size):
@@ -100,7 +100,7 @@ def _mask_and_list_between(row, low, high, mask, space):
     return _list_marked(space.marks, row.size, space)
 
 
-@_jit
+@jit
 def _sum_between(row, low, high):
     nothing = row.dtype.type(0)
     count = np.int32(0)
@@ -113,7 +113,7 @@ def _sum_between(row, low, high):
     return count, total
 
 
-@_jit
+@jit
 def _collect(source, tables, image, label, low, high, mask, space):
     """Count and sum the values in (low, high] of a row, and keep them as long as there is room.
 
@@ -148,14 +148,14 @@ def _collect(source, tables, image, label, low, high, mask, space):
     return size, count, mass
 
 
-@_jit
+@jit
 def _round_down(value, dtype):
     """Round to a dtype: the same of its values exceed the result as exceed ``value``."""
     rounded = dtype.type(value)
     return rounded if rounded <= value else np.nextafter(rounded, dtype.type(-np.inf))
 
 
-@_jit
+@jit
 def _raised(
     source, tables, image, label, cut, likely_count, likely_mass, bonus, offset, mask, space
 ):
@@ -185,7 +185,7 @@ def _raised(
     return cut, marked, -1
 
 
-@_jit
+@jit
 def _raise_cuts_range(
     source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last, space,
     no_mask,
@@ -201,7 +201,7 @@ def _raise_cuts_range(
             )  # fmt: skip
 
 
-@_kernel
+@kernel
 def raise_cuts(source, tables, likely_count, likely_mass, bonus, offset, active, cuts, first, last):
     """Raise the cut of every active class until its fraction does not exceed it. A unit is a row.
 
@@ -227,7 +227,7 @@ class Row(NamedTuple):
     sound: bool
 
 
-@_jit
+@jit
 def _survey_row(source, half, limit, patterns, tables, sounds, image, label, scratch):
     """Survey one row; ``patterns`` is the memory of ``tables`` as the survey writes it."""
     peak, volume, likely_count, likely_mass, sound = 0.0, 0.0, 0, 0.0, True
@@ -246,20 +246,20 @@ def _survey_row(source, half, limit, patterns, tables, sounds, image, label, scr
     return Row(volume, peak, likely_count, likely_mass, sound)
 
 
-@_jit
+@jit
 def _first_cut(row, bonus, offset):
     """Return the cut to raise: see ``first_cuts`` of ``Survey``."""
     cut = max(bonus / offset, (row.peak + bonus) / (1.0 + offset))
     return max(cut, (row.likely_mass + bonus) / (row.likely_count + offset))
 
 
-@_jit
+@jit
 def _mask_row(source, tables, image, label, cut, mask, scratch):
     for group in range((tables.peak.shape[2] + GROUP - 1) // GROUP):
         _mask_group(source, tables, image, label, group, cut, mask, scratch)
 
 
-@_jit
+@jit
 def _rank(values, ranked):
     """Write values from the largest to the smallest, by Shell's sort: they are few."""
     for i in range(values.size):
@@ -277,7 +277,7 @@ def _rank(values, ranked):
         gap //= 3
 
 
-@_jit
+@jit
 def _rank_between(source, tables, image, label, low, high, no_mask, space, ranked):
     """Write the values of a row in (low, high], largest first; -1 for their number: no room."""
     dtype = source.values.dtype
@@ -289,7 +289,7 @@ def _rank_between(source, tables, image, label, low, high, no_mask, space, ranke
     return size
 
 
-@_jit
+@jit
 def _mask_if_known(source, tables, image, label, cut, known, out, scratch):
     """Mark the pixels of a row above its cut, unless that is NaN: then it is not known."""
     known[image, label] = cut == cut
@@ -297,7 +297,7 @@ def _mask_if_known(source, tables, image, label, cut, known, out, scratch):
     _mask_row(source, tables, image, label, low, out[image, label], scratch)
 
 
-@_jit
+@jit
 def _own_mask(source, tables, image, label, rule, row, mask, space):
     """Mark the best mask of a row, by the steps of ``best_cuts`` of a survey."""
     bonus, offset = rule.bonus, row.volume + rule.offset
@@ -317,7 +317,7 @@ def _own_mask(source, tables, image, label, rule, row, mask, space):
         _mask_row(source, tables, image, label, low, mask, space.block)
 
 
-@_jit
+@jit
 def _own_masks_range(
     source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last, space
 ):
@@ -329,7 +329,7 @@ def _own_masks_range(
             _own_mask(source, tables, image, label, rule, row, out[image, label], space)
 
 
-@_kernel
+@kernel
 def own_masks(
     source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last
 ):  # fmt: skip
@@ -344,7 +344,7 @@ def own_masks(
     )
 
 
-@_jit
+@jit
 def _between_range(source, tables, low, high, images, labels, found, first, last, space):
     blocks = tables.mass.shape[2]
     for unit in range(first, last):
@@ -365,7 +365,7 @@ def _between_range(source, tables, low, high, images, labels, found, first, last
             size += number
 
 
-@_kernel
+@kernel
 def between(source, tables, low, high, images, labels, found, first, last):
     """Gather, for each row asked for, the values in (low, high]. A unit is a row.
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg._backends._records import DUST, POWERS, Steps
-from rankseg._backends.numba_compile import _jit, _jit_as_written, _kernel
+from rankseg._backends.numba_compile import jit, jit_as_written, kernel
 from rankseg._backends.numba_cuts import (
     KEPT,
     _first_cut,
@@ -26,7 +25,7 @@ from rankseg._backends.numba_cuts import (
 )
 from rankseg._backends.numba_kernels import BLOCK, GROUP
 from rankseg._backends.numba_moments import NEGLIGIBLE, _scan_row, _split_group
-from rankseg._expectation import (
+from rankseg._formulas.expectation import (
     DOUBLINGS,
     END,
     FAINT,
@@ -39,6 +38,7 @@ from rankseg._expectation import (
     SUFFICIENT,
     UNKNOWN,
 )
+from rankseg._formulas.records import DUST, POWERS, Steps
 
 NODES = 256
 """More than any integral needs, of as many pixels as there may be."""
@@ -71,7 +71,7 @@ class Room(NamedTuple):
     amount: np.ndarray
 
 
-@_jit
+@jit
 def _half_width(cut, likely_count, likely_mass, volume, metric):
     """Guess how far from RMA's cut the bracket ends; see ``_Search`` of ``_solvers.exact``."""
     distance = 0.5 - cut
@@ -82,7 +82,7 @@ def _half_width(cut, likely_count, likely_mass, volume, metric):
     return MARGIN * math.sqrt(4.0 * cut / density)
 
 
-@_jit
+@jit
 def _may_be_best(count, mass, volume, deficit, metric):
     """Compare the bound of a mask with a value, given as what it lacks to 1."""
     gain = 2.0 * mass if metric.dice else mass
@@ -92,7 +92,7 @@ def _may_be_best(count, mass, volume, deficit, metric):
     return gain - size + deficit * whole >= -ROUNDING * whole
 
 
-@_jit
+@jit
 def _split_row(source, tables, image, label, low, high, degree, spread, room, scratch):
     room.counts[:] = 0
     room.sums[:] = 0.0
@@ -103,13 +103,13 @@ def _split_row(source, tables, image, label, low, high, degree, spread, room, sc
         )  # fmt: skip
 
 
-@_jit
+@jit
 def _value(cut, metric):
     """Return the value of the metric at which pixels above ``cut`` pay, to RMA."""
     return 2.0 * cut if metric.dice else cut / (1.0 - cut)
 
 
-@_jit
+@jit
 def _first_bracket(cut, row, metric):
     """Guess between which two cuts the best mask lies."""
     width = _half_width(cut, row.likely_count, row.likely_mass, row.volume, metric)
@@ -123,7 +123,7 @@ def _first_bracket(cut, row, metric):
     return low, high
 
 
-@_jit
+@jit
 def _powers_needed(rate):
     if rate < MANY:
         return POWERS
@@ -133,7 +133,7 @@ def _powers_needed(rate):
     return degree
 
 
-@_jit
+@jit
 def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
     """Enclose the best mask between two cuts; leave in ``room`` what they hold."""
     deficit = 1.0 - _value(cut, metric)
@@ -159,7 +159,7 @@ def _bracket(source, tables, image, label, cut, row, metric, room, scratch):
     return low, high, degree
 
 
-@_jit
+@jit
 def _count_nodes(rate, count, rest):
     end = END / max(count, 1.0)
     if rest > 2.0 * END:
@@ -167,7 +167,7 @@ def _count_nodes(rate, count, rest):
     return math.ceil((math.log(end * rate) - FIRST) / STEP) + 1
 
 
-@_jit_as_written
+@jit_as_written
 def _place_integrals(volume, degree, metric, room):
     """Write the integrals of the smallest mask of the bracket; return how many nodes they have."""
     count, between = float(room.counts[0]), float(room.counts[1])
@@ -202,7 +202,7 @@ def _place_integrals(volume, degree, metric, room):
     return nodes
 
 
-@_jit
+@jit
 def _exact_cut(source, tables, image, label, cut, row, metric, no_mask, space, room):
     """Return the cut of the best mask, given RMA's; NaN if more are in question than are kept."""
     low, high, degree = _bracket(source, tables, image, label, cut, row, metric, room, space.block)
@@ -217,7 +217,7 @@ def _exact_cut(source, tables, image, label, cut, row, metric, no_mask, space, r
     return room.ranked[taken] if taken < size else low
 
 
-@_jit
+@jit
 def _exact_masks_range(
     source, half, limit, metric, pruning_prob, patterns, tables, sound, known, out, first, last,
     no_mask, space, room,
@@ -237,7 +237,7 @@ def _exact_masks_range(
         _mask_if_known(source, tables, image, label, cut, known, out, space.block)
 
 
-@_kernel
+@kernel
 def exact_masks(
     source, half, limit, metric, pruning_prob, patterns, tables, sound, known, out, first, last
 ):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from rankseg._backends.numba_compile import _jit_as_written
+from rankseg._backends.numba_compile import jit_as_written
 
 PROBABILITIES, SOFTMAX, SIGMOID = range(3)
 """What the values in memory are."""
@@ -30,7 +30,7 @@ BIAS, IMPLICIT_ONE = np.float32(127), np.float32(1 << 23)
 C2, C3, C4, C5, C6, C7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 
 
-@_jit_as_written
+@jit_as_written
 def _exp32(x):
     """Return ``e ** x`` of a float32 ``x <= 0``, to a unit in the last place; vectorised."""
     bounded = x if x > LEAST else LEAST  # for NaN too, which has no integer
@@ -42,7 +42,7 @@ def _exp32(x):
     return np.float32(0) if x < LEAST else result
 
 
-@_jit_as_written
+@jit_as_written
 def softmax_row(row, logs, rests):
     """Turn logits into ``exp(logit - log)``: the logarithms of sums over classes of ``logs``."""
     scale = row.dtype.type(np.finfo(row.dtype).eps / (2 * STEPS))
@@ -56,7 +56,7 @@ def softmax_row(row, logs, rests):
             row[i] = math.exp(min(row[i] - logs[i], zero))
 
 
-@_jit_as_written
+@jit_as_written
 def sigmoid_row(row):
     """Turn logits into ``1 / (1 + exp(-logit))``."""
     zero, one = row.dtype.type(0), row.dtype.type(1)
@@ -70,14 +70,14 @@ def sigmoid_row(row):
             row[i] = (one if row[i] > zero else rare) / (one + rare) + zero * row[i]
 
 
-@_jit_as_written
+@jit_as_written
 def raise_tops(row, tops):
     """Note the largest logit of every pixel so far."""
     for i in range(row.size):
         tops[i] = max(tops[i], row[i])
 
 
-@_jit_as_written
+@jit_as_written
 def add_exponentials(row, tops, totals):
     """Add the exponentials of one class to the float64 ``totals``; NaN if it is not finite."""
     if row.itemsize == 4:
@@ -89,7 +89,7 @@ def add_exponentials(row, tops, totals):
             totals[i] += math.exp(row[i] - tops[i]) + 0.0 * row[i]
 
 
-@_jit_as_written
+@jit_as_written
 def write_logs(tops, totals, logs, rests):
     """Write logarithms of the sums, and in a byte what they lose by rounding."""
     scale = np.finfo(logs.dtype).eps / (2 * STEPS)

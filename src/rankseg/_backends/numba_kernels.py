@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg._backends.numba_compile import _jit as _jit
-from rankseg._backends.numba_compile import _jit_inline
-from rankseg._backends.numba_compile import _kernel as _kernel
+from rankseg._backends.numba_compile import jit as jit
+from rankseg._backends.numba_compile import jit_inline
+from rankseg._backends.numba_compile import kernel as kernel
 from rankseg._backends.numba_exponential import (
     PROBABILITIES,
     SOFTMAX,
@@ -82,7 +82,7 @@ class Sums(NamedTuple):
     sound: np.ndarray  # whether all values are probabilities
 
 
-@_jit
+@jit
 def _float16(halves, start, step, out):
     """Widen float16 bit patterns by moving exponent and mantissa; subnormals by scaling."""
     patterns = out.view(np.uint32)
@@ -96,7 +96,7 @@ def _float16(halves, start, step, out):
             out[i] = magnitude if half < 0x8000 else -magnitude
 
 
-@_jit
+@jit
 def _bfloat16(halves, start, step, out):
     """Widen bfloat16 bit patterns: they are the upper half of a float32."""
     patterns = out.view(np.uint32)
@@ -104,13 +104,13 @@ def _bfloat16(halves, start, step, out):
         patterns[i] = np.uint32(halves[start + i * step]) << 16
 
 
-@_jit
+@jit
 def _copy(values, start, step, out):
     for i in range(out.size):
         out[i] = values[start + i * step]
 
 
-@_jit
+@jit
 def _load(source, start, pixel, row):
     """Fill ``row`` with the values from ``pixel`` on, run by run along the innermost axis."""
     inner = source.sizes[-1]
@@ -132,7 +132,7 @@ def _load(source, start, pixel, row):
         done = stop
 
 
-@_jit
+@jit
 def _mark_not_finite(source, row):
     """Write NaN for infinity and NaN of float16, which read as finite."""
     if source.kind == FLOAT16:
@@ -140,7 +140,7 @@ def _mark_not_finite(source, row):
             row[i] = row[i] if abs(row[i]) <= LARGEST_FLOAT16 else np.nan
 
 
-@_jit
+@jit
 def _blank(source, image, pixel, row):
     """Write 0 where not valid."""
     if source.masked:
@@ -149,7 +149,7 @@ def _blank(source, image, pixel, row):
                 row[i] = 0.0
 
 
-@_jit
+@jit
 def _make_probabilities(source, image, pixel, stop, row):
     """Make probabilities of logits, in place."""
     _mark_not_finite(source, row)
@@ -159,7 +159,7 @@ def _make_probabilities(source, image, pixel, stop, row):
         sigmoid_row(row)
 
 
-@_jit
+@jit
 def _fill(source, image, start, pixel, row):
     """Write to ``row`` what is to be read as the probabilities from ``pixel`` on."""
     _load(source, start, pixel, row)
@@ -168,7 +168,7 @@ def _fill(source, image, start, pixel, row):
     _blank(source, image, pixel, row)
 
 
-@_jit_inline
+@jit_inline
 def _row(source, image, label, pixel, stop, scratch):
     """Return probabilities of one class in pixels ``pixel`` to ``stop``; 0 where not valid."""
     start = image * source.batch_stride + label * source.class_stride
@@ -179,7 +179,7 @@ def _row(source, image, label, pixel, stop, scratch):
     return row
 
 
-@_jit
+@jit
 def _extremes(source, row):
     """Return the smallest and the largest bit pattern of a row.
 
@@ -194,7 +194,7 @@ def _extremes(source, row):
     return low, high
 
 
-@_jit
+@jit
 def _bounds(values):
     """Return the smallest and the largest of any numbers."""
     low, high = values[0], values[0]
@@ -204,7 +204,7 @@ def _bounds(values):
     return low, high
 
 
-@_jit
+@jit
 def _sum(row):
     total = 0.0
     for i in range(row.size):
@@ -212,7 +212,7 @@ def _sum(row):
     return total
 
 
-@_jit
+@jit
 def _sum_above(row, cut):
     count = np.int32(0)
     total = 0.0
@@ -223,7 +223,7 @@ def _sum_above(row, cut):
     return count, total
 
 
-@_jit
+@jit
 def _sum_all_and_above(row, cut):
     """Return the sum, and count and sum of the values above the cut."""
     count = np.int32(0)
@@ -236,14 +236,14 @@ def _sum_all_and_above(row, cut):
     return total, count, total_above
 
 
-@_jit
+@jit
 def _copy_without_negative_zeros(row, scratch):
     """Copy ``row``, and -0.0, whose bit pattern is the largest, as 0.0."""
     for i in range(row.size):
         scratch[i] = row[i] if row[i] != 0.0 else 0.0
 
 
-@_jit
+@jit
 def _survey_group(source, half, limit, tables, image, label, group, scratch):
     """Survey one group; return its sum, count and sum of what exceeds 1/2, and if all is sound."""
     blocks = tables.mass.shape[2]
@@ -270,7 +270,7 @@ def _survey_group(source, half, limit, tables, image, label, group, scratch):
     return mass, count, mass_above, sound
 
 
-@_jit
+@jit
 def _survey_range(source, half, limit, tables, sums, first, last, scratch):
     classes = tables.mass.shape[1]
     groups = sums.mass.shape[2]
@@ -286,7 +286,7 @@ def _survey_range(source, half, limit, tables, sums, first, last, scratch):
         sums.sound[image, label, group] = sound
 
 
-@_kernel
+@kernel
 def survey(source, half, limit, tables, sums, first, last):
     """Learn sum, smallest and largest value of every block, and what lies above 1/2.
 
@@ -297,7 +297,7 @@ def survey(source, half, limit, tables, sums, first, last):
     _survey_range(source, half, limit, tables, sums, first, last, scratch)
 
 
-@_jit
+@jit
 def _survey_active_range(source, active, tables, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     for unit in range(first, last):
@@ -313,14 +313,14 @@ def _survey_active_range(source, active, tables, first, last, scratch):
             tables.mass[image, label, block] = _sum(row)
 
 
-@_kernel
+@kernel
 def survey_active(source, active, tables, first, last):
     """Learn the same of blocks of active classes only. A unit is a class of an image."""
     scratch = np.empty(BLOCK, source.values.dtype)
     _survey_active_range(source, active, tables, first, last, scratch)
 
 
-@_jit
+@jit
 def _above_range(source, tables, cuts, active, counts, masses, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = counts.shape[2]
@@ -348,14 +348,14 @@ def _above_range(source, tables, cuts, active, counts, masses, first, last, scra
         masses[image, label, group] = mass
 
 
-@_kernel
+@kernel
 def above(source, tables, cuts, active, counts, masses, first, last):
     """Count and sum of the values above the cut of their class, per group of blocks."""
     scratch = np.empty(BLOCK, source.values.dtype)
     _above_range(source, tables, cuts, active, counts, masses, first, last, scratch)
 
 
-@_jit
+@jit
 def _moments(row):
     mean, variance, third = 0.0, 0.0, 0.0
     for i in range(row.size):
@@ -367,7 +367,7 @@ def _moments(row):
     return mean, variance, third
 
 
-@_jit
+@jit
 def _moments_range(source, tables, active, means, variances, thirds, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = means.shape[2]
@@ -391,20 +391,20 @@ def _moments_range(source, tables, active, means, variances, thirds, first, last
         thirds[image, label, group] = third
 
 
-@_kernel
+@kernel
 def moments(source, tables, active, means, variances, thirds, first, last):
     """Sum p, p (1 - p) and p (1 - p) (1 - 2 p) of every class, per group of blocks."""
     scratch = np.empty(BLOCK, source.values.dtype)
     _moments_range(source, tables, active, means, variances, thirds, first, last, scratch)
 
 
-@_jit
+@jit
 def _mark_above(row, cut, mask):
     for i in range(row.size):
         mask[i] = row[i] > cut
 
 
-@_jit
+@jit
 def _mask_group(source, tables, image, label, group, cut, mask, scratch):
     """Mark the pixels of one group above the cut, in a ``mask`` of all pixels."""
     blocks = tables.mass.shape[2]
@@ -420,7 +420,7 @@ def _mask_group(source, tables, image, label, group, cut, mask, scratch):
         _mark_above(row, cut, mask[pixel:stop])
 
 
-@_jit
+@jit
 def _masks_range(source, tables, cuts, out, first, last, scratch):
     classes, blocks = tables.mass.shape[1:]
     groups = (blocks + GROUP - 1) // GROUP
@@ -430,7 +430,7 @@ def _masks_range(source, tables, cuts, out, first, last, scratch):
         _mask_group(source, tables, image, label, unit % groups, cut, mask, scratch)
 
 
-@_kernel
+@kernel
 def masks(source, tables, cuts, out, first, last):
     """Mark the pixels above the cut of their class; ``out`` arrives all False."""
     scratch = np.empty(BLOCK, source.values.dtype)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg._backends._records import CONTESTED, UNASSIGNED
-from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_compile import jit, kernel
 from rankseg._backends.numba_cuts import _list_marked, _new_space
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
 from rankseg._backends.numba_profile import write_bins
+from rankseg._formulas.records import CONTESTED, UNASSIGNED
 
 
-@_jit
+@jit
 def _add_claims(row, cut, reach, label, classes, claims):
     """Note who claims each pixel: 0 nobody, ``classes + label`` one, ``2 * classes`` several.
 
@@ -28,7 +28,7 @@ def _add_claims(row, cut, reach, label, classes, claims):
         claims[i] = min(np.int32(noted), several)
 
 
-@_jit
+@jit
 def _settle(claims, classes, labels):
     """Label the pixels with one claim; mark those with none and with several."""
     for i in range(labels.size):
@@ -37,7 +37,7 @@ def _settle(claims, classes, labels):
         labels[i] = claim - classes if (claim > 0) & (claim < 2 * classes) else unsettled
 
 
-@_jit
+@jit
 def _tally(row, chosen, marks):
     """Count and sum the values whose mark is the one chosen."""
     count = np.int32(0)
@@ -49,7 +49,7 @@ def _tally(row, chosen, marks):
     return count, mass
 
 
-@_jit
+@jit
 def _claim_range(source, tables, cuts, reach, labels, counts, masses, first, last, space):
     scratch, claims, rivals = space
     classes, blocks = tables.mass.shape[1:]
@@ -85,7 +85,7 @@ def _claim_range(source, tables, cuts, reach, labels, counts, masses, first, las
                 masses[image, group, label] += mass
 
 
-@_kernel
+@kernel
 def claim(source, tables, cuts, reach, labels, counts, masses, first, last):
     """Label the pixels in exactly one mask and within no other reach, and tally them per class.
 
@@ -99,7 +99,7 @@ def claim(source, tables, cuts, reach, labels, counts, masses, first, last):
     _claim_range(source, tables, cuts, reach, labels, counts, masses, first, last, space)
 
 
-@_kernel
+@kernel
 def count_unsettled(source, labels, counts, first, last):
     """Count the valid pixels without a label, per group of blocks."""
     groups = counts.shape[1]
@@ -116,7 +116,7 @@ def count_unsettled(source, labels, counts, first, last):
         counts[image, group] = number
 
 
-@_jit
+@jit
 def _gather_unsettled_range(
     source, labels, active, starts, void, place, values, first, last, space
 ):
@@ -151,7 +151,7 @@ def _gather_unsettled_range(
             done += size
 
 
-@_kernel
+@kernel
 def gather_unsettled(source, labels, active, starts, void, place, values, first, last):
     """Gather the values of these pixels, group after group, and tell where they are.
 
@@ -161,14 +161,14 @@ def gather_unsettled(source, labels, active, starts, void, place, values, first,
     _gather_unsettled_range(source, labels, active, starts, void, place, values, first, last, space)
 
 
-@_jit
+@jit
 def _gain(value, terms):
     """Return what a class gains from one more pixel: see ``Gains``; a straight line has no more."""
     line = terms[0] * value - terms[1]
     return line if terms.size == 2 else line / (terms[2] - terms[3] * value)
 
 
-@_jit
+@jit
 def _locate(values, pieces, bins):
     """Write the piece of the gains that each value falls in: its bin, if there are several."""
     if pieces == 1:
@@ -177,7 +177,7 @@ def _locate(values, pieces, bins):
         write_bins(values, bins)
 
 
-@_jit
+@jit
 def _gains_by_class(values, gains, place, bins, out):
     """Write the gain of every class at a value of its own; the least of all without gains."""
     _locate(values, gains.shape[1], bins)
@@ -186,7 +186,7 @@ def _gains_by_class(values, gains, place, bins, out):
         out[label] = _gain(values[label], gains[row, bins[label]]) if row >= 0 else -np.inf
 
 
-@_jit
+@jit
 def _surest_gain(least, eligible):
     """Return a gain that some eligible class reaches in every pixel of a block.
 
@@ -201,13 +201,13 @@ def _surest_gain(least, eligible):
     return surest - 1e-9 * abs(surest)
 
 
-@_jit
+@jit
 def _pick(row, pixels, picked):
     for j in range(pixels.size):
         picked[j] = np.float64(row[pixels[j]])
 
 
-@_jit
+@jit
 def _bid(values, free, slope, toll, size, shrink, reach_free, reach_contested, label, best, winner):
     """Let one class bid for the pixels in which it exceeds its reach; ties stay as they are."""
     for j in range(values.size):
@@ -219,7 +219,7 @@ def _bid(values, free, slope, toll, size, shrink, reach_free, reach_contested, l
         winner[j] = label if wins else holder
 
 
-@_jit
+@jit
 def _bid_by_pieces(values, free, gains, bins, reach_free, reach_contested, label, best, winner):
     """Do the same with gains that have a piece for every bin."""
     for j in range(values.size):
@@ -231,7 +231,7 @@ def _bid_by_pieces(values, free, gains, bins, reach_free, reach_contested, label
                 winner[j] = label
 
 
-@_jit
+@jit
 def _list_unsettled(labels, pixels, free):
     """List the pixels still without a label, and which of them nobody claims."""
     size = 0
@@ -242,14 +242,14 @@ def _list_unsettled(labels, pixels, free):
     return size
 
 
-@_jit
+@jit
 def _void_outside(source, image, pixel, void, labels):
     for i in range(labels.size):
         if not source.valid[image, pixel + i]:
             labels[i] = void
 
 
-@_jit
+@jit
 def _resolve_range(
     source, tables, labels, cuts, gains, place, eligible, floor, void, first, last, space
 ):
@@ -304,7 +304,7 @@ def _resolve_range(
                 _void_outside(source, image, pixel, void, here)
 
 
-@_kernel
+@kernel
 def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, first, last):
     """Give each contested pixel to a class that claims it, each unassigned one to any eligible.
 
@@ -328,7 +328,7 @@ def resolve(source, tables, labels, cuts, gains, place, eligible, floor, void, f
     )
 
 
-@_jit
+@jit
 def _tally_range(source, tables, labels, counts, masses, first, last, space):
     scratch, present = space
     classes, blocks = tables.mass.shape[1:]
@@ -351,7 +351,7 @@ def _tally_range(source, tables, labels, counts, masses, first, last, space):
                     masses[image, group, label] += mass
 
 
-@_kernel
+@kernel
 def tally(source, tables, labels, counts, masses, first, last):
     """Count the pixels of every label and add up their probabilities."""
     classes = tables.mass.shape[1]

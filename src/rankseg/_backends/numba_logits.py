@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_compile import jit, kernel
 from rankseg._backends.numba_exponential import add_exponentials, raise_tops, write_logs
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _blank, _load, _mark_not_finite
 
 
-@_jit
+@jit
 def _log_sums_range(source, classes, logs, rests, first, last, space):
     scratch, tops, totals = space
     blocks = (source.pixels + BLOCK - 1) // BLOCK
@@ -35,7 +35,7 @@ def _log_sums_range(source, classes, logs, rests, first, last, space):
             write_logs(tops, totals, logs[image, pixel:stop], rests[image, pixel:stop])
 
 
-@_kernel
+@kernel
 def log_sums(source, classes, logs, rests, first, last):
     """Write the logarithm of the sum of the exponentials of every pixel: see ``write_logs``.
 

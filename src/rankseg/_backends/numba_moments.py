@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg._backends._records import DUST
-from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_compile import jit, kernel
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
+from rankseg._formulas.records import DUST
 
 NEGLIGIBLE = 1e-12
 """Relative error of an integral that taking blocks for ones of equal values may cause."""
 
 
-@_jit
+@jit
 def _add_powers(row, degree, values, terms, sums):
     """Add the sums of the powers of a row to ``sums``, the first power first."""
     total = 0.0
@@ -32,7 +32,7 @@ def _add_powers(row, degree, values, terms, sums):
         sums[power] += total
 
 
-@_jit
+@jit
 def _add_powers_apart(row, low, high, degree, values, terms, above, below):
     """Do so for the values above ``high`` and those not above ``low``; count those between."""
     above_count, below_count = np.int32(0), np.int32(0)
@@ -61,7 +61,7 @@ def _add_powers_apart(row, low, high, degree, values, terms, above, below):
     return above_count, row.size - above_count - below_count
 
 
-@_jit
+@jit
 def _add_equal(count, mean, degree, sums):
     """Add the sums of the powers of equal values."""
     term = np.float64(count)
@@ -70,7 +70,7 @@ def _add_equal(count, mean, degree, sums):
         sums[power] += term
 
 
-@_jit
+@jit
 def _split_group(
     source, tables, image, label, group, low, high, degree, spread, counts, sums,
     scratch, values, terms,
@@ -102,7 +102,7 @@ def _split_group(
             counts[1] += between
 
 
-@_jit
+@jit
 def _split_range(source, tables, low, high, degrees, spreads, counts, sums, first, last, space):
     scratch, values, terms = space
     classes = tables.mass.shape[1]
@@ -119,7 +119,7 @@ def _split_range(source, tables, low, high, degrees, spreads, counts, sums, firs
             )  # fmt: skip
 
 
-@_kernel
+@kernel
 def split(source, tables, low, high, degrees, spreads, counts, sums, first, last):
     """Count the values above ``high`` and in (low, high]; sum the powers of the others.
 
@@ -134,7 +134,7 @@ def split(source, tables, low, high, degrees, spreads, counts, sums, first, last
     _split_range(source, tables, low, high, degrees, spreads, counts, sums, first, last, space)
 
 
-@_jit
+@jit
 def _leave_out(value, label, part, amount, per_count):
     """Let the integrals know of one more pixel, outside the mask so far."""
     missing = 1 - value
@@ -148,7 +148,7 @@ def _leave_out(value, label, part, amount, per_count):
         amount[k] -= per_count * value * label[k] / left
 
 
-@_jit
+@jit
 def _take_in(value, label, part, amount, steps):
     """Move one pixel from outside into the mask; return the score of the new mask."""
     missing = 1 - value
@@ -162,7 +162,7 @@ def _take_in(value, label, part, amount, steps):
     return total
 
 
-@_jit
+@jit
 def _scan_row(values, label, part, amount, steps):
     """Return how many of its largest values the best mask of a row takes, all of them in order."""
     for i in range(values.size):
@@ -179,7 +179,7 @@ def _scan_row(values, label, part, amount, steps):
     return taken
 
 
-@_kernel
+@kernel
 def scan(values, extra, integrals, taken, first, last):
     """Find how many of its largest values the best mask of a row takes; see ``Integrals``."""
     for row in range(first, last):

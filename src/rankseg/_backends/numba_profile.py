@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg._backends._bins import BINS, OCTAVE_BITS, OCTAVES
-from rankseg._backends.numba_compile import _jit, _jit_inline, _kernel
+from rankseg._backends.numba_compile import jit, jit_inline, kernel
 from rankseg._backends.numba_cuts import _list_marked, _new_space
 from rankseg._backends.numba_kernels import BLOCK, _bounds, _row
 from rankseg._backends.numba_prefetch import prefetch
+from rankseg._formulas.bins import BINS, OCTAVE_BITS, OCTAVES
 
 CHUNK = 1 << 10
 """Blocks that share one table of bins: enough for the table to be small against their values."""
@@ -46,7 +46,7 @@ LOWEST_PATTERN = ((126 - OCTAVES) << OCTAVE_BITS) - 1
 LOWEST_PATTERN_64 = ((1022 - OCTAVES) << OCTAVE_BITS) - 1
 
 
-@_jit
+@jit
 def write_bins(values, bins):
     """Write the bin of every value, as ``bin_of`` of ``_bins`` gives it."""
     for i in range(values.size):
@@ -59,7 +59,7 @@ def write_bins(values, bins):
         bins[i] = LAST - short if upper else min(short, LAST)  # NaN, if the maps changed
 
 
-@_jit
+@jit
 def _write_codes(values, codes):
     """Write a number for every float32: its bin, and in the last bits the steps within.
 
@@ -82,7 +82,7 @@ def _write_codes(values, codes):
         codes[i] = np.int32(spare + np.int32(SPARES << STEP_BITS)) if code >= last else spared
 
 
-@_jit
+@jit
 def _deposit(row, bins, table):
     """Add a row to counts and sums of its bins, run by run of equal bins: neighbours are alike."""
     bin_, count, mass = np.uint64(bins[0]), 0.0, 0.0  # unsigned: no index counts from the end
@@ -98,14 +98,14 @@ def _deposit(row, bins, table):
     table[bin_, MASS] += mass
 
 
-@_jit
+@jit
 def _fetch_ahead(piece):
     """Ask for as many values as a piece has, a block further on."""
     for k in range(BLOCK, BLOCK + piece.size, VALUES_PER_LINE):
         prefetch(piece, k)
 
 
-@_jit
+@jit
 def _deposit_codes(codes, packed):
     """Add pixels and their codes, both in one number."""
     for i in range(codes.size):
@@ -113,7 +113,7 @@ def _deposit_codes(codes, packed):
         packed[code >> np.uint64(STEP_BITS)] += ONE + code
 
 
-@_jit
+@jit
 def _sum_of_first_bin(values):
     """Return the sum of the values in the first bin, of which steps tell nothing."""
     total, nothing = 0.0, np.float32(0)
@@ -122,7 +122,7 @@ def _sum_of_first_bin(values):
     return total
 
 
-@_jit
+@jit
 def _sum_above_one(values):
     """Return by how much values exceed 1 together, which they do by rounding."""
     total, one, nothing = 0.0, np.float32(1), np.float32(0)
@@ -131,7 +131,7 @@ def _sum_above_one(values):
     return total
 
 
-@_jit
+@jit
 def _unpack(packed, edges, table):
     """Add to counts and sums what codes tell of them, and clear these.
 
@@ -154,7 +154,7 @@ def _unpack(packed, edges, table):
             table[LAST, MASS] += count
 
 
-@_jit
+@jit
 def _list_exchanged(row, cut, labels, label, values, space):
     """List the values whose pixel bears the label and is not in its mask, or the other way round.
 
@@ -168,7 +168,7 @@ def _list_exchanged(row, cut, labels, label, values, space):
     return number
 
 
-@_jit
+@jit
 def _profile_chunk(source, tables, image, label, chunk, edges, table, space):
     """Add to a table what one chunk of a row holds."""
     scratch, codes, packed = space
@@ -197,7 +197,7 @@ def _profile_chunk(source, tables, image, label, chunk, edges, table, space):
     _unpack(packed, edges, table)
 
 
-@_jit
+@jit
 def _profile_range(source, tables, images, labels, edges, out, first, last, space):
     chunks = out.shape[0]
     for unit in range(first, last):
@@ -206,7 +206,7 @@ def _profile_range(source, tables, images, labels, edges, out, first, last, spac
         _profile_chunk(source, tables, image, label, chunk, edges, out[chunk, place], space)
 
 
-@_jit_inline
+@jit_inline
 def _new_profile_space(dtype):
     # Codes right after the spares: what is 4096 bytes from what was just written is read slowly.
     memory = np.zeros(BINS + 2 * SPARES + BLOCK // 2, np.uint64)
@@ -214,7 +214,7 @@ def _new_profile_space(dtype):
     return np.empty(BLOCK, dtype), codes, packed
 
 
-@_kernel
+@kernel
 def profile(source, tables, images, labels, edges, out, first, last):
     """Count and sum the values of every bin. A unit is a chunk of blocks of one row.
 
@@ -225,7 +225,7 @@ def profile(source, tables, images, labels, edges, out, first, last):
     _profile_range(source, tables, images, labels, edges, out, first, last, space)
 
 
-@_jit
+@jit
 def _exchange_range(source, tables, labels, cuts, place, out, first, last, space, found):
     values, bins = found
     classes, blocks = tables.mass.shape[1:]
@@ -255,7 +255,7 @@ def _exchange_range(source, tables, labels, cuts, place, out, first, last, space
                     table[bins[k], 1] += sign * values[k]
 
 
-@_kernel
+@kernel
 def exchange(source, tables, labels, cuts, place, out, first, last):
     """Do the same for what labels hold and the mask of the class does not, less the converse.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg._backends.numba_compile import _jit, _kernel
+from rankseg._backends.numba_compile import jit, kernel
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _copy, _row
 
 LEAST_SUM = 0.5
@@ -20,7 +20,7 @@ The mean of the sums over a block's ``BLOCK`` pixels may then differ from 1 by `
 NEAR_ONE = LEAST_SUM / BLOCK
 
 
-@_jit
+@jit
 def _largest(values):
     """Return the place of the first of the largest numbers."""
     place = 0
@@ -30,7 +30,7 @@ def _largest(values):
     return place
 
 
-@_jit
+@jit
 def _likeliest_pixel(source, tables, image, label, scratch):
     """Return the first pixel of the block with the largest peak that has this value, or -1."""
     peaks = tables.peak[image, label]
@@ -43,7 +43,7 @@ def _likeliest_pixel(source, tables, image, label, scratch):
     return -1  # the map has changed since
 
 
-@_jit
+@jit
 def _wins(source, image, label, pixel, classes, first_rival, scratch):
     """Return whether no other class is likelier in a pixel; of equal ones the first wins."""
     value = _row(source, image, label, pixel, pixel + 1, scratch)[0]
@@ -57,7 +57,7 @@ def _wins(source, image, label, pixel, classes, first_rival, scratch):
     return True
 
 
-@_jit
+@jit
 def _witness_range(source, tables, mass, peak, won, first, last, scratch):
     classes = tables.mass.shape[1]
     for unit in range(first, last):
@@ -70,14 +70,14 @@ def _witness_range(source, tables, mass, peak, won, first, last, scratch):
             won[image, label] = _wins(source, image, label, pixel, classes, main, scratch)
 
 
-@_kernel
+@kernel
 def witness(source, tables, mass, peak, won, first, last):
     """Mark the classes that win the pixel in which they are likeliest. A unit is a class."""
     scratch = np.empty(BLOCK, source.values.dtype)
     _witness_range(source, tables, mass, peak, won, first, last, scratch)
 
 
-@_jit
+@jit
 def _least_winner(tables, image, block, pixels):
     """Return a value that every winner in a block reaches."""
     classes = tables.mass.shape[1]
@@ -90,7 +90,7 @@ def _least_winner(tables, image, block, pixels):
     return surest
 
 
-@_jit
+@jit
 def _reaches(row, main):
     reached = False
     for i in range(row.size):
@@ -98,7 +98,7 @@ def _reaches(row, main):
     return reached
 
 
-@_jit
+@jit
 def _in_doubt(source, tables, won, image, block, least, space):
     """Return whether a class that is in doubt reaches the main class somewhere in a block."""
     scratch, best, _ = space
@@ -119,7 +119,7 @@ def _in_doubt(source, tables, won, image, block, least, space):
     return False
 
 
-@_jit
+@jit
 def _raise_best(row, label, best, winner):
     for i in range(row.size):
         above = row[i] > best[i]
@@ -127,7 +127,7 @@ def _raise_best(row, label, best, winner):
         winner[i] = label if above else winner[i]
 
 
-@_jit
+@jit
 def _contest_range(source, tables, won, first, last, space):
     scratch, best, winner = space
     classes, blocks = tables.mass.shape[1:]
@@ -151,7 +151,7 @@ def _contest_range(source, tables, won, first, last, space):
                     won[image, winner[i]] = True
 
 
-@_kernel
+@kernel
 def contest(source, tables, won, first, last):
     """Mark the classes that win a pixel of a block in which a class not marked yet could."""
     scratch, best = np.empty(BLOCK, source.values.dtype), np.empty(BLOCK, source.values.dtype)

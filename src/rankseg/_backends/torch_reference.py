@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg._backends._bins import BINS, bin_of
-from rankseg._backends._floats import round_down
-from rankseg._backends._logits import to_probabilities
-from rankseg._backends._records import (
+from rankseg._backends.logits import to_probabilities
+from rankseg._formulas.bins import BINS, bin_of
+from rankseg._formulas.floats import round_down
+from rankseg._formulas.loop import Best, while_rising
+from rankseg._formulas.records import (
     CONTESTED,
     DUST,
     POWERS,
@@ -29,7 +30,6 @@ from rankseg._backends._records import (
     Integrals,
     Survey,
 )
-from rankseg._loop import Best, while_rising
 
 FAULT_IS_KNOWN = False
 """The survey's fault is on the device: looking at it is waiting for it."""

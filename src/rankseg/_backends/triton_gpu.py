@@ -14,8 +14,7 @@ from torch import Tensor
 
 from rankseg._backends import torch_reference as reference
 from rankseg._backends import triton_kernels as kernels
-from rankseg._backends._axes import merge_axes
-from rankseg._backends._records import ULPS_ABOVE_ONE, GainCurves, Gains, Survey
+from rankseg._backends.axes import merge_axes
 from rankseg._backends.torch_reference import (
     between,
     exchange,
@@ -28,7 +27,8 @@ from rankseg._backends.torch_reference import (
     takes_rows_at_once,
     winners,
 )
-from rankseg._loop import MOST_STEPS
+from rankseg._formulas.loop import MOST_STEPS
+from rankseg._formulas.records import ULPS_ABOVE_ONE, GainCurves, Gains, Survey
 
 __all__ = [
     "COMPILES",

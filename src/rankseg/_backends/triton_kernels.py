@@ -14,10 +14,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rankseg._backends import _records
+from rankseg._formulas import records
 
-CONTESTED = tl.constexpr(_records.CONTESTED)
-UNASSIGNED = tl.constexpr(_records.UNASSIGNED)
+CONTESTED = tl.constexpr(records.CONTESTED)
+UNASSIGNED = tl.constexpr(records.UNASSIGNED)
 
 
 @triton.jit

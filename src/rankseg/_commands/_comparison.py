@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from rankseg import _tables
+from rankseg._commands import tables
 from rankseg._commands._terminal import print_failures
-from rankseg._differences import RESAMPLES
 from rankseg.evaluation import Comparison
+from rankseg.evaluation.differences import RESAMPLES
 
 __all__ = ["print_aggregates", "print_comparison", "print_not_compared"]
 
@@ -42,10 +42,10 @@ def print_comparison(console: Console, comparison: Comparison, pruning_prob: flo
 
     ``pruning_prob`` is None if nothing was decided here.
     """
-    _tables.print_table(_tables.class_table(comparison))
-    _tables.print_table(_tables.image_table(comparison, "label"))
+    tables.print_table(tables.class_table(comparison))
+    tables.print_table(tables.image_table(comparison, "label"))
     if comparison.predicts_absent_class:
-        _tables.print_table(_tables.image_table(comparison, "either"))
+        tables.print_table(tables.image_table(comparison, "either"))
     else:
         console.print("No method predicts a class where it is absent.\n")
     legend = METHODS_LEGEND if pruning_prob is not None else ""
@@ -55,14 +55,14 @@ def print_comparison(console: Console, comparison: Comparison, pruning_prob: flo
     shown = (LEGEND + legend).format(pruning_prob=pruning_prob, units=units)
     console.print(shown + "\n", style="dim")
     try:
-        _tables.print_table(_tables.tests_table(comparison))
+        tables.print_table(tables.tests_table(comparison))
     except ImportError as error:
         console.print(f"No tests: {error}\n", style="dim")
 
 
 def print_aggregates(console: Console, comparison: Comparison) -> None:
     """Print the averages of the toolkits."""
-    _tables.print_table(_tables.aggregate_table(comparison))
+    tables.print_table(tables.aggregate_table(comparison))
     console.print(AGGREGATES_LEGEND + "\n", style="dim")
 
 

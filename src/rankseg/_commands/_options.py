@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
-from rankseg._arguments import integer
-from rankseg._cases import clusters_of
+from rankseg._common.arguments import integer
 from rankseg.evaluation import CaseFolder, read_clusters
+from rankseg.evaluation.case_folders import clusters_of
 
 __all__ = [
     "BAND",

@@ -12,9 +12,9 @@ import typer
 from rich.progress import track
 from typer.core import TyperGroup
 
-from rankseg._batch import Outcome
-from rankseg._interrupts import INTERRUPTED, raise_at_interrupt
-from rankseg._tables import PlainConsole
+from rankseg._commands.tables import PlainConsole
+from rankseg._common.interrupts import INTERRUPTED, raise_at_interrupt
+from rankseg._files.batch import Outcome
 
 __all__ = [
     "Commands",

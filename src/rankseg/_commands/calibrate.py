@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rankseg import _tables
-from rankseg._cases import clusters_of, read_image_labels
+from rankseg._commands import tables
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, fail, open_console, print_failures, tracker
 from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
+from rankseg.evaluation.case_folders import clusters_of, read_image_labels
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
@@ -112,7 +112,7 @@ def calibrate(
         if checked.model.classes != len(classes):
             fail(f"the maps hold {checked.model.classes} classes where {len(classes)} are named")
         Calibration.of_presence(checked.model).save(output)
-        _tables.print_table(_tables.presence_table(checked))
+        tables.print_table(tables.presence_table(checked))
         failures = checked.failures
     elif kind is KindChoice.PRIOR:
         if absent is not None:
@@ -133,10 +133,10 @@ def calibrate(
         )
         options: dict[str, Any] = {"ignore_index": maps.ignore_index, "seed": seed}
         fit(told.folder, kind.value, presence=absent, **options).save(output)
-        _tables.print_table(_tables.calibration_table(told))
-        _tables.print_table(_tables.calibrated_decisions_table(told))
+        tables.print_table(tables.calibration_table(told))
+        tables.print_table(tables.calibrated_decisions_table(told))
         if told.presence is not None:
-            _tables.print_table(_tables.presence_table(told.presence))
+            tables.print_table(tables.presence_table(told.presence))
         if diagram is not None:
             figure = reliability_diagram(told.before, told.after, titles=["before", "after"])
             write_figure(diagram, figure)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankseg import _tables
+from rankseg._commands import tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
@@ -165,7 +165,7 @@ def compare_folder(
     print_comparison(console, comparison, pruning_prob)
     if aggregates:
         print_aggregates(console, comparison)
-    _tables.print_table(_tables.decision_table(comparison))
+    tables.print_table(tables.decision_table(comparison))
     if output is not None:
         _write_report(output, comparison, methods, maps, metrics[0])
         console.print(f"Written to {output}", soft_wrap=True)

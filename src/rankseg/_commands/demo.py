@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rankseg import _tables
+from rankseg._commands import tables
 from rankseg._commands._comparison import print_comparison
 from rankseg._commands._terminal import check_place, open_console
-from rankseg._demo import load_sample
+from rankseg._demo.example import load_sample
 from rankseg.evaluation import Case, compare, standard_methods, time_methods
 from rankseg.plots import comparison_figure, gain_and_loss
 
@@ -39,7 +39,7 @@ def demo(
         "classes; maps of a small network trained by\ncross-entropy on other images of the kind.\n"
     )
     print_comparison(console, comparison, pruning_prob=0.5)
-    _tables.print_table(_tables.time_table(timings, len(cases)))
+    tables.print_table(tables.time_table(timings, len(cases)))
     console.print("The first call of RankSEG loads its kernels, or compiles them.\n", style="dim")
     drawn = [methods[0], methods[2]]
     examples = gain_and_loss(

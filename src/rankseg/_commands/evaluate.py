@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from rankseg import _tables
-from rankseg._arguments import distinct_names
+from rankseg._commands import tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, clusters_from, ignore_index_from
 from rankseg._commands._terminal import make_folder, open_console, tracker
+from rankseg._common.arguments import distinct_names
 from rankseg.evaluation import evaluate
 
 __all__ = ["evaluate_folders"]
@@ -74,7 +74,7 @@ def evaluate_folders(
     if len(names) > 1:
         print_comparison(console, comparison, None)
     else:
-        _tables.print_table(_tables.score_table(comparison))
+        tables.print_table(tables.score_table(comparison))
     print_aggregates(console, comparison)
     if output is not None:
         comparison.write(output)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rankseg import _tables
+from rankseg._commands import tables
 from rankseg._commands._comparison import print_not_compared
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, open_console, tracker
@@ -92,7 +92,7 @@ def tune_folder(
     )
     tuned.save(output)
     console = open_console()
-    _tables.print_table(_tables.tuning_table(tuned, metric, counted))  # type: ignore[arg-type]
+    tables.print_table(tables.tuning_table(tuned, metric, counted))  # type: ignore[arg-type]
     console.print(LEGEND + "\n", style="dim")
     for warning in tuned.warnings:
         console.print(f"Note: {warning}.")

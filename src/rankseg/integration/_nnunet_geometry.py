@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankseg._batch import reason_of
-from rankseg._small_files import read_json_object
-from rankseg.integration._common import require
+from rankseg._files.batch import reason_of
+from rankseg._files.small import read_json_object
 from rankseg.integration._plain_pickle import LARGEST, read_plain_pickle
+from rankseg.integration.common import require
 
 __all__ = ["ENDING", "PLANS", "Geometry", "load_nibabel", "read_object"]
 

@@ -10,7 +10,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
-from rankseg._api import RankSEG
+from rankseg._decision.module import RankSEG
 
 __all__ = ["RankSEGLabelManager", "RankSEGPlansManager"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._api import RankSEG
-from rankseg._arguments import describe
-from rankseg._warn import warn
-from rankseg.integration._common import (
+from rankseg._common.arguments import describe
+from rankseg._common.warn import warn
+from rankseg._decision.module import RankSEG
+from rankseg.integration.common import (
     Size,
     check_count,
     check_finite,

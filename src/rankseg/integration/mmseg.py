@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from rankseg._api import RankSEG
-from rankseg._arguments import choice, describe
-from rankseg._warn import one_of_a_kind
-from rankseg.integration._common import KINDS, keeps_dtype, require, to_probabilities, widened
+from rankseg._common.arguments import choice, describe
+from rankseg._common.warn import one_of_a_kind
+from rankseg._decision.module import RankSEG
+from rankseg.integration.common import KINDS, keeps_dtype, require, to_probabilities, widened
 
 __all__ = ["RankSEGEncoderDecoder", "disable", "enable", "kind_of"]
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 import rankseg
-from rankseg._arguments import integer
-from rankseg._calibrate import calibrate
-from rankseg._problem import Maps, Problem
-from rankseg._sampled_sums import is_batch
-from rankseg._settings import SUPPORT, SolverOptions
-from rankseg._solvers import present_in
-from rankseg._warn import one_of_a_kind, warn
-from rankseg.integration._common import (
+from rankseg._common.arguments import integer
+from rankseg._common.warn import one_of_a_kind, warn
+from rankseg._decision.calibrate import calibrate
+from rankseg._decision.problem import Maps, Problem
+from rankseg._decision.sampled_sums import is_batch
+from rankseg._decision.settings import SUPPORT, SolverOptions
+from rankseg._decision.solvers import present_in
+from rankseg.integration.common import (
     KnownAttributes,
     check_finite,
     check_logits,

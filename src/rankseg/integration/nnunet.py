@@ -23,13 +23,12 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rankseg._api import RankSEG
-from rankseg._arguments import integer
-from rankseg._batch import OTHER_FOLDER, Outcome, Record, Track, reason_of, work_through
-from rankseg._files import identify, reserve, write_whole
-from rankseg._folders import file_of, files_of
-from rankseg._formats._arrays import refuse_appended
-from rankseg.integration._common import require
+from rankseg._common.arguments import integer
+from rankseg._decision.module import RankSEG
+from rankseg._files.batch import OTHER_FOLDER, Outcome, Record, Track, reason_of, work_through
+from rankseg._files.folders import file_of, files_of
+from rankseg._files.formats.arrays import refuse_appended
+from rankseg._files.whole import identify, reserve, write_whole
 from rankseg.integration._nnunet_geometry import (
     ENDING,
     PLANS,
@@ -37,6 +36,7 @@ from rankseg.integration._nnunet_geometry import (
     load_nibabel,
     read_object,
 )
+from rankseg.integration.common import require
 
 __all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from rankseg._api import RankSEG
-from rankseg._arguments import choice, class_count, describe, integer
-from rankseg._files import write_whole
+from rankseg._common.arguments import choice, class_count, describe, integer
+from rankseg._common.warn import warn
+from rankseg._decision.module import RankSEG
+from rankseg._files.whole import write_whole
 from rankseg._version import __version__
-from rankseg._warn import warn
-from rankseg.integration._common import require
+from rankseg.integration.common import require
 
 __all__ = ["export"]
 

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from rankseg._api import RankSEG
-from rankseg.integration._common import keeps_dtype, require
+from rankseg._decision.module import RankSEG
+from rankseg.integration.common import keeps_dtype, require
 
 __all__ = ["decide", "disable", "enable"]
 

@@ -16,20 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._api import RankSEG
-from rankseg._arguments import number
-from rankseg._problem import Maps
-from rankseg._warn import one_of_a_kind
-from rankseg.integration._common import (
-    KnownAttributes,
-    check_count,
-    check_logits,
-    field_of,
-    floating,
-    image_sizes,
-    keeps_dtype,
-    resize,
-)
+from rankseg._common.arguments import number
+from rankseg._common.warn import one_of_a_kind
+from rankseg._decision.module import RankSEG
+from rankseg._decision.problem import Maps
 from rankseg.integration._sam import (
     INSTANCE_AXES,
     ScoreMaps,
@@ -44,6 +34,16 @@ from rankseg.integration._sam import (
     resized,
     sizes_of_maps,
     unpad,
+)
+from rankseg.integration.common import (
+    KnownAttributes,
+    check_count,
+    check_logits,
+    field_of,
+    floating,
+    image_sizes,
+    keeps_dtype,
+    resize,
 )
 
 __all__ = ["Sam1", "Sam2", "Sam3", "decide_logits"]

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankseg._api import RankSEG
-from rankseg._arguments import describe
-from rankseg._warn import one_of_a_kind
-from rankseg.integration._common import (
+from rankseg._common.arguments import describe
+from rankseg._common.warn import one_of_a_kind
+from rankseg._decision.module import RankSEG
+from rankseg.integration._sam import FAMILIES as SAM_ADAPTERS
+from rankseg.integration.common import (
     Size,
     check_channels_first,
     check_count,
@@ -37,7 +38,6 @@ from rankseg.integration._common import (
     to_probabilities,
     widened,
 )
-from rankseg.integration._sam import FAMILIES as SAM_ADAPTERS
 
 __all__ = ["RankSEGProcessor", "postprocess", "restore_semantic_probs"]
 

@@ -1,0 +1,292 @@
+"""The maps to decide on: every check of the input, once, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg._backends.logits import to_probabilities
+from rankseg._decision.calibration import Calibration
+from rankseg._decision.inputs import as_tensor, dtype_cure
+from rankseg._decision.presence_model import PresenceModel
+from rankseg._decision.sampled_sums import check_sums
+from rankseg._decision.settings import SMOOTH_PER_PIXEL, SUPPORT, VOID_INDEX, Settings
+from rankseg._formulas.records import ULPS_ABOVE_ONE
+
+__all__ = ["Maps", "Problem", "as_tensor"]
+
+Maps = TypeVar("Maps", Tensor, np.ndarray)
+"""What a caller gives, and gets back."""
+
+CHUNK = 1 << 18
+"""Values transformed at a time: 2 MiB of float64."""
+
+OVERSHOOT = 0.01
+"""How far outside [0, 1] values may lie to be taken, in an error, for inexact probabilities."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Checked input of one call, and the way back to the type the caller uses.
+
+    Attributes
+    ----------
+    probs
+        ``(batch, classes, *spatial)`` floating tensor, of any strides, never written to; logits
+        if the settings say so.
+    valid
+        ``(batch, *spatial)`` boolean tensor on the same device, or None.
+    settings
+        What to decide.
+    numpy
+        Whether the caller gave, and so gets, NumPy arrays.
+    derived
+        Whether the maps were made of others, whose sums were looked at.
+    are_exclusive
+        Whether classes exclude each other, whatever the output mode.
+    """
+
+    probs: Tensor
+    valid: Tensor | None
+    settings: Settings
+    numpy: bool
+    derived: bool = False
+    are_exclusive: bool = False
+
+    @classmethod
+    def parse(cls, probs: object, valid: object, settings: Settings) -> Problem:
+        """Check type, shape and dtype; the values are checked by the scan that reads them.
+
+        Raises
+        ------
+        TypeError
+            If ``probs`` is not a dense floating tensor or array, or ``valid`` not a boolean one.
+        ValueError
+            If a shape, a device or ``void_index`` does not fit, or the solver does not decide
+            so many classes, or there is one channel and a softmax over it.
+        """
+        tensor = as_tensor("probs", probs)
+        if tensor.dtype not in DTYPES:
+            names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+            raise TypeError(
+                f"probs must be of a dtype in {names}, got {tensor.dtype}; "
+                f"{dtype_cure('probs', tensor.dtype)}"
+            )
+        _check_shape(tensor)
+        _check_classes(settings, tensor.shape[1])
+        mask = None if valid is None else _mask(valid, tensor)
+        _check_void_index(settings, tensor.shape[1], mask is not None)
+        if settings.correlation > 0 and settings.smooth > SMOOTH_PER_PIXEL:
+            largest = SMOOTH_PER_PIXEL * tensor.shape[2:].numel()
+            settings = replace(settings, smooth=min(settings.smooth, largest))
+        return cls(tensor, mask, settings, isinstance(probs, np.ndarray))
+
+    @property
+    def binary(self) -> bool:
+        """Whether there is one channel: foreground against background."""
+        return self.probs.shape[1] == 1
+
+    def check_values(self, fault: Tensor | bool) -> None:
+        """Raise if the scan found a value that is no probability; look at the sums of a few pixels.
+
+        A traced graph cannot raise on values, and is not asked to.
+        """
+        if torch.compiler.is_compiling():
+            return
+        if bool(fault):
+            self._raise_for_values()
+        if not self.derived:
+            check_sums(self.probs, self.valid, self.settings, self.are_exclusive)
+
+    def _raise_for_values(self) -> None:
+        """Say which values are no probabilities."""
+        probs = self.probs
+        if self.valid is not None:  # a copy, because torch counts a mask before it gathers by it
+            probs = probs.movedim(1, -1)[self.valid.clone()]
+        broken = int((~torch.isfinite(probs)).sum())
+        name = "probs" if self.settings.from_logits is None else "logits"
+        if broken:
+            raise ValueError(f"{name} must be finite, got {broken} values that are NaN or infinite")
+        low, high = probs.min().item(), probs.max().item()
+        hint = "these look like logits: apply softmax or sigmoid first, or name it in from_logits"
+        if low >= 0:
+            hint = "divide by the largest value they can take, or apply softmax or sigmoid first"
+        if low > -OVERSHOOT and high < 1 + OVERSHOOT:
+            hint = "resampling and averaging overshoot a little: clip with probs.clamp(0, 1)"
+        raise ValueError(f"probs must lie in [0, 1], got [{low!r}, {high!r}]; {hint}")
+
+    def of_probabilities(self) -> Problem:
+        """Return the same problem with probabilities in place of logits, all in memory."""
+        if self.settings.from_logits is None:
+            return self
+        probs = to_probabilities(self.probs, self.settings.from_logits)
+        if self.valid is not None:
+            probs = probs.masked_fill(~self.valid.unsqueeze(1), 0)
+        return replace(
+            self, probs=probs, settings=replace(self.settings, from_logits=None), derived=True
+        )
+
+    def calibrated(self) -> Problem:
+        """Return the same problem with calibrated probabilities, all in memory.
+
+        Raises
+        ------
+        ValueError
+            If a value is no probability, or no logit where the maps hold those.
+        """
+        calibration, link = self.settings.calibration, self.settings.from_logits
+        if calibration is None:
+            return self
+        settings = replace(self.settings, calibration=None, from_logits=None)
+        given = replace(self, are_exclusive=calibration.link == "softmax")
+        made = given.transformed(lambda maps: calibration.of(maps, link))
+        return replace(self, probs=made, settings=settings, derived=True)
+
+    def transformed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return other probabilities, made of those of some pixels at a time in float64.
+
+        ``function`` takes and gives ``(1, classes, ...)``. Half precision becomes float32; pixels
+        that are not valid become 0, whatever they are.
+
+        Raises
+        ------
+        ValueError
+            If a value is no probability, or no logit where the maps hold those.
+        """
+        source = self.probs
+        wide = torch.promote_types(source.dtype, torch.float32)
+        made = torch.empty(source.shape, dtype=wide, device=source.device)
+        least, most = 0.0, 1 + ULPS_ABOVE_ONE * torch.finfo(source.dtype).eps
+        if self.settings.from_logits is not None:
+            most = torch.finfo(source.dtype).max
+            least = -most
+        sound = torch.ones((), dtype=torch.bool, device=source.device)
+        for part in _parts(source):
+            before = source[part].double()
+            if self.valid is not None:
+                outside = ~self.valid[(part[0], *part[2:])].unsqueeze(1)
+                before = before.masked_fill(outside, 0)
+            sound &= ((before >= least) & (before <= most)).all()  # False for NaN too
+            after = function(before)
+            if self.valid is not None:
+                after = after.masked_fill(outside, 0)
+            made[part] = after.to(wide)
+        self.check_values(~sound)
+        return made
+
+    def restore(self, decision: Tensor) -> Any:
+        """Give a decision the shape and type that the caller expects."""
+        if self.binary and self.settings.output_mode == "multiclass":
+            decision = _labels_of(decision.squeeze(1))
+            if self.valid is not None:
+                decision = decision.masked_fill(~self.valid, self.settings.void_index)
+        return decision.numpy() if self.numpy else decision
+
+
+def _labels_of(mask: Tensor) -> Tensor:
+    """Return the labels 0 and 1 of a mask."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return mask.long()
+    # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
+    return torch.from_numpy(np.empty(mask.shape, np.int64)).copy_(mask)
+
+
+def _parts(maps: Tensor) -> Iterator[tuple[slice, ...]]:
+    """Yield indices of one image each, cut along its longest axis to about ``CHUNK`` values."""
+    if torch.compiler.is_compiling():  # a graph is of any size
+        yield (slice(None),) * maps.dim()
+        return
+    axis = max(range(2, maps.dim()), key=maps.shape.__getitem__)
+    length = maps.shape[axis]
+    step = max(1, CHUNK * length // maps.shape[1:].numel())
+    for image in range(len(maps)):
+        for start in range(0, length, step):
+            part = [slice(None)] * maps.dim()
+            part[0], part[axis] = slice(image, image + 1), slice(start, start + step)
+            yield tuple(part)
+
+
+def _check_shape(probs: Tensor) -> None:
+    if probs.dim() < 3:
+        raise ValueError(
+            "probs must have the axes (batch, classes, *spatial), with at least one spatial axis, "
+            f"got shape {tuple(probs.shape)}; add a batch axis with probs[None], and a class axis "
+            "too if there is none, with probs[None, None]"
+        )
+    if 0 in probs.shape[1:]:
+        raise ValueError(
+            "probs may have an empty batch, but its classes and spatial axes must not be empty, "
+            f"got shape {tuple(probs.shape)}"
+        )
+
+
+def _check_classes(settings: Settings, classes: int) -> None:
+    """Refuse several classes where the solver decides one channel only, and a softmax over one."""
+    if classes == 1 and settings.from_logits == "softmax":
+        raise ValueError(
+            "from_logits='softmax' needs two classes or more, got one channel, whose probabilities "
+            "would all be 1; take from_logits='sigmoid'"
+        )
+    fitted = {"calibration": settings.calibration, "presence": settings.presence}
+    for name, model in fitted.items():
+        if isinstance(model, Calibration | PresenceModel) and model.classes != classes:
+            raise ValueError(
+                f"{name} must be for the {classes} classes of probs, got one for {model.classes}"
+            )
+    mode = settings.output_mode
+    if classes == 1 or mode not in SUPPORT[settings.solver].binary:
+        return
+    others = [
+        name
+        for name, support in SUPPORT.items()
+        if settings.metric in support.metrics
+        and mode in support.options
+        and mode not in support.binary
+    ]
+    raise ValueError(
+        f"solver={settings.solver!r} with output_mode={mode!r} decides one channel, got probs of "
+        f"{classes} classes; take output_mode='multilabel' or a solver in {['auto', *others]}"
+    )
+
+
+def _mask(valid: object, probs: Tensor) -> Tensor:
+    mask = as_tensor("valid", valid)
+    expected = (probs.shape[0], *probs.shape[2:])
+    if mask.dtype != torch.bool:
+        raise TypeError(f"valid must be boolean, got {mask.dtype}; pass valid != 0")
+    if mask.shape != expected:
+        raise ValueError(
+            f"valid must have the shape (batch, *spatial) = {expected}, got {tuple(mask.shape)}"
+            f"{_shape_cure(mask.shape, probs.shape)}"
+        )
+    if mask.device != probs.device:
+        raise ValueError(f"valid must be on {probs.device}, as probs is, got {mask.device}")
+    return mask
+
+
+def _shape_cure(valid: torch.Size, probs: torch.Size) -> str:
+    """Say what to do about a mask of another shape, if that is clear."""
+    if valid == probs[:-1]:
+        return "; if the classes are the last axis of probs, pass probs.movedim(-1, 1)"
+    if valid[:2] == (probs[0], 1) and valid[2:] == probs[2:]:
+        return "; pass valid.squeeze(1)"
+    return "; pass valid[None]" if valid == probs[2:] and probs[0] == 1 else ""
+
+
+def _check_void_index(settings: Settings, classes: int, masked: bool) -> None:
+    """Refuse a void index that is a class, unless it is the default and will not be written."""
+    if settings.output_mode == "multilabel":
+        return
+    written = masked or settings.unassigned_policy == "void" or settings.void_index != VOID_INDEX
+    labels = max(classes, 2)  # one channel gives the labels 0 and 1
+    if written and 0 <= settings.void_index < labels:
+        raise ValueError(
+            f"void_index must not be one of the labels 0 to {labels - 1}, got {settings.void_index}"
+        )

@@ -1,0 +1,46 @@
+"""The decisions that are optimal for pixel accuracy: argmax, and 0.5 for each class alone."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankseg._decision.settings import Settings
+from rankseg._formulas.records import UNASSIGNED, Gains, Survey
+
+
+def argmax_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return the likeliest class of every pixel; ties go to the first."""
+    return _argmax(backend, maps, survey, settings.void_index)
+
+
+def argmax_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return the likeliest class of every pixel as masks that do not overlap."""
+    labels = _argmax(backend, maps, survey, void=-1)
+    classes = torch.arange(survey.mass.shape[1], device=labels.device)
+    return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.dim() - 1))
+
+
+def threshold_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return the pixels of every class that are likelier in it than not."""
+    masks: Tensor = backend.masks(maps, survey, torch.full_like(survey.mass, 0.5))
+    return masks
+
+
+def _argmax(backend: ModuleType, maps: Any, survey: Survey, void: int) -> Tensor:
+    shape = (survey.mass.shape[0], *maps.spatial)
+    everything = torch.ones_like(survey.mass, dtype=torch.bool)
+    labels: Tensor = backend.resolve(
+        maps,
+        survey,
+        torch.full(shape, UNASSIGNED, device=survey.mass.device),
+        torch.full_like(survey.mass, torch.inf),
+        Gains.probability(survey.mass),
+        everything,
+        -torch.inf,
+        void,
+    )
+    return labels

@@ -1,0 +1,107 @@
+"""Labels that share a hidden factor: the model behind ``correlation``.
+
+Given the factor, labels are independent (see ``_correlation``), and the objective is averaged over
+it. Everything a mask is judged by is then a sum of functions of the probability, so the class
+profile takes the place of the pixels: they are counted once, and the rest is small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankseg._decision.solvers.cuts import rows_of
+from rankseg._decision.solvers.unsettled import Unsettled
+from rankseg._formulas.average import Average, Factor, best_cuts
+from rankseg._formulas.objectives import Objective
+from rankseg._formulas.records import GainCurves, State, Survey
+
+
+@dataclass(frozen=True)
+class Correlated:
+    """The model; a state is one tensor ``(rows, functions)``: count, mass, sums given the factor.
+
+    Attributes
+    ----------
+    rows
+        Image and class of the eligible, those that may be given to a pixel; no others are looked
+        at.
+    average
+        What is maximised.
+    best
+        ``(batch, classes)``: the best cuts of these, 0 for the others.
+    edges
+        The edge between two bins next to each of these.
+    masks
+        States of the masks above the edges. States of labels follow from where the two differ.
+    """
+
+    backend: ModuleType
+    maps: Any
+    survey: Survey
+    rows: Tensor
+    average: Average
+    best: Tensor
+    edges: Tensor
+    masks: Tensor
+
+    @classmethod
+    def build(
+        cls,
+        backend: ModuleType,
+        maps: Any,
+        survey: Survey,
+        objective: Objective,
+        correlation: float,
+        eligible: Tensor,
+    ) -> Correlated:
+        """Take the profile of the eligible classes, and find their best cuts."""
+        rows = rows_of(eligible)
+        factor = Factor.of(correlation, rows.device)
+        profile = backend.profile(maps, survey, rows)
+        average, cuts, edges, masks = best_cuts(profile, factor, objective)
+        row, none = rows.unbind(1), torch.zeros_like(survey.mass)
+        best, edges = none.index_put(row, cuts), none.index_put(row, edges)
+        best = survey.below_peak(best) if objective.smooth == 0 else best
+        return cls(backend, maps, survey, rows, average, best, edges, masks)
+
+    def cuts(self, active: Tensor) -> Tensor:
+        return torch.where(active, self.best, torch.inf)
+
+    def bracket(self, cuts: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+        # The edges too, so that pixels outside are labelled as the masks above the edges are.
+        low = self.edges.minimum((1 - margin) * cuts).where(torch.isfinite(cuts), torch.inf)
+        return low, self.edges.maximum((1 + margin) * cuts)
+
+    def claim(self, cuts: Tensor) -> tuple[Tensor, State]:
+        # Gains from the masks themselves: the labels score as much, and need not be tallied.
+        labels, _, _ = self.backend.claim(self.maps, self.survey, cuts)
+        return labels, (self.masks,)
+
+    def tally(self, labels: Tensor) -> State:
+        changes = self.backend.exchange(self.maps, self.survey, labels, self.edges, self.rows)
+        sums = self.masks + self.average.factor.curves.sums(changes)
+        return (torch.where(sums[:, :1] > 0, sums, 0.0),)  # no pixels: what is left is rounding
+
+    def per_state(self, images: Tensor) -> Tensor:
+        return images[self.rows[:, :1]]
+
+    def score(self, state: State) -> Tensor:
+        scores = self.average.score(state[0].unsqueeze(1)).squeeze(1)
+        return torch.zeros_like(self.best).index_put(self.rows.unbind(1), scores)
+
+    def increment(self, state: State) -> GainCurves:
+        return self.slope(state)  # a pixel more or less: the same to a part in the volume
+
+    def slope(self, state: State) -> GainCurves:
+        return GainCurves(self.rows, self.average.gain_lines(state[0]))
+
+    def of(self, part: Unsettled) -> Correlated:
+        return replace(self, maps=part.maps, survey=part.survey)
+
+    def with_objective(self, objective: Objective) -> Correlated:
+        return replace(self, average=replace(self.average, objective=objective))

@@ -1,0 +1,106 @@
+"""RankSEG-RMA (NeurIPS 2025, arXiv 2510.15362): masks, and labels that do not overlap."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankseg._decision.settings import Settings
+from rankseg._decision.solvers.correlated import Correlated
+from rankseg._decision.solvers.models import Exact, ExactLabels, Independent, Model
+from rankseg._decision.solvers.presence import eligible_classes, least_peak, present_classes
+from rankseg._formulas.expectation import RATIOS
+from rankseg._formulas.objectives import OBJECTIVES
+from rankseg._formulas.records import Survey
+
+
+def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return the mask of every class that is best for it alone, to RMA or exactly."""
+    kept = present_classes(backend, maps, survey, settings)
+    cuts = model_of(backend, maps, survey, settings, kept, shared=False).cuts(kept)
+    masks: Tensor = backend.masks(maps, survey, cuts)
+    return masks
+
+
+def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, bool] | None:
+    """Return what `own_masks` would, and whether some value is no probability, where it is sooner.
+
+    All that the mask of a class needs is known after few looks at it, and where a backend takes
+    class after class it is still in a nearby cache then. None where it is not to be had so.
+    """
+    objective = OBJECTIVES[settings.metric](settings.smooth)
+    exact, least = settings.solver == "exact", least_peak(settings)
+    if settings.correlation > 0 or least is None:
+        return None
+    if not backend.takes_rows_at_once(maps, alike=not exact):
+        return None
+    found: tuple[Tensor, bool] | None = None
+    if exact:
+        ratio, smooth = RATIOS[settings.metric], settings.smooth
+        some = backend.exact_masks(maps, least, ratio, smooth, *objective.endless)
+        found = _completed(some, backend, maps, settings)
+    elif objective.fraction is not None:
+        keep_peak = settings.smooth == 0
+        found = backend.own_masks(maps, least, *objective.fraction, keep_peak)
+    return found
+
+
+def _completed(
+    found: tuple[Tensor, bool, Tensor], backend: ModuleType, maps: Any, settings: Settings
+) -> tuple[Tensor, bool]:
+    """Return all masks, those not known as `own_masks` finds them."""
+    masks, fault, known = found
+    if fault or bool(known.all()):
+        return masks, fault
+    others = own_masks(backend, maps, backend.survey(maps), settings)
+    return masks.where(known.view(*known.shape, *[1] * (masks.dim() - 2)), others), fault
+
+
+def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+    """Return labels that share the pixels out between these masks by the published rule."""
+    kept = present_classes(backend, maps, survey, settings)
+    model = model_of(backend, maps, survey, settings, kept)
+    return share_out(model, model.cuts(kept), kept, settings)
+
+
+def model_of(
+    backend: ModuleType,
+    maps: Any,
+    survey: Survey,
+    settings: Settings,
+    kept: Tensor,
+    shared: bool = True,
+) -> Model:
+    """Return the model of the labels that the settings ask for, for the classes ``kept``.
+
+    ``shared`` tells whether a pixel has one label only.
+    """
+    objective = OBJECTIVES[settings.metric](settings.smooth)
+    eligible = eligible_classes(kept) if shared else kept
+    if settings.correlation > 0:
+        return Correlated.build(backend, maps, survey, objective, settings.correlation, eligible)
+    if settings.solver == "exact" and shared:
+        return ExactLabels.build(backend, maps, survey, objective, settings, eligible)
+    if settings.solver == "exact":
+        return Exact(backend, maps, survey, objective, settings)
+    return Independent(backend, maps, survey, objective)
+
+
+def share_out(model: Model, cuts: Tensor, kept: Tensor, settings: Settings) -> Tensor:
+    """Share the pixels out by the published rule, with the masks and the gains of a model.
+
+    Each class ``kept`` keeps its mask. A pixel in exactly one mask gets that class; one in several
+    goes, among those, to the class that gains most by it; one in none goes to the eligible class
+    that gains most, or is left void by that policy.
+    """
+    leaves_void = settings.unassigned_policy == "void"
+    takers = torch.zeros_like(kept) if leaves_void else eligible_classes(kept)
+    labels, state = model.claim(cuts)
+    gains = model.increment(state)
+    resolved: Tensor = model.backend.resolve(
+        model.maps, model.survey, labels, cuts, gains, takers, -torch.inf, settings.void_index
+    )
+    return resolved

@@ -1,0 +1,1 @@
+"""The example and the network of ``rankseg demo``."""

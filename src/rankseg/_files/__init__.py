@@ -1,0 +1,1 @@
+"""Reading and writing: formats, folders, and files written whole or not at all."""

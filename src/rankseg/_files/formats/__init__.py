@@ -1,0 +1,397 @@
+"""Maps and labels in files, by the ending of their name.
+
+========================  ======================================================================
+ending                    axes of maps, and which array
+========================  ======================================================================
+``.npy``                  ``(classes, *spatial)``, also after a batch axis of length 1
+``.npz``, ``.pt``,        the same; of several arrays the one named, else ``probs``,
+``.safetensors``,         ``probabilities`` or ``logits``, else the only one; of OME-Zarr the
+``.zarr``                 first level, with the axes that it declares
+``.nii``, ``.nii.gz``     ``(x, y, z, class)``, read as ``(classes, x, y, z)``
+``.tif``, ``.tiff``       channels, samples or else the first axis are classes; pages that were
+                          written one by one are stacked
+========================  ======================================================================
+
+`rankseg._files.formats.axes` has the rules. Spatial axes are never reordered, from any format to
+any other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rankseg._files.folders import ending, files_of, stem
+from rankseg._files.formats import arrays, nifti, pictures, tiff, zarr
+from rankseg._files.formats.axes import arrange_labels, arrange_maps, spatial_axes
+from rankseg._files.formats.common import (
+    LABEL_NAMES,
+    MAP_NAMES,
+    HoldsMapsError,
+    Names,
+    Stored,
+    reading,
+)
+
+__all__ = [
+    "LABELS_READ",
+    "LABELS_WRITTEN",
+    "MAPS",
+    "PICTURES",
+    "HoldsMapsError",
+    "LabelFile",
+    "MapFile",
+    "align",
+    "ending",
+    "find_files",
+    "read_image",
+    "read_label_file",
+    "read_labels",
+    "read_maps",
+    "stem",
+    "write_labels",
+]
+
+_MAP_READERS: Final[dict[str, Callable[[Path, Names], Stored]]] = {
+    ".npy": arrays.read_npy,
+    ".npz": arrays.read_npz,
+    ".pt": arrays.read_pt,
+    ".safetensors": arrays.read_safetensors,
+    ".zarr": zarr.read_zarr,
+    ".nii": nifti.read_nifti,
+    ".nii.gz": nifti.read_nifti,
+    ".tif": tiff.read_tiff,
+    ".tiff": tiff.read_tiff,
+}
+
+_LABEL_READERS: Final[dict[str, Callable[[Path, Names], Stored]]] = {
+    ".npy": arrays.read_npy,
+    ".npz": arrays.read_npz,
+    ".png": pictures.read_png,
+    ".zarr": zarr.read_zarr,
+    ".nii": nifti.read_label_nifti,
+    ".nii.gz": nifti.read_label_nifti,
+    ".tif": tiff.read_label_tiff,
+    ".tiff": tiff.read_label_tiff,
+}
+
+_WRITERS: Final[dict[str, Callable[[Path, NDArray[Any], Any, bool], None]]] = {
+    ".png": pictures.write_png,
+    ".npy": arrays.write_npy,
+    ".nii": nifti.write_nifti,
+    ".nii.gz": nifti.write_nifti,
+    ".tif": tiff.write_tiff,
+    ".tiff": tiff.write_tiff,
+    ".zarr": zarr.write_zarr,
+}
+
+MAPS: Final = tuple(_MAP_READERS)
+LABELS_READ: Final = tuple(_LABEL_READERS)
+LABELS_WRITTEN: Final = tuple(_WRITERS)
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+IMAGES_NEED_A_MODEL: Final = ": to decide images, name the network by model (--model)"
+
+
+@dataclass(frozen=True, eq=False)
+class MapFile:
+    """What a file of maps holds.
+
+    Parameters
+    ----------
+    maps : Tensor
+        Floating ``(classes, *spatial)``, as stored: probabilities or logits.
+    geometry : object, optional
+        What `write_labels` needs to write labels in the same place: the header of a NIfTI file,
+        with its affine, or the resolution and georeference of a TIFF.
+    """
+
+    maps: Tensor
+    geometry: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFile:
+    """What a file of labels holds.
+
+    Parameters
+    ----------
+    labels : Tensor
+        Integer ``(*spatial)``.
+    affine : ndarray, optional
+        Where the voxels of a NIfTI file lie; None if the file does not tell.
+    axes : str
+        A letter for each axis, as a TIFF or zarr declares them, or as all files of a format have
+        them. Nothing if they are not known.
+    are_declared : bool
+        Whether the file itself declares its axes.
+    colours : mapping of int to tuple of int
+        The colours of the labels, if a picture has a palette.
+    """
+
+    labels: Tensor
+    affine: NDArray[np.float64] | None = None
+    axes: str = ""
+    are_declared: bool = False
+    colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the lengths of the axes that are known, in order, but for those of length 1."""
+        if len(self.axes) != self.labels.ndim:
+            return {}
+        named = zip(self.axes, self.labels.shape, strict=True)
+        return {axis: length for axis, length in named if length > 1}
+
+
+def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool = True) -> MapFile:
+    """Read probability or logit maps.
+
+    Parameters
+    ----------
+    path : path
+        A file, or for zarr a folder, with one of the endings `MAPS`.
+    key : str, optional
+        Which array of a file that holds several; by default ``probs``, ``probabilities`` or
+        ``logits``, in this order, or else the only one.
+    one_class : bool
+        Whether the maps may be of one class. If not, a first axis of length 1 is a batch.
+
+    Returns
+    -------
+    MapFile
+        The maps in the dtype stored. They are read into memory: a mapped file that another
+        process cuts short would end this one.
+
+    Raises
+    ------
+    ImportError
+        If the package that reads the format is not installed.
+    ValueError
+        If the ending is not known, the file cannot be read, it does not hold the array, the
+        array is not floating with a class axis and at least one other, none of them empty, or it
+        is not clear which axis is that of classes. The message names the file.
+    """
+    path = Path(path)
+    read = _by_ending(path, _MAP_READERS, "maps")
+    with reading(path, ending(path)):
+        stored = read(path, Names(key, MAP_NAMES))
+        return MapFile(arrange_maps(stored, one_class), stored.geometry)
+
+
+def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:
+    """Read labels.
+
+    Parameters
+    ----------
+    path : path
+        A file, or for zarr a folder, with one of the endings `LABELS_READ`. Of a PNG the indices
+        of its palette count, or its grey values.
+    key : str, optional
+        Which array of a file that holds several; by default ``label`` or ``labels``, or else the
+        only one.
+
+    Returns
+    -------
+    Tensor
+        Integer ``(*spatial)``, in the axes of the file; booleans become 0 and 1.
+
+    Raises
+    ------
+    ImportError
+        If the package that reads the format is not installed.
+    ValueError
+        If the ending is not known, the file cannot be read, it does not hold the array, or the
+        array does not hold integers: a `HoldsMapsError` if it holds scores. Colours are refused.
+        The message names the file.
+    """
+    return read_label_file(path, key).labels
+
+
+def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelFile:
+    """Read labels, and where they lie: see `read_labels`."""
+    path = Path(path)
+    read = _by_ending(path, _LABEL_READERS, "labels")
+    with reading(path, ending(path)):
+        stored = read(path, Names(key, LABEL_NAMES))
+        labels = arrange_labels(stored)
+        if labels.is_floating_point():
+            raise _floating(labels)
+        labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
+        is_nifti = ending(path) in (".nii", ".nii.gz")
+        affine = nifti.affine_of(stored.geometry) if is_nifti else None
+        is_picture = ending(path) == ".png"
+        are_declared = not is_nifti and not is_picture
+        return LabelFile(labels, affine, spatial_axes(stored), are_declared, stored.colours)
+
+
+def _floating(labels: Tensor) -> ValueError:
+    """Return why floating values are no labels: they are scores, or labels in the wrong dtype."""
+    told, values = f"labels must be integers, got {labels.dtype}", labels.double().nan_to_num()
+    if values.numel() and not (values == values.round()).all():
+        return HoldsMapsError(told)
+    return ValueError(f"{told} of whole numbers: store labels.astype('uint8')")
+
+
+def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
+    """Return predicted labels with the axes of the true ones.
+
+    Axes of length 1 may differ. If both files tell where their voxels lie, axes of the prediction
+    are flipped and permuted as needed.
+
+    A NIfTI is x, y, z and a PNG y, x, but many are written from arrays of other axes. If their
+    lengths fit in the order stored alone, that is how they were written.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, the voxels lie elsewhere, or the files have the same axes in another
+        order.
+    """
+    ours, theirs = prediction.sizes(), truth.sizes()
+    are_declared = prediction.are_declared and truth.are_declared
+    if list(ours) != list(theirs) and (
+        ours == theirs or (are_declared and ours.keys() == theirs.keys())
+    ):
+        raise ValueError(
+            f"its axes must be in the order of the truth, {''.join(theirs)!r}, got "
+            f"{''.join(ours)!r}: transpose one of them, or store both in one format"
+        )
+    labels, shape = prediction.labels, truth.labels.shape
+    affine, wanted = prediction.affine, truth.affine
+    if affine is not None and wanted is not None and labels.numel() == shape.numel():
+        labels = nifti.reorient(labels, affine, wanted)
+    if labels.squeeze().shape != truth.labels.squeeze().shape:
+        raise ValueError(
+            f"it must be of the shape of the label, {tuple(shape)}, got {tuple(labels.shape)}"
+        )
+    return labels.reshape(shape)
+
+
+def write_labels(
+    path: str | PathLike[str],
+    labels: Tensor | NDArray[Any],
+    like: MapFile | None = None,
+    *,
+    masks: bool = False,
+) -> None:
+    """Write labels, or masks, as the smallest unsigned integers that hold them.
+
+    The file, or for zarr the folder, is there whole or not at all, and the same labels give the
+    same bytes.
+
+    Parameters
+    ----------
+    path : path
+        With one of the endings `LABELS_WRITTEN`; replaced if it is there.
+    labels : Tensor or ndarray
+        Integer ``(*spatial)``, at least 0; or bool ``(classes, *spatial)``, if ``masks`` says so.
+    like : MapFile, optional
+        The maps that were decided: a NIfTI gets their header and affine, a TIFF their resolution
+        and georeference, if they come from the same format.
+    masks : bool
+        Whether the first axis is that of classes; it is the last one in a NIfTI.
+
+    Raises
+    ------
+    ImportError
+        If the package that writes the format is not installed.
+    OSError
+        If it cannot be written.
+    ValueError
+        If the ending is not known, or the format cannot hold such labels: a PNG holds those of two
+        axes, up to 65535, or a single mask.
+    """
+    path = Path(path)
+    write = _by_ending(path, _WRITERS, "labels")
+    array = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    geometry = None if like is None else like.geometry
+    if not _fits(geometry, path):
+        geometry = None
+    write(path, _smallest(array), geometry, masks)
+
+
+def read_image(path: str | PathLike[str]) -> MapFile:
+    """Read a PNG, JPEG or TIFF image, as float32 ``(3, height, width)`` in [0, 1].
+
+    Grey becomes three equal channels; palettes, CMYK and YCbCr are converted to RGB, and a fourth
+    channel is left out.
+
+    Raises
+    ------
+    ImportError
+        If the package that reads the format is not installed.
+    ValueError
+        If it cannot be read, holds several images, values outside [0, 1] or colours that are not
+        converted, or does not have one, three or four channels.
+    """
+    path = Path(path)
+    _by_ending(path, dict.fromkeys(PICTURES), "an image")
+    with reading(path, "an image"):
+        return MapFile(*pictures.read_picture(path))
+
+
+def find_files(
+    inputs: str | PathLike[str] | Sequence[str | PathLike[str]], endings: Collection[str]
+) -> list[Path]:
+    """Return the files named, and of folders those in them with one of the endings, sorted.
+
+    A zarr folder is a file here; hidden files are left out, and a warning names others.
+
+    Raises
+    ------
+    FileNotFoundError
+        If something named is not there, or a folder holds nothing with such an ending.
+    ValueError
+        If nothing is named.
+    """
+    named = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
+    if not named:
+        raise ValueError("inputs must name one file or folder at least, got none")
+    files = []
+    for path in map(Path, named):
+        if not os.path.lexists(path):  # a link to nothing is an input that cannot be read
+            raise FileNotFoundError(f"there is no file or folder {path}")
+        if not path.is_dir() or ending(path) == ".zarr":
+            files.append(path)
+            continue
+        held = files_of(path, endings)
+        if not held:
+            images = any(ending(file) in PICTURES for file in path.iterdir())
+            hint = IMAGES_NEED_A_MODEL if images and endings == MAPS else ""
+            raise FileNotFoundError(f"{path} holds no file with an ending of {list(endings)}{hint}")
+        files += held
+    return files
+
+
+def _by_ending(path: Path, known: dict[str, Any], what: str) -> Any:
+    if ending(path) not in known:
+        hint = IMAGES_NEED_A_MODEL if what == "maps" and ending(path) in PICTURES else ""
+        raise ValueError(
+            f"{what} must be in a file with an ending of {list(known)}, got {path}{hint}"
+        )
+    return known[ending(path)]
+
+
+def _fits(geometry: Any, path: Path) -> bool:
+    """Tell whether a format has a place for a geometry: NIfTI for a header, TIFF for the other."""
+    is_tiff = ending(path) in (".tif", ".tiff")
+    return is_tiff == isinstance(geometry, tiff.Place)
+
+
+def _smallest(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return integers from 0 in the smallest unsigned dtype that holds them."""
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"labels must be at least 0, got {labels.min()}")
+    largest = int(labels.max()) if labels.size else 0
+    return np.ascontiguousarray(labels, np.min_scalar_type(largest))

@@ -1,0 +1,238 @@
+"""Which axis of a stored array is which: one set of rules for the arrays of every format.
+
+A file that names its axes says so by one letter for each: ``c`` class, ``b`` batch, ``t`` time,
+``z``, ``y`` and ``x`` space, ``p`` a page or another axis whose meaning the file does not tell,
+``d`` depth in a TIFF, which some programs also write where they mean classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg._files.formats.common import Stored
+
+__all__ = ["arrange_image", "arrange_labels", "arrange_maps", "letters", "spatial_axes"]
+
+WORDS = {"c": "class", "b": "batch", "t": "time", "p": "page", "d": "z"}
+
+NAMES = {
+    "c": "c ch chan channel channels class classes category categories band bands",
+    "b": "b n batch sample samples",
+    "t": "t time",
+    "z": "z depth slice slices plane planes",
+    "y": "y height h row rows lat latitude",
+    "x": "x width w col cols column columns lon longitude",
+}
+"""What libraries that name axes by words call them."""
+
+LETTERS = {name: letter for letter, known in NAMES.items() for name in known.split()}
+SPATIAL = 3
+"""The most spatial axes that an image has."""
+
+SAMPLES = 64
+"""Pixels whose probabilities are added up: the check must not cost a pass over the map."""
+
+FEWEST = 16
+"""Fewer pixels can sum to 1 along a spatial axis by accident."""
+
+ROUNDING = 0.02
+"""The distance to 1 of sums of probabilities of few bits."""
+
+
+def letters(names: Sequence[object]) -> str | None:
+    """Return the letters of axes that are named by words, or None if no word is known."""
+    found = [LETTERS.get(str(name).lower().rstrip("_0123456789"), "p") for name in names]
+    return None if set(found) <= {"p"} else "".join(found)
+
+
+def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
+    """Return maps with the axes ``(classes, *spatial)``; ``one_class`` says if they may be of one.
+
+    Raises
+    ------
+    ValueError
+        If the maps are not floating or lack an axis, an axis of time or a batch is longer than
+        1, or two readings of the axes remain.
+    """
+    maps = stored.array
+    if not maps.is_floating_point() or maps.ndim < 2 or 0 in maps.shape:
+        raise ValueError(
+            "maps must be floating (classes, *spatial), none of them empty, got "
+            f"{maps.dtype} {tuple(maps.shape)}"
+        )
+    maps = (
+        _without_batch(maps, one_class)
+        if stored.axes is None
+        else _class_first(*_squeezed(stored, "btpd"))
+    )
+    _check_sums(maps)
+    if stored.axes is None and stored.array.ndim == SPATIAL + 1:
+        _tell_of_one_class(maps)
+    if stored.gaps:
+        _check_gaps(maps, stored.gaps)
+    if maps.ndim > SPATIAL + 1 and not _sums_to_one(maps, 0):
+        raise ValueError(
+            f"maps must be (classes, *spatial) with up to three spatial axes, got "
+            f"{tuple(maps.shape)}: if axis 0 is a batch, write one file for each image"
+        )
+    return maps
+
+
+def arrange_labels(stored: Stored) -> Tensor:
+    """Return labels with the spatial axes of the file; one of channels or of time is refused."""
+    if stored.axes is None:
+        return stored.array
+    labels, axes = _squeezed(stored, "cbtpd")
+    if "c" in axes:
+        raise ValueError(
+            f"labels must have one value for each pixel, got {_described(labels, axes)}: colours "
+            "and scores of classes are no labels"
+        )
+    _refuse_several(labels, axes)
+    return labels
+
+
+def spatial_axes(stored: Stored) -> str:
+    """Return the letters of the axes of arranged labels, of which pages are slices, if known."""
+    named = zip(stored.axes or "", stored.array.shape, strict=False)
+    axes = "".join(axis for axis, length in named if length > 1 or axis in "xyz")
+    axes = axes.replace("p", "z")
+    return axes if len(set(axes)) == len(axes) and set(axes) <= set("xyz") else ""
+
+
+def arrange_image(stored: Stored) -> Tensor:
+    """Return an image with the axes ``(channels, height, width)``."""
+    image, axes = _squeezed(stored, "cbtpd")
+    if axes == "yx":
+        return image[None]
+    if sorted(axes) != ["c", "x", "y"]:
+        raise ValueError(
+            f"an image must have height, width and colours, got {_described(image, axes)}: write "
+            "one file for each image, with its colours as samples"
+        )
+    return image.movedim(axes.index("c"), 0)
+
+
+def _squeezed(stored: Stored, droppable: str) -> tuple[Tensor, str]:
+    """Leave out axes of length 1: of a batch, of time, of pages, perhaps of channels."""
+    array, axes = stored.array, stored.axes or ""
+    if len(axes) != array.ndim:
+        raise ValueError(
+            f"it names {len(axes)} axes, but the array has {array.ndim}: {tuple(array.shape)}"
+        )
+    kept = [at for at, name in enumerate(axes) if array.shape[at] > 1 or name not in droppable]
+    return array.reshape([array.shape[at] for at in kept]), "".join(axes[at] for at in kept)
+
+
+def _class_first(maps: Tensor, axes: str) -> Tensor:
+    """Move the axis of classes to the front: the one named, else the one whose values sum to 1."""
+    _refuse_several(maps, axes)
+    named = [at for at, name in enumerate(axes) if name == "c"]
+    unsure = [at for at, name in enumerate(axes) if name in "pd"]
+    summing = [at for at in unsure if _sums_to_one(maps, at)]
+    if not named and not unsure:
+        return maps[None]
+    if not named:
+        named = summing or [at for at in unsure if len(unsure) == 1 and axes[at] == "p"]
+    if len(named) != 1:
+        raise ValueError(
+            f"its axes are {_described(maps, axes)}, and more than one could be that of classes, "
+            "the other that of depth: name them when the file is written, say by "
+            "tifffile.imwrite(path, maps, metadata={'axes': 'CZYX'}) or as dimension names of zarr"
+        )
+    return maps.movedim(named[0], 0)
+
+
+def _without_batch(maps: Tensor, one_class: bool) -> Tensor:
+    """Leave out a first axis of length 1 if it is a batch: that of one class has no other before.
+
+    ``(1, n, height, width)`` is a batch of one image with n classes, or one class of a volume.
+    Classes that exclude each other sum to 1; otherwise it is a volume.
+    """
+    while maps.ndim > SPATIAL + 1 and maps.shape[0] == 1:
+        maps = maps[0]
+        if maps.ndim == SPATIAL + 1:
+            return maps
+    if maps.ndim <= SPATIAL or maps.shape[0] > 1:
+        return maps
+    if maps.shape[1] == 1 or not one_class or _sums_to_one(maps, 1):
+        return maps[0]
+    return maps
+
+
+def _tell_of_one_class(maps: Tensor) -> None:
+    """Warn of one class of a volume whose first axis is hardly one of space."""
+    if maps.ndim != SPATIAL + 1 or maps.shape[0] > 1:
+        return
+    if not min(maps.shape[2:]) <= maps.shape[1] <= 2 * max(maps.shape[2:]):
+        warnings.warn(
+            f"maps of the shape {tuple(maps.shape)} are read as one class of a volume "
+            f"{tuple(maps.shape[1:])}, since axis 1 does not sum to 1. If axis 0 is a batch and "
+            "axis 1 holds classes, store maps[0]; if not, store maps[None] to say so.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _check_sums(maps: Tensor) -> None:
+    """Refuse maps whose classes do not sum to 1 where another axis does."""
+    if _sums_to_one(maps, 0):
+        return
+    for axis in range(1, maps.ndim):
+        if _sums_to_one(maps, axis):
+            batch = "axis 0 is a batch: write one file for each image; or " if axis == 1 else ""
+            raise ValueError(
+                f"axes must be (classes, *spatial), but of {tuple(maps.shape)} axis {axis} sums "
+                f"to 1 and axis 0 does not. Perhaps {batch}the classes are not first: store "
+                f"np.moveaxis(maps, {axis}, 0)"
+            )
+
+
+def _check_gaps(maps: Tensor, gaps: str) -> None:
+    """Warn of parts that are not stored, where they can hardly have been zeros.
+
+    Zarr does not store chunks of zeros. Logits are none, and neither are the probabilities of
+    classes that exclude each other, except where they are padded.
+    """
+    some = (maps != 0).any(0)
+    sums = maps.sum(0, dtype=torch.float64)[some]
+    padded = len(maps) > 1 and len(sums) < some.numel() and ((sums - 1).abs() <= ROUNDING).all()
+    if padded or maps.min() < 0 or maps.max() > 1:
+        warnings.warn(
+            f"{gaps} are not stored, and are read as their fill value. If they are no padding, the "
+            "file is incomplete: copy or write it again",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _sums_to_one(maps: Tensor, axis: int) -> bool:
+    """Tell from some pixels whether values along an axis are probabilities that sum to 1."""
+    rows = maps.movedim(axis, -1)
+    pixels = rows.shape[:-1].numel()
+    if rows.shape[-1] < 2 or (axis > 0 and pixels < FEWEST):
+        return False
+    sampled = np.linspace(0, pixels - 1, min(pixels, SAMPLES)).astype(np.int64)
+    values = rows[np.unravel_index(sampled, rows.shape[:-1])].double()
+    if not (values >= 0).all() or (values.amax(-1) - values.amin(-1)).max() < ROUNDING:
+        return False  # of equal values nothing can be told
+    return bool(((values.sum(-1) - 1).abs() <= ROUNDING).all())
+
+
+def _refuse_several(array: Tensor, axes: str) -> None:
+    for name, one in (("t", "point in time"), ("b", "image")):
+        if name in axes:
+            raise ValueError(
+                f"its axes are {_described(array, axes)}: write one file for each {one}"
+            )
+
+
+def _described(array: Tensor, axes: str) -> str:
+    """Name axes with their lengths."""
+    named = zip(axes, array.shape, strict=True)
+    return f"({', '.join(f'{WORDS.get(name, name)} {length}' for name, length in named)})"

@@ -1,0 +1,1 @@
+"""The mathematics: objectives, class profiles, integrals; it knows no maps and no options."""

@@ -1,0 +1,167 @@
+"""Dice and IoU as RMA sees them: every formula of the decision, once.
+
+RMA (RankSEG-RMA, NeurIPS 2025, arXiv 2510.15362) replaces the expectation of a ratio by a ratio
+of expectations. For a mask of ``count`` pixels whose probabilities sum to ``mass``, in a class
+whose probabilities sum to ``volume`` over the whole image, with ``smooth`` written ``g``::
+
+    Dice   2 mass / (count + volume + 1 + g)  +  g / (count + volume + g)
+    IoU    (mass + g) / (count + volume - mass + g)
+
+The empty mask scores 0 where the ratio is 0/0. All arguments are float64 ``(batch, classes)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rankseg._formulas.records import Gains
+
+
+class Objective(Protocol):
+    """What a solver asks of a metric."""
+
+    @property
+    def smooth(self) -> float | Tensor:
+        """Added to numerator and denominator; a scalar tensor where a traced loop needs one."""
+        ...
+
+    def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
+        """Return the objective of the mask."""
+        ...
+
+    @property
+    def endless(self) -> tuple[float, float]:
+        """``bonus`` of endless masks, and ``offset`` less the volume."""
+        ...
+
+    @property
+    def fraction(self) -> tuple[float, float] | None:
+        """The same two where they are those of all masks.
+
+        The objective is linear-fractional then: by Dinkelbach's argument the best mask is the one
+        that maximises the fraction below, and holds the pixels above it. None otherwise.
+        """
+        ...
+
+    def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
+        """Return the ``bonus`` in the probability above which one more pixel pays.
+
+        That probability is ``(mass + bonus) / (count + offset)``. Where ``bonus`` depends on
+        ``count``, it falls with it, towards ``bonus(inf)``.
+        """
+        ...
+
+    def offset(self, volume: Tensor) -> Tensor:
+        """Return the ``offset`` of that fraction."""
+        ...
+
+    def increment(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
+        """Return what one more pixel adds to the objective, written so that nothing cancels."""
+        ...
+
+    def slope(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
+        """Return the derivative of the objective as an infinitesimal part of a pixel joins."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dice:
+    """RankDice-RMA, equation in the module's docstring."""
+
+    smooth: float | Tensor = 0.0
+
+    def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
+        # Halves first: masses are the most numbers where they are given a hidden factor.
+        score = mass / (count / 2 + (volume + 1 + self.smooth) / 2)
+        if self._unsmoothed:
+            return score
+        return score + _ratio(self.smooth, count + (volume + self.smooth))
+
+    @property
+    def endless(self) -> tuple[float, float]:
+        return float(self.smooth / 2), float(1 + self.smooth)
+
+    @property
+    def fraction(self) -> tuple[float, float] | None:
+        return self.endless if self.smooth == 0 else None
+
+    def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
+        return self.smooth / 2 + _ratio(self.smooth, count + volume + self.smooth)
+
+    def offset(self, volume: Tensor) -> Tensor:
+        return volume + 1 + self.smooth
+
+    def increment(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
+        total = count + volume + self.smooth
+        size = (total + 2) / 2
+        toll = mass / (total + 1)
+        if self._unsmoothed:
+            return _line(toll, size)
+        return _line(toll + _ratio(self.smooth, total * (total + 1)) * size, size)
+
+    def slope(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
+        total = count + volume + self.smooth
+        size = (total + 1) / 2
+        toll = mass / (total + 1)
+        if self._unsmoothed:
+            return _line(toll, size)
+        return _line(toll + _ratio(self.smooth, total**2) * size, size)
+
+    @property
+    def _unsmoothed(self) -> bool:
+        """Whether nothing is to be added: most often, and every operation takes its time."""
+        return isinstance(self.smooth, float) and self.smooth == 0
+
+
+@dataclass(frozen=True)
+class IoU:
+    """RankIoU-RMA, equation in the module's docstring."""
+
+    smooth: float | Tensor = 0.0
+
+    def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
+        return _ratio(mass + self.smooth, count + (volume + self.smooth) - mass)
+
+    @property
+    def endless(self) -> tuple[float, float]:
+        return float(self.smooth), float(2 * self.smooth)
+
+    @property
+    def fraction(self) -> tuple[float, float] | None:
+        return self.endless
+
+    def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
+        # f = (mass + g) / (count + volume - mass + g) rises with
+        # f / (1 + f) = (mass + g) / (count + volume + 2 g), which is the cut itself.
+        return torch.zeros_like(volume) + self.smooth
+
+    def offset(self, volume: Tensor) -> Tensor:
+        return volume + 2 * self.smooth
+
+    def increment(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
+        score = self.score(count, mass, volume)
+        size = count + volume - mass + self.smooth + 1
+        return Gains(slope=1 + score, toll=score, size=size, shrink=torch.ones_like(size))
+
+    def slope(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
+        score = self.score(count, mass, volume)
+        size = count + volume - mass + self.smooth
+        size = torch.where(size > 0, size, 1.0)  # an all-zero class: its gains are 0
+        return Gains(slope=1 + score, toll=score, size=size, shrink=torch.zeros_like(size))
+
+
+OBJECTIVES: dict[str, Callable[[float | Tensor], Objective]] = {"dice": Dice, "iou": IoU}
+
+
+def _line(toll: Tensor, size: Tensor) -> Gains:
+    return Gains(slope=torch.ones_like(size), toll=toll, size=size, shrink=torch.zeros_like(size))
+
+
+def _ratio(numerator: Tensor | float, denominator: Tensor) -> Tensor:
+    """Divide, with 0/0 as 0."""
+    return torch.where(denominator > 0, numerator / denominator, 0.0)

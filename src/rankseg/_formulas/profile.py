@@ -1,0 +1,160 @@
+"""The best cut of an objective that is no single fraction, found from the class profile.
+
+What such an objective needs of a mask are a few sums over its pixels, its *state*: their count,
+and sums of functions of their probabilities. The profile gives, without a look at the pixels, the
+state of the mask above every edge between two bins. The cut is where the gain of one more pixel
+turns positive, within a bin of the best edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankseg._formulas.bins import BINS, bin_edges
+from rankseg._formulas.quiet import product
+
+ROWS = 8
+"""Images and classes treated at a time: temporaries stay small, and the threads of torch asleep,
+which on a busy machine take far longer to wake than the work takes."""
+
+CELL = 16
+"""Bins between two edges at which the objective is first looked at."""
+
+PIECES = 4
+"""Parts of a profile that are summed at a time, so that NumPy wakes no threads either."""
+
+Score = Callable[[Tensor], Tensor]
+"""The objective of masks, from their states: ``(rows, masks, functions)`` to ``(rows, masks)``."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Functions of the probability that are straight between the edges of bins.
+
+    ``lines`` is ``(BINS, 2, functions)`` float64: intercept and slope. The first two functions are
+    1 and the probability itself, whose sums are count and mass. All sums over pixels follow exactly
+    from count and mass of every bin.
+    """
+
+    lines: Tensor
+
+    @classmethod
+    def through(cls, knots: Tensor) -> Curves:
+        """Return those two and the curves through ``(BINS + 1, functions)`` values at the edges."""
+        edges = bin_edges(knots.device).unsqueeze(1)
+        knots = torch.cat((torch.ones_like(edges), edges, knots), 1)
+        slope = knots.diff(dim=0) / edges.diff(dim=0)
+        return cls(torch.stack((knots[:-1] - slope * edges[:-1], slope), 1))
+
+    @property
+    def functions(self) -> int:
+        """How many there are."""
+        return self.lines.shape[2]
+
+    def sums(self, profile: Tensor) -> Tensor:
+        """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
+        pieces = self.lines.view(PIECES, -1, self.functions)
+        table = profile.reshape(profile.shape[0], PIECES, 2 * BINS // PIECES)
+        parts = [table] if torch.compiler.is_compiling() else table.split(ROWS)
+        sums = [product(part.transpose(0, 1), pieces).sum(0) for part in parts]
+        return torch.cat(sums)
+
+    def sums_by_cell(self, profile: Tensor) -> Tensor:
+        """Return the states of all pixels in each cell of bins: ``(rows, cells, functions)``."""
+        number = BINS // CELL
+        whole = number * CELL  # the last cell may lack bins, and is summed by itself
+        cells = profile[:, :whole].reshape(-1, number, 2 * CELL).transpose(0, 1)
+        last = profile[:, whole:].flatten(1).unsqueeze(0)
+        sums = product(cells, self.lines[:whole].view(number, 2 * CELL, -1))
+        sums_of_last = product(last, self.lines[whole:].flatten(0, 1).unsqueeze(0))
+        return torch.cat((sums, sums_of_last)).transpose(0, 1)
+
+    def in_bins(self, bins: Tensor, count: Tensor, mass: Tensor) -> Tensor:
+        """Return the states of pixels that share a bin, from their count and mass."""
+        lines = self.lines.index_select(0, bins.flatten())  # indexing would wake threads
+        lines = lines.view(*bins.shape, *self.lines.shape[1:])
+        intercept, slope = lines.unbind(-2)
+        return intercept * count.unsqueeze(-1) + slope * mass.unsqueeze(-1)
+
+
+def parts(rows: int) -> Iterator[slice]:
+    """Slices of the rows to treat at a time, one at least.
+
+    In a traced graph all rows, because the graph would hold for one number of slices only.
+    """
+    if torch.compiler.is_compiling():
+        yield slice(None)
+        return
+    for start in range(0, max(1, rows), ROWS):
+        yield slice(start, start + ROWS)
+
+
+def above_cells(profile: Tensor, curves: Curves) -> Tensor:
+    """Return the states of the masks above the edges between cells of bins, and above 0 and 1.
+
+    ``(rows, cells + 1, functions)`` from profiles ``(rows, BINS, 2)``.
+    """
+    cells = curves.sums_by_cell(profile)
+    return _from_above(cells, torch.zeros_like(cells[:, 0]))
+
+
+def best_edge(
+    profile: Tensor, above: Tensor, curves: Curves, score: Score
+) -> tuple[Tensor, Tensor]:
+    """Return the edge at which the objective is largest, and the state of the mask above it.
+
+    The edge is told by the bin above it. ``profile`` is ``(rows, BINS, 2)``, ``above`` what
+    :func:`above_cells` makes of it. All edges between cells are looked at, then all in the two
+    filled cells around the best of these.
+    """
+    filled = above[:, :-1, 0] > above[:, 1:, 0]
+    coarse = score(above).argmax(1).clamp(1, filled.shape[1] - 1)  # with a cell on either side
+    cells = torch.stack(_neighbours(filled, coarse), 1)
+    bins = (cells.unsqueeze(2) * CELL + torch.arange(CELL, device=cells.device)).flatten(1)
+    there = bins < BINS  # the last cell may lack bins
+    bins = bins.clamp_max(BINS - 1)
+    row = torch.arange(profile.shape[0], device=bins.device)
+    count, mass = (profile[row.unsqueeze(1), bins] * there.unsqueeze(2)).unbind(2)
+    states = _from_above(curves.in_bins(bins, count, mass), above[row, cells[:, 1] + 1])
+    edges = torch.cat((bins, bins[:, -1:] + 1), 1)
+    best = score(states).argmax(1)
+    return edges[row, best], states[row, best]
+
+
+def bins_around(profile: Tensor, edge: Tensor) -> Tensor:
+    """Return the edges of the filled bins below and above an edge, from low to high: ``(rows, 4)``.
+
+    They are told by the bins above them.
+    """
+    lower, upper = _neighbours(profile[..., 0] > 0, edge)
+    return torch.stack((lower, lower + 1, upper, upper + 1), 1)
+
+
+def root_between(places: Tensor, gains: Tensor) -> Tensor:
+    """Return where gains, straight between places ``(rows, n)`` that rise, turn positive."""
+    row = torch.arange(gains.shape[0], device=gains.device)
+    after = (gains <= 0).sum(1).clamp(1, gains.shape[1] - 1)
+    low, high = gains[row, after - 1], gains[row, after]
+    part = torch.where(high > low, -low / (high - low), 0.0).clamp(0, 1)
+    return places[row, after - 1].lerp(places[row, after], part)
+
+
+def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the last filled place below an edge and the first above; the outermost if none is."""
+    places = torch.arange(filled.shape[1], device=filled.device)
+    below = places < edge.unsqueeze(1)
+    lower = places.where(filled & below, 0).amax(1)
+    upper = places.where(filled & ~below, places.shape[0] - 1).amin(1)
+    return lower, upper
+
+
+def _from_above(states: Tensor, above: Tensor) -> Tensor:
+    """Turn states of bins into states of the masks above their lower edges, and the last's upper.
+
+    ``above`` is the state of all pixels that lie above the bins.
+    """
+    return torch.cat((states, above.unsqueeze(1)), 1).flip(1).cumsum(1).flip(1)

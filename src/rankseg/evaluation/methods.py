@@ -1,0 +1,219 @@
+"""Ways of deciding that can be compared: the baselines, RankSEG, and the time they take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rankseg._decision.module import RankSEG
+from rankseg._decision.settings import PRUNING_PROB, checked
+from rankseg.metrics import Metric
+
+__all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named way of deciding.
+
+    Parameters
+    ----------
+    name : str
+        What its results are reported under.
+    decide : callable
+        Takes float32 probabilities (batch, classes, *spatial) and returns labels, integer
+        (batch, *spatial), with 1 for the foreground of a single class; or masks, bool
+        (batch, classes, *spatial).
+    correlation : float
+        In [0, 1): how far it takes the labels of an image to be right or wrong together. Only
+        what it is predicted to gain depends on this; see `compare`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``correlation`` is no number in [0, 1).
+    """
+
+    name: str
+    decide: Callable[[Tensor], Tensor]
+    correlation: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked("correlation", self.correlation)
+
+
+def argmax(probs: Tensor) -> Tensor:
+    """Label every pixel with its most probable class; one class: mask it above 0.5.
+
+    Parameters
+    ----------
+    probs : Tensor
+        Floating (batch, classes, *spatial).
+
+    Returns
+    -------
+    Tensor
+        int64 (batch, *spatial); with one class bool (batch, 1, *spatial).
+    """
+    return probs > 0.5 if probs.shape[1] == 1 else probs.argmax(1)
+
+
+def pruned_argmax(probs: Tensor, pruning_prob: float = 0.5) -> Tensor:
+    """Argmax over the classes whose largest probability in the image exceeds ``pruning_prob``.
+
+    The presence decision that RankSEG makes, without the rest of it. If no class exceeds
+    ``pruning_prob``, all take part; a single class that does not is left empty.
+
+    Parameters
+    ----------
+    probs : Tensor
+        Floating (batch, classes, *spatial).
+    pruning_prob : float
+        In [0, 1].
+
+    Returns
+    -------
+    Tensor
+        As `argmax`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankseg.evaluation import argmax, pruned_argmax
+    >>> probs = torch.tensor([[[0.45, 0.9], [0.48, 0.0], [0.07, 0.1]]])
+    >>> argmax(probs), pruned_argmax(probs)
+    (tensor([[1, 0]]), tensor([[0, 0]]))
+    """
+    present = probs.flatten(2).amax(2) > pruning_prob  # (batch, classes)
+    if probs.shape[1] > 1:
+        present |= ~present.any(1, keepdim=True)
+    absent = ~present.view(*present.shape, *[1] * (probs.dim() - 2))
+    return argmax(probs.masked_fill(absent, -1.0))
+
+
+@dataclass(frozen=True)
+class _PrunedArgmax:
+    """`pruned_argmax` with its option fixed."""
+
+    pruning_prob: float
+
+    def __call__(self, probs: Tensor) -> Tensor:
+        return pruned_argmax(probs, self.pruning_prob)
+
+
+def standard_methods(
+    pruning_prob: float = PRUNING_PROB,
+    metrics: Sequence[Metric] = ("dice", "iou"),
+    solvers: Sequence[str] = ("RMA",),
+    correlations: Sequence[float] = (0.0,),
+    presences: Sequence[str] = ("peak",),
+) -> tuple[Method, ...]:
+    """Return the two baselines and RankSEG for every rule, correlation, solver and metric.
+
+    Parameters
+    ----------
+    pruning_prob : float
+        In [0, 1], for pruned argmax and RankSEG by peaks alike.
+    metrics : sequence of {'dice', 'iou'}
+        What RankSEG is to maximise.
+    solvers : sequence of {'RMA', 'joint'}
+        How.
+    correlations : sequence of float
+        In [0, 1): how strongly the labels of an image are taken to vary together. 0 is the
+        published rule.
+    presences : sequence of {'peak', 'argmax', 'all'}
+        By what rule RankSEG tells which classes are in an image.
+
+    Returns
+    -------
+    tuple of Method
+        ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on; ``RankSEG dice joint
+        r=0.5 presence=all`` names a solver that is not RMA, a correlation that is not 0 and a rule
+        that is not by peaks.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rankseg.RankSEG` does not take an option.
+
+    Examples
+    --------
+    >>> from rankseg.evaluation import standard_methods
+    >>> [method.name for method in standard_methods(metrics=["dice"], solvers=["RMA", "joint"])]
+    ['argmax', 'pruned argmax', 'RankSEG dice', 'RankSEG dice joint']
+    """
+    ours = [
+        _ours(metric, solver, pruning_prob, correlation, presence)
+        for presence in presences
+        for correlation in correlations
+        for solver in solvers
+        for metric in metrics
+    ]
+    return (
+        Method("argmax", argmax),
+        Method("pruned argmax", _PrunedArgmax(pruning_prob)),
+        *ours,
+    )
+
+
+def _ours(
+    metric: Metric, solver: str, pruning_prob: float, correlation: float, presence: str
+) -> Method:
+    parts = ["RankSEG", metric]
+    if solver != "RMA":
+        parts.append(solver)
+    if correlation:
+        parts.append(f"r={correlation:g}")
+    options: dict[str, Any] = {"pruning_prob": pruning_prob}
+    if checked("presence", presence) != "peak":
+        parts.append(f"presence={presence}")
+        options = {"presence": presence}
+    decide = RankSEG(metric=metric, solver=solver, correlation=correlation, **options)
+    return Method(" ".join(parts), decide, correlation)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the first call and the median of those after it."""
+
+    first: float
+    median: float
+
+
+def time_methods(
+    methods: Sequence[Method], probs: Tensor, *, repeats: int = 15
+) -> dict[str, Timing]:
+    """Time decisions on one batch, the methods taking turns so that a busy moment hits all alike.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+        What to time.
+    probs : Tensor
+        Floating (batch, classes, *spatial), on the CPU.
+    repeats : int
+        Rounds after the first call of each, at least 1.
+
+    Returns
+    -------
+    dict of str to Timing
+        By the name of the method. The first call of RankSEG in a process loads or compiles its
+        kernels.
+    """
+    first = {method.name: _seconds(method, probs) for method in methods}
+    later: dict[str, list[float]] = {method.name: [] for method in methods}
+    for _ in range(repeats):
+        for method in methods:
+            later[method.name].append(_seconds(method, probs))
+    return {name: Timing(first[name], statistics.median(later[name])) for name in first}
+
+
+def _seconds(method: Method, probs: Tensor) -> float:
+    start = time.perf_counter()
+    method.decide(probs)
+    return time.perf_counter() - start

@@ -1,0 +1,216 @@
+"""From files of maps, or from images and a network, to files of labels.
+
+Reading and writing needs the packages of ``pip install 'rankseg[files]'``, each for its format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from rankseg._common.arguments import choice, integer
+from rankseg._decision.module import RankSEG
+from rankseg._files.batch import Outcome, Record, Track, work_through
+from rankseg._files.formats import (
+    LABELS_WRITTEN,
+    MAPS,
+    PICTURES,
+    ending,
+    find_files,
+    read_image,
+    read_maps,
+    stem,
+    write_labels,
+)
+from rankseg._files.whole import identify
+from rankseg.prediction.networks import Decider, load_network
+
+__all__ = ["Outcome", "predict_files"]
+
+MOST_WORKERS: Final = 1024
+
+
+def predict_files(
+    inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
+    output: str | PathLike[str],
+    *,
+    suffix: str = ".png",
+    key: str | None = None,
+    model: str | PathLike[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    overwrite: bool = False,
+    workers: int = 1,
+    track: Track = iter,
+    **rankseg_kwargs: Any,
+) -> Outcome:
+    """Write the labels of every file of maps, or of every image.
+
+    Parameters
+    ----------
+    inputs : path or sequence of paths
+        Files, or folders of which every file with a fitting ending is taken, one case each:
+        ``.npy``, ``.npz``, ``.pt``, ``.safetensors`` and ``.zarr`` with floating
+        ``(classes, *spatial)``, ``.nii`` and ``.nii.gz`` with ``(x, y, z, class)``, or one class
+        without an axis of its own; ``.tif`` and ``.tiff`` with a page or channel for each class.
+        With a ``model``, images: ``.png``, ``.jpg``, ``.jpeg``, ``.tif``, ``.tiff``.
+    output : path
+        The folder to write to, made if need be. A case is called after its input, without the
+        ending. Beside them is ``rankseg.json``: the options, and path, size and date of the inputs.
+    suffix : str
+        The format: ``.png`` with a palette, ``.npy``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff`` or
+        ``.zarr``. Spatial axes stay in their order. The affine and the header of a NIfTI input, and
+        the resolution and georeference of a TIFF, go into an output of the same format. Integers
+        are the smallest unsigned ones that hold the labels. With ``output_mode="multilabel"`` they
+        are 0 and 1 ``(classes, *spatial)``; the class is the last axis of a NIfTI, and a PNG holds
+        one class.
+    key : str, optional
+        Which array of a file that holds several; by default ``probs``, ``probabilities`` or
+        ``logits``, in this order, or else the only one.
+    model : str or path, optional
+        What makes maps of images: a folder or the id of a semantic or universal segmentation
+        model on the Hugging Face Hub, which says itself how images are prepared and what its
+        logits mean; or a file of ``torch.jit.save`` (``.pt``, ``.torchscript``) or
+        ``torch.export.save`` (``.pt2``). Such a network gets float32 ``(1, 3, height, width)`` in
+        [0, 1], and returns scores ``(1, classes, height, width)``, alone or in a dictionary as
+        ``out`` or ``logits``; they are resized to the image bilinearly. Such a file can run any
+        code: load only what you trust.
+    mean, std : sequence of float, optional
+        For a network in a file: one number or one for each colour, which is taken from the image,
+        and by which it is divided; 0 and 1 by default.
+    overwrite : bool
+        Decide the cases anew whose output is there; by default those that ``rankseg.json`` lists
+        are skipped, so that a run that was interrupted goes on.
+    workers : int
+        How many files are read, decided and written at a time, by threads.
+    track : callable
+        Called with the names of the cases to be decided; returns them one by one, as
+        ``rich.progress.track`` and ``tqdm`` do.
+    **rankseg_kwargs
+        Options of :class:`rankseg.RankSEG`. ``from_logits`` says what makes probabilities of maps
+        that are none.
+
+    Returns
+    -------
+    Outcome
+        A case that cannot be decided is named in it with the reason, and the others are decided
+        all the same. A file is written whole or not at all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an input or the file of the model is missing, or a folder holds nothing to decide.
+    OSError
+        If ``output`` cannot be made or written to.
+    ImportError
+        If a package that the model needs is missing; the message says how to install it.
+    KeyboardInterrupt
+        On an interrupt; its text says how many cases are written, ``outcome`` says which.
+    TypeError, ValueError
+        If an option is not allowed, two inputs would be written to the same file, an input would
+        be overwritten, or ``output`` holds label maps made with other options, in another format,
+        of other inputs, or by no run that ``rankseg.json`` lists.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from rankseg.prediction import predict_files
+    >>> folder = tempfile.mkdtemp()
+    >>> np.save(f"{folder}/case.npy", np.array([[[0.9, 0.3]], [[0.1, 0.7]]]))
+    >>> predict_files(f"{folder}/case.npy", f"{folder}/labels", suffix=".npy").written
+    ('case',)
+    >>> np.load(f"{folder}/labels/case.npy")
+    array([[0, 1]], dtype=uint8)
+    """
+    suffix = choice("suffix", suffix, LABELS_WRITTEN)
+    if not 1 <= integer("workers", workers) <= MOST_WORKERS:
+        raise ValueError(f"workers must be from 1 to {MOST_WORKERS}, got {workers}")
+    output = Path(output)
+    sources = find_files(inputs, MAPS if model is None else PICTURES)
+    targets = _targets(sources, output, suffix)
+    # A model of Transformers says itself what its logits are, and takes no from_logits.
+    options = {name: value for name, value in rankseg_kwargs.items() if value is not None}
+    decide = _decider(model, mean, std, key, options)
+    settings = RankSEG(**options).settings
+    masks = settings.output_mode == "multilabel"
+    network = {"model": model and _identify_model(model), "mean": mean, "std": std}
+    record = Record(
+        output,
+        {**network, "format": suffix, "key": key, "options": asdict(settings)},
+        {case: [identify(source)] for case, (source, _) in targets.items()},
+        lambda case: _is_written(targets[case][1]),
+    )
+    record.keep(overwrite)
+
+    def predict(case: str) -> None:
+        path = targets[case][0]
+        several = settings.from_logits == "softmax"  # is not of one class
+        given = read_image(path) if model is not None else read_maps(path, key, not several)
+        write_labels(targets[case][1], decide(given.maps), given, masks=masks)
+
+    outcome = work_through(
+        list(targets),
+        predict,
+        is_written=record.is_written,
+        overwrite=overwrite,
+        track=track,
+        workers=workers,
+    )
+    record.finish(outcome)
+    return outcome
+
+
+def _identify_model(model: str | PathLike[str]) -> object:
+    """Return what tells a model from others: of one on the hub its id."""
+    return identify(model) if os.path.exists(model) else str(model)
+
+
+def _is_written(target: Path) -> bool:
+    return target.is_dir() if ending(target) == ".zarr" else target.is_file()
+
+
+def _targets(sources: Sequence[Path], output: Path, suffix: str) -> dict[str, tuple[Path, Path]]:
+    """Return the input and the output of every case, by its name."""
+    read = {os.path.realpath(source) for source in sources}
+    targets: dict[str, tuple[Path, Path]] = {}
+    for source in sources:
+        case, target = stem(source), output / f"{stem(source)}{suffix}"
+        if case in targets:
+            raise ValueError(
+                f"inputs must differ in name, since {targets[case][0]} and {source} would both "
+                f"become {target}"
+            )
+        if os.path.realpath(target) in read:
+            raise ValueError(f"output must not overwrite the input {target}: take another folder")
+        targets[case] = (source, target)
+    return targets
+
+
+def _decider(
+    model: str | PathLike[str] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    key: str | None,
+    options: dict[str, Any],
+) -> Decider:
+    """Return what decides one image, or the maps of one."""
+    if model is not None:
+        if key is not None:
+            raise ValueError("key names an array of a file of maps: leave it out with a model")
+        return load_network(str(model), mean, std, options)
+    if mean is not None or std is not None:
+        raise ValueError("mean and std prepare images for a model, which must be given")
+    decide = RankSEG(**options)
+
+    def decide_maps(maps: Tensor) -> Tensor:
+        decided: Tensor = decide(maps[None])[0]
+        return decided
+
+    return decide_maps
