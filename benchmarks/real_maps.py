@@ -161,7 +161,7 @@ def pairs(metric: Metric) -> list[tuple[str, str]]:
 
 def rivals(metric: Metric) -> list[str]:
     """Name pruned argmax and the RankSEG methods that maximise the metric."""
-    return ["pruned argmax", f"RankSEG {metric}", f"RankSEG {metric} joint"]
+    return ["pruned argmax", f"RankSEG {metric} RMA", f"RankSEG {metric} joint"]
 
 
 def overview(comparisons: Mapping[str, Comparison], counted: Counted) -> str:

@@ -56,7 +56,7 @@ def calibrated(folder: CaseFolder) -> Iterator[Row]:
             yield row(name, "", f"{what}, as it is", [before], unit)
             yield row(name, "", f"{what}, {kind}", [after], unit)
         for metric in METRICS:
-            ours = f"RankSEG {metric}"
+            ours = f"RankSEG {metric} RMA"
             yield change(name, metric, ours, told.decisions.difference(ours, metric))
             for method in ("argmax", ours):
                 gain = told.decisions.difference(f"{method}, calibrated", metric)

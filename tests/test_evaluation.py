@@ -260,7 +260,7 @@ class TestCompare:
         assert comparison.classes == ("class 0",)
         counts = comparison.counts["argmax"]  # 0.9 and 0.6 are above one half
         assert (counts.tp.item(), counts.fp.item(), counts.fn.item()) == (1, 1, 1)
-        counts = comparison.counts["RankSEG dice"]  # 0.4 too: 3.8/6.9 against 3.0/5.9
+        counts = comparison.counts["RankSEG dice RMA"]  # 0.4 too: 3.8/6.9 against 3.0/5.9
         assert (counts.tp.item(), counts.fp.item(), counts.fn.item()) == (2, 1, 0)
 
     def test_masks_that_overlap_are_counted_too(self):
@@ -424,7 +424,7 @@ class TestWrite:
         comparison.write(tmp_path / "new" / "folder")
         with (tmp_path / "new" / "folder" / "cases.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == 4 * 4
+        assert len(rows) == 4 * 6
         for method in comparison.methods:
             mine = [row for row in rows if row["method"] == method]
             assert [row["case"] for row in mine] == list(comparison.cases)
@@ -437,7 +437,7 @@ class TestWrite:
         comparison.write(tmp_path)
         with (tmp_path / "classes.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == 4 * 4 * 3
+        assert len(rows) == 4 * 6 * 3
         found = [row for row in rows if row["method"] == "RankSEG iou" and row["class"] == "b"]
         for name in ("tp", "fp", "fn"):
             counts = getattr(comparison.counts["RankSEG iou"], name)[:, 1].tolist()
@@ -519,7 +519,7 @@ class TestRealMaps:
         )
         assert comparison.failures == ()
         assert comparison.classes == folder.classes
-        expected = {"argmax": [], "RankSEG dice": []}
+        expected = {"argmax": [], "RankSEG dice RMA": []}
         for name in folder.names:
             with np.load(folder.path / f"{name}.npz") as file:
                 probs, label = file["probs"].astype(np.float32), file["label"]
@@ -527,7 +527,7 @@ class TestRealMaps:
             most = probs[0] > 0.5 if len(probs) == 1 else probs.argmax(0)
             expected["argmax"].append(plain_scores(most, label, classes))
             best = RankSEG("dice", solver="RMA")(probs[None])[0]
-            expected["RankSEG dice"].append(plain_scores(best, label, classes))
+            expected["RankSEG dice RMA"].append(plain_scores(best, label, classes))
         for method, scores in expected.items():
             assert comparison.scores(method).numpy() == pytest.approx(
                 np.array(scores), abs=1e-12, nan_ok=True

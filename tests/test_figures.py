@@ -65,7 +65,8 @@ DRAWN = ["$\\foo$", "_a", "\\u7ed3\\udcff", "a\\nb"]
 
 def test_every_name_is_drawn_as_it_is_or_escaped(comparison):
     methods = [
-        replace(method, name=name) for method, name in zip(standard_methods(), ODD, strict=True)
+        replace(method, name=name)
+        for method, name in zip(standard_methods(solvers=["RMA"]), ODD, strict=True)
     ]
     odd = compare(cases(), methods, classes=ODD, ignore_index=255)
     figure = volume_changes(odd)

@@ -60,19 +60,21 @@ class TestStandardMethods:
     def test_names_say_metric_and_solver(self):
         names = [method.name for method in standard_methods(solvers=["RMA", "joint"])]
         assert names[:2] == ["argmax", "pruned argmax"]
-        assert names[2:4] == ["RankSEG dice", "RankSEG iou"]
+        assert names[2:4] == ["RankSEG dice RMA", "RankSEG iou RMA"]
         assert names[4:] == ["RankSEG dice joint", "RankSEG iou joint"]
 
     def test_names_say_the_correlation_unless_it_is_the_published_rule(self):
         methods = standard_methods(
             metrics=["iou"], solvers=["RMA", "joint"], correlations=[0, 0.5, 0.25]
         )
-        names = ["", " joint", " r=0.5", " joint r=0.5", " r=0.25", " joint r=0.25"]
+        names = [" RMA", " joint", " RMA r=0.5", "", " RMA r=0.25", " joint r=0.25"]
         assert [method.name for method in methods[2:]] == ["RankSEG iou" + name for name in names]
 
     def test_rules_of_presence_are_named_and_arrive(self):
-        methods = standard_methods(0.3, metrics=["iou"], presences=["peak", "argmax", "all"])
-        names = ["", " presence=argmax", " presence=all"]
+        methods = standard_methods(
+            0.3, metrics=["iou"], solvers=["joint"], presences=["peak", "argmax", "all"]
+        )
+        names = [" joint", " joint presence=argmax", " joint presence=all"]
         assert [method.name for method in methods[2:]] == ["RankSEG iou" + name for name in names]
         rules = [method.decide.settings.presence for method in methods[2:]]
         assert rules == ["peak", "argmax", "all"]
@@ -86,8 +88,8 @@ class TestStandardMethods:
         methods = {method.name: method for method in standard}
         for metric, solver, correlation in product(("dice", "iou"), solvers, correlations):
             name = f"RankSEG {metric}"
-            name += " joint" if solver == "joint" else ""
-            name += " r=0.5" if correlation else ""
+            if (solver, correlation) != ("joint", 0.5):
+                name += f" {solver} r=0.5" if correlation else f" {solver}"
             options = {"solver": solver, "pruning_prob": pruning_prob, "correlation": correlation}
             expected = RankSEG(metric, **options)(probs)
             assert torch.equal(methods[name].decide(probs), expected)

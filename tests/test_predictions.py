@@ -67,13 +67,13 @@ def test_it_is_the_mean_of_what_is_achieved_over_all_labels(metric):
         label = torch.tensor(labels)
         cases.append(Case(str(labels), probs, label))
         weights.append(torch.where(label == 1, probs[0], 1 - probs[0]).double().prod().item())
-    told = compare(cases, standard_methods(), predict_above=0.5)
+    told = compare(cases, standard_methods(solvers=["RMA"]), predict_above=0.5)
     for method in told.methods[2:]:
         achieved = told.differences(method, metric, "either")
         predicted = told.predicted_gains(method, metric)
         assert (predicted == predicted[0]).all()
         assert predicted[0] == pytest.approx(np.dot(weights, achieved), abs=1e-7)
-    assert told.predicted_gain(f"RankSEG {metric}", metric) > 0.01
+    assert told.predicted_gain(f"RankSEG {metric} RMA", metric) > 0.01
 
 
 def test_every_row_is_scored_by_both_metrics_under_its_own_correlation():

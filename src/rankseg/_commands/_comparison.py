@@ -19,8 +19,8 @@ LEGEND = (
 )
 METHODS_LEGEND = (
     " pruned argmax: argmax over the classes whose largest probability in the image exceeds "
-    "{pruning_prob:g}, as RankSEG prunes them. r: the correlation of the labels that RankSEG "
-    "assumes, 0 if none is named."
+    "{pruning_prob:g}, as RankSEG prunes them. RankSEG dice: RankSEG by default for Dice, joint "
+    "labels with correlation r = 0.5; RMA: the published rule."
 )
 AGGREGATES_LEGEND = (
     "Averages as toolkits report them by default. nnunet: by case, then the classes but the first; "

@@ -78,16 +78,17 @@ def compare_folder(
     solver: Annotated[
         list[SolverChoice] | None,
         typer.Option(
-            case_sensitive=False, help="How RankSEG does it, RMA by default; repeat it for several."
+            case_sensitive=False,
+            help="How RankSEG does it; repeat it for several. By default joint with a correlation "
+            "of 0.5, as RankSEG is by default, and the published rule, RMA without.",
         ),
     ] = None,
     correlation: Annotated[
         list[float] | None,
         typer.Option(
             min=0.0,
-            help="In [0, 1), 0.5 by default: RankSEG is shown for labels that vary together so "
-            "strongly, beside the published rule, which takes them for independent. 0 leaves it "
-            "alone; repeat it for several.",
+            help="In [0, 1): RankSEG is shown for labels that vary together so strongly, beside "
+            "the one that takes them for independent. 0 shows that alone; repeat it for several.",
         ),
     ] = None,
     predicted: Annotated[
@@ -142,8 +143,8 @@ def compare_folder(
         methods = standard_methods(
             pruning_prob,
             metrics,
-            [one.value for one in solver or [SolverChoice.RMA]],
-            sorted({0.0, *([0.5] if correlation is None else correlation)}),
+            None if solver is None else [one.value for one in solver],
+            None if correlation is None else sorted({0.0, *correlation}),
             presence or ("peak",),
         )
     except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from rankseg._decision.module import RankSEG
-from rankseg._decision.settings import PRUNING_PROB, checked
+from rankseg._decision.settings import PRUNING_PROB, USUAL_CORRELATION, checked
 from rankseg.metrics import Metric
 
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
@@ -106,14 +106,20 @@ class _PrunedArgmax:
         return pruned_argmax(probs, self.pruning_prob)
 
 
+DEFAULT = ("joint", USUAL_CORRELATION)
+"""Solver and correlation of RankSEG by default; of masks, RMA is the same."""
+
+
 def standard_methods(
     pruning_prob: float = PRUNING_PROB,
     metrics: Sequence[Metric] = ("dice", "iou"),
-    solvers: Sequence[str] = ("RMA",),
-    correlations: Sequence[float] = (0.0,),
+    solvers: Sequence[str] | None = None,
+    correlations: Sequence[float] | None = None,
     presences: Sequence[str] = ("peak",),
 ) -> tuple[Method, ...]:
     """Return the two baselines and RankSEG for every rule, correlation, solver and metric.
+
+    Without solvers and correlations, RankSEG is its default and the published rule.
 
     Parameters
     ----------
@@ -121,20 +127,20 @@ def standard_methods(
         In [0, 1], for pruned argmax and RankSEG by peaks alike.
     metrics : sequence of {'dice', 'iou'}
         What RankSEG is to maximise.
-    solvers : sequence of {'RMA', 'joint'}
-        How.
-    correlations : sequence of float
-        In [0, 1): how strongly the labels of an image are taken to vary together. 0 is the
-        published rule.
+    solvers : sequence of {'RMA', 'joint'}, optional
+        How; RMA if correlations are given alone.
+    correlations : sequence of float, optional
+        In [0, 1): how strongly the labels of an image are taken to vary together; 0, the published
+        rule, if solvers are given alone.
     presences : sequence of {'peak', 'argmax', 'all'}
         By what rule RankSEG tells which classes are in an image.
 
     Returns
     -------
     tuple of Method
-        ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on; ``RankSEG dice joint
-        r=0.5 presence=all`` names a solver that is not RMA, a correlation that is not 0 and a rule
-        that is not by peaks.
+        ``argmax``, ``pruned argmax``, then ``RankSEG dice`` and so on. ``RankSEG dice RMA r=0.2
+        presence=all`` names solver and correlation, if they are not the default, and a rule that is
+        not by peaks; ``RankSEG dice RMA`` is the published decision.
 
     Raises
     ------
@@ -145,13 +151,15 @@ def standard_methods(
     --------
     >>> from rankseg.evaluation import standard_methods
     >>> [method.name for method in standard_methods(metrics=["dice"], solvers=["RMA", "joint"])]
-    ['argmax', 'pruned argmax', 'RankSEG dice', 'RankSEG dice joint']
+    ['argmax', 'pruned argmax', 'RankSEG dice RMA', 'RankSEG dice joint']
     """
+    pairs = [DEFAULT, ("RMA", 0.0)]
+    if solvers is not None or correlations is not None:
+        pairs = [(one, r) for r in correlations or (0.0,) for one in solvers or ("RMA",)]
     ours = [
         _ours(metric, solver, pruning_prob, correlation, presence)
         for presence in presences
-        for correlation in correlations
-        for solver in solvers
+        for solver, correlation in pairs
         for metric in metrics
     ]
     return (
@@ -165,10 +173,8 @@ def _ours(
     metric: Metric, solver: str, pruning_prob: float, correlation: float, presence: str
 ) -> Method:
     parts = ["RankSEG", metric]
-    if solver != "RMA":
-        parts.append(solver)
-    if correlation:
-        parts.append(f"r={correlation:g}")
+    if (solver, correlation) != DEFAULT:
+        parts += [solver, *([f"r={correlation:g}"] if correlation else [])]
     options: dict[str, Any] = {"pruning_prob": pruning_prob}
     if checked("presence", presence) != "peak":
         parts.append(f"presence={presence}")
