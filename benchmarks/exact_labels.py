@@ -30,7 +30,7 @@ from rankseg._decision.solvers.baselines import argmax_labels
 from rankseg._decision.solvers.joint import NOTICEABLE, _Relabelling, joint_labels
 from rankseg._decision.solvers.models import Exact, Model
 from rankseg._decision.solvers.presence import eligible_classes, present_classes
-from rankseg._decision.solvers.rma import labels_of, shared_labels
+from rankseg._decision.solvers.rma import share_out, shared_labels
 from rankseg._formulas.loop import while_rising
 from rankseg._formulas.objectives import OBJECTIVES
 from rankseg._formulas.records import Survey
@@ -54,7 +54,7 @@ Rule = Callable[[ModuleType, Any, Survey, Settings], Tensor]
 def rma_gains(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Share exact masks out by RMA's increments."""
     objective = OBJECTIVES[settings.metric](settings.smooth)
-    return share_out(Exact(backend, maps, survey, objective, settings), settings)
+    return shared_out(Exact(backend, maps, survey, objective, settings), settings)
 
 
 def exact_gains(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
@@ -66,7 +66,7 @@ def joint_by_rma(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     """Relabel as the joint rule does, judged by the RMA objective, from exact masks."""
     objective = OBJECTIVES[settings.metric](settings.smooth)
     model = Exact(backend, maps, survey, objective, settings)
-    return relabelled(model, share_out(model, settings), settings)
+    return relabelled(model, shared_out(model, settings), settings)
 
 
 def joint_by_score(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
@@ -74,12 +74,13 @@ def joint_by_score(backend: ModuleType, maps: Any, survey: Survey, settings: Set
     objective = OBJECTIVES[settings.metric](settings.smooth)
     eligible = eligible_classes(present_classes(backend, maps, survey, settings))
     model = JudgedByScore.build(backend, maps, survey, objective, settings, eligible)
-    return relabelled(model, share_out(model, settings), settings)
+    return relabelled(model, shared_out(model, settings), settings)
 
 
-def share_out(model: Model, settings: Settings) -> Tensor:
+def shared_out(model: Model, settings: Settings) -> Tensor:
     """Share the pixels out between the model's own masks."""
-    return labels_of(model, kept_classes(model, settings), settings)
+    kept = kept_classes(model, settings)
+    return share_out(model, model.cuts(kept), kept, settings)
 
 
 def kept_classes(model: Model, settings: Settings) -> Tensor:
@@ -91,7 +92,8 @@ def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
     noticeable = torch.tensor(NOTICEABLE, dtype=torch.float64)
     relabelling = _Relabelling(model, eligible, False, settings.void_index, noticeable)
     rising = torch.ones(len(labels), dtype=torch.bool)
-    return while_rising(relabelling.step, labels, rising, model.survey.fault)
+    best = labels, *model.tally(labels)
+    return while_rising(relabelling.step, best, rising, model.survey.fault)[0]
 
 
 SHIPPED = "exact masks, exact increments"

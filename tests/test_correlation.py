@@ -12,7 +12,7 @@ import maps
 import oracles
 from rankseg import RankSEG
 from rankseg._decision.solvers import joint
-from rankseg._formulas import profile as _profile_cuts
+from rankseg._formulas import profile
 from rankseg._formulas.bins import bin_edges
 from rankseg._formulas.correlation import factor_nodes, given_factor
 
@@ -147,7 +147,7 @@ def test_sums_over_bins_are_those_over_pixels():
     values = torch.from_numpy(maps.softmax(1, 1, 900, scale=9.0, dtype="float64")).view(-1)
     values = values / values.max()
     knots = bin_edges(torch.device("cpu")).unsqueeze(1).pow(torch.tensor([1.0, 2.0, 0.5]))
-    curves = _profile_cuts.Curves.through(knots)
+    curves = profile.Curves.through(knots)
     from rankseg._backends import torch_reference
 
     opened = torch_reference.open_maps(values.view(1, 1, -1), None)

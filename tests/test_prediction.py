@@ -72,7 +72,7 @@ def test_labels_are_those_of_rankseg(folder, tmp_path):
     for seed, name in enumerate("abcd"):
         expected = labels_of(seed, metric="iou", pruning_prob=0.3)
         np.testing.assert_array_equal(read_labels(tmp_path / "out" / f"{name}.png"), expected)
-    assert (expected != labels_of(3, metric="iou", pruning_prob=1.0)).any()
+    assert (expected != labels_of(3, metric="iou", correlation=0.0)).any()
 
 
 def save_as(path, probs):

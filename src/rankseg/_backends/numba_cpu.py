@@ -431,7 +431,7 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
-    """Count and sum the values in every bin of ``_bins``.
+    """Count and sum the values in every bin of ``bins``.
 
     ``rows`` is ``(k, 2)``: image and class of each. Returns ``(k, BINS, 2)`` float64.
     """

@@ -1,7 +1,7 @@
 """Numba kernels of the CPU backend that find exact masks row by row.
 
-What ``_solvers.exact`` does for all rows in steps is done here for one row after the other, by the
-formulas of ``_expectation``, while what was read is in a nearby cache: for small maps, the steps
+What ``solvers.exact`` does for all rows in steps is done here for one row after the other, by the
+formulas of ``expectation``, while what was read is in a nearby cache: for small maps, the steps
 take far longer than the work.
 """
 
@@ -73,7 +73,7 @@ class Room(NamedTuple):
 
 @jit
 def _half_width(cut, likely_count, likely_mass, volume, metric):
-    """Guess how far from RMA's cut the bracket ends; see ``_Search`` of ``_solvers.exact``."""
+    """Guess how far from RMA's cut the bracket ends; see ``_Search`` of ``solvers.exact``."""
     distance = 0.5 - cut
     if not distance > NEAR:
         return UNKNOWN

@@ -48,7 +48,7 @@ LOWEST_PATTERN_64 = ((1022 - OCTAVES) << OCTAVE_BITS) - 1
 
 @jit
 def write_bins(values, bins):
-    """Write the bin of every value, as ``bin_of`` of ``_bins`` gives it."""
+    """Write the bin of every value, as ``bin_of`` of ``bins`` gives it."""
     for i in range(values.size):
         value = np.float64(values[i])
         upper = value > 0.5

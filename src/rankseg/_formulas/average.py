@@ -1,4 +1,4 @@
-"""An objective averaged over the hidden factor of a correlation; see ``_correlation``."""
+"""An objective averaged over the hidden factor of a correlation; see ``correlation``."""
 
 from __future__ import annotations
 

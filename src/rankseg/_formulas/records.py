@@ -114,7 +114,7 @@ class Gains:
 
 @dataclass(frozen=True)
 class GainCurves:
-    """Gains of any rising shape: a straight line ``slope p - toll`` for every bin of ``_bins``.
+    """Gains of any rising shape: a straight line ``slope p - toll`` for every bin of ``bins``.
 
     ``lines`` is ``(k, BINS, 2)`` float64; ``rows``, ``(k, 2)``, tells image and class of each. No
     other class is given a pixel.

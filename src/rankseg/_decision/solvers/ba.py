@@ -1,7 +1,7 @@
 """BA and TRNA (RankSEG, JMLR 24(224), 2023): expected Dice by a refined normal volume.
 
 With ``p_(1) >= p_(2) >= ...``, ``phi`` the distribution of the volume of a class and ``phi_-j``
-that without pixel ``j`` (see :mod:`._volume`), ``g`` written for ``smooth``, the mask of the
+that without pixel ``j`` (see :mod:`.volume`), ``g`` written for ``smooth``, the mask of the
 ``n`` likeliest pixels scores::
 
     BA   (13)  2 sum_{j<=n} p_(j) sum_l phi(l) / (n + l + g + 1)     +  g sum_l phi(l) / (n + l + g)

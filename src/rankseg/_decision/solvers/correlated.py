@@ -1,6 +1,6 @@
 """Labels that share a hidden factor: the model behind ``correlation``.
 
-Given the factor, labels are independent (see ``_correlation``), and the objective is averaged over
+Given the factor, labels are independent (see ``correlation``), and the objective is averaged over
 it. Everything a mask is judged by is then a sum of functions of the probability, so the class
 profile takes the place of the pixels: they are counted once, and the rest is small.
 """

@@ -1,6 +1,6 @@
 """BA and TRNA compiled by numba: the best cut of one class, from its values.
 
-The formulas are those of ``ba``, ``_volume`` and ``_reciprocals``, which say why. There each is an
+The formulas are those of ``ba``, ``volume`` and ``reciprocals``, which say why. There each is an
 operation of torch, and for small maps takes far longer than the numbers do.
 """
 
