@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rankseg._decision.solvers.models import ExactLabels
@@ -17,6 +18,11 @@ class JudgedByScore(ExactLabels):
 
     def tally(self, labels: Tensor) -> Any:
         return (*super().tally(labels), self.profile(labels))
+
+    def choose(self, images: Tensor, state: Any, other: Any) -> Any:
+        rows = images[self.rows[:, 0]].view(-1, 1, 1)
+        profile = torch.where(rows, state[2], other[2])
+        return (*super().choose(images, state[:2], other[:2]), profile)
 
     def score(self, state: Any) -> Tensor:
         expectation = self.expectation(state)

@@ -87,8 +87,8 @@ class Correlated:
         sums = self.masks + self.average.factor.curves.sums(changes)
         return (torch.where(sums[:, :1] > 0, sums, 0.0),)  # no pixels: what is left is rounding
 
-    def per_state(self, images: Tensor) -> Tensor:
-        return images[self.rows[:, :1]]
+    def choose(self, images: Tensor, state: State, other: State) -> State:
+        return (torch.where(images[self.rows[:, :1]], state[0], other[0]),)
 
     def score(self, state: State) -> Tensor:
         scores = self.average.score(state[0].unsqueeze(1)).squeeze(1)

@@ -100,10 +100,7 @@ class _Relabelling:
         old, new = model.score(state).sum(1), model.score(new_state).sum(1)
         rising = rising & (new > old + self.noticeable * old.abs())
         image = rising.view(-1, *[1] * (labels.dim() - 1))
-        kept = [
-            torch.where(model.per_state(rising), *pair)
-            for pair in zip(new_state, state, strict=True)
-        ]
+        kept = model.choose(rising, new_state, state)
         return (torch.where(image, proposed, labels), *kept), rising
 
     def gains_outside(self, bracket: tuple[Tensor, Tensor], state: State) -> Tensor:

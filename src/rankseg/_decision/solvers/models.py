@@ -76,8 +76,8 @@ class Model(Protocol):
         """Return the states of the labels."""
         ...
 
-    def per_state(self, images: Tensor) -> Tensor:
-        """Lay a value of every image, ``(batch,)``, out as the tensors of a state are."""
+    def choose(self, images: Tensor, state: State, other: State) -> State:
+        """Return the state of these images, ``(batch,)`` boolean, and the other of the rest."""
         ...
 
     def score(self, state: State) -> Tensor:
@@ -129,8 +129,9 @@ class Independent:
         count, mass = self.backend.tally(self.maps, self.survey, labels)
         return count + self.settled[0], mass + self.settled[1]
 
-    def per_state(self, images: Tensor) -> Tensor:
-        return images.unsqueeze(1)
+    def choose(self, images: Tensor, state: State, other: State) -> State:
+        chosen = images.unsqueeze(1)
+        return tuple(torch.where(chosen, *pair) for pair in zip(state, other, strict=True))
 
     def score(self, state: State) -> Tensor:
         count, mass = state
