@@ -14,10 +14,11 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 import rankseg
-from rankseg import cli
+from rankseg import RankSEG, cli
 from rankseg._commands import app
 from rankseg._demo.example import load_sample
-from rankseg.evaluation import Case, CaseFolder, compare, standard_methods
+from rankseg.calibration import Calibration
+from rankseg.evaluation import Case, CaseFolder, Method, compare, standard_methods
 
 CLASSES = ["background", "organ", "vessel"]
 
@@ -228,6 +229,24 @@ class TestCompare:
         assert result.exit_code == 1
         assert_no_traceback(result)
         assert "prior_correction needs class_weights" in result.stderr
+
+    def test_a_calibration_of_other_cases_is_shown_too(self, folder, tmp_path):
+        path = tmp_path / "calibration.json"
+        cases = CaseFolder.open(folder)
+        Calibration("softmax", [0.3] * 3, [0.0, 0.5, 0.1]).save(path)
+        result = run("compare", folder, "--calibration", path)
+        assert result.exit_code == 0
+        methods = [
+            *standard_methods(),
+            Method("RankSEG dice calibrated", RankSEG("dice", calibration=path)),
+            Method("RankSEG iou calibrated", RankSEG("iou", calibration=path)),
+        ]
+        told = compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
+        assert told.difference("RankSEG dice calibrated", baseline="RankSEG dice").mean != 0
+        assert_prints(result.stdout, told)
+        missing = run("compare", folder, "--calibration", tmp_path / "no.json")
+        assert missing.exit_code != 0
+        assert_no_traceback(missing)
 
     def test_fits_a_terminal_of_80_columns(self, folder):
         output = run("compare", folder).stdout

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rankseg import RankSEG
 from rankseg._commands import tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
@@ -108,6 +109,14 @@ def compare_folder(
             help="Undo the class_weights of meta.json first, for argmax and RankSEG alike.",
         ),
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="What rankseg calibrate wrote for other cases: RankSEG is shown with it too, and "
+            "decides which classes are in an image by the model of presence in it, if it has one.",
+            dir_okay=False,
+        ),
+    ] = None,
     ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
@@ -147,6 +156,12 @@ def compare_folder(
             None if correlation is None else sorted({0.0, *correlation}),
             presence or ("peak",),
         )
+        if calibration is not None:
+            decisions = [RankSEG(one, calibration=calibration) for one in metrics]
+            methods += tuple(
+                Method(f"RankSEG {one.metric} calibrated", one, one.correlation)
+                for one in decisions
+            )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
