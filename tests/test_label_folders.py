@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
 
 from rankseg.evaluation import evaluate
+from rankseg.prediction import predict_files
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
@@ -247,9 +249,39 @@ class TestMasksOfEachClass:
     def test_a_volume_with_as_many_slices_as_classes_is_scored(self, folders):
         masks = np.moveaxis(np.eye(3, dtype=np.uint8)[FLAT], -1, 0)
         masks[:, 0, 0] = 0
+        masks[:, 1, 1] = 2
         for folder in folders:
             np.save(folder / "a.npy", masks)
-        assert dice(folders)[:2] == [1, 1]
+        assert dice(folders) == [1, 1, 1]
+
+    @pytest.mark.parametrize("axis", [0, -1])
+    def test_those_that_may_overlap_are_told(self, folders, axis):
+        masks = np.moveaxis(np.stack([FLAT < 1, FLAT < 2, FLAT > 0]), 0, axis).astype(np.uint8)
+        for folder in folders:
+            np.save(folder / "a.npy", masks)
+        with pytest.warns(UserWarning, match="labels of ours and of the truth hold only 0 and 1"):
+            dice(folders)
+        np.save(folders[1] / "b.npy", FLAT)  # one label map, and nothing is a mask
+        np.save(folders[0] / "b.npy", FLAT)
+        dice(folders)
+
+    @pytest.mark.parametrize("suffix", [".npy", ".tif", ".zarr", ".nii.gz"])
+    @pytest.mark.parametrize("classes", [1, 2, 3])
+    def test_those_that_predict_wrote_are_refused_but_for_one(self, folders, suffix, classes):
+        ours, truth = folders
+        np.save(ours.parent / "a.npy", SCORES[:classes])
+        predict_files(ours.parent / "a.npy", ours, suffix=suffix, output_mode="multilabel")
+        shutil.copytree(ours, truth, dirs_exist_ok=True)
+        if classes == 1:
+            assert evaluate({"ours": ours}, truth, classes=2).by_class("ours").tolist() == [1, 1]
+            return
+        told = f"a mask for each of {classes} classes, as rankseg.json beside it says"
+        if suffix == ".tif":
+            with pytest.warns(UserWarning, match=f"unless its pages are slices .* holds {told}"):
+                evaluate({"ours": ours}, truth, classes=2)
+            return
+        with pytest.raises(ValueError, match=told):
+            evaluate({"ours": ours}, truth, classes=2)
 
 
 @pytest.mark.parametrize("order", [("y", "x"), ("x", "y")])

@@ -600,7 +600,11 @@ def test_one_hot_integers_are_no_volumes(dtype, size):
     one_hot = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).to(dtype)
     with pytest.raises(ValueError, match=r"mask of 0 and 1 for each of 3 classes: pass pred"):
         count(one_hot, one_hot.flip(1), num_classes=3)
-    count(one_hot, one_hot, num_classes=4)
+    for other in (2, 4):
+        with pytest.raises(ValueError, match=r"mask of 0 and 1 for each of 3 classes: pass pred"):
+            count(one_hot, one_hot.flip(1), num_classes=other)
+    surface = one_hot.movedim(1, -1)  # of a volume, one voxel in each column
+    count(surface, surface, num_classes=2)
     two_of_a_column = one_hot.clone()
     two_of_a_column[-1, :, 0, 0] = 1
     for volume in (two_of_a_column, 2 * one_hot, torch.zeros_like(one_hot)):

@@ -56,7 +56,7 @@ from rankseg._differences import (
 from rankseg._files import write_whole
 from rankseg._folders import shortened
 from rankseg._formats import LabelFile
-from rankseg._label_folders import label_files, read_only, read_prediction
+from rankseg._label_folders import label_files, of_masks, read_only, read_prediction
 from rankseg._methods import (
     Method,
     Timing,
@@ -722,7 +722,8 @@ def evaluate(
     UserWarning
         If predictions hold values that are neither a class nor ``ignore_index``, a prediction has
         no truth, a folder holds files of formats that are not read, or palettes of a folder, or of
-        predictions and truth, order the same colours differently.
+        predictions and truth, order the same colours differently; or if labels look like masks of
+        overlapping classes.
 
     Examples
     --------
@@ -747,6 +748,7 @@ def evaluate(
             warn(f"not scored: {method} predicts {shortened(left)}, without a truth in {labels}")
     seen = SeenLabels(ignored, len(names))
     seen_in = {method: SeenLabels(ignored, len(names)) for method in predictions}
+    masks = {method: of_masks(folder) for method, folder in predictions.items()}
     results: list[_Result] = []
     failures: list[Failure] = []
     for case in track(list(truth)):
@@ -755,7 +757,7 @@ def evaluate(
             true = replace(true, labels=seen.add(true.labels, case))
             seen.add_colours(true.colours, case)
             counts = [
-                _count_file(files, case, true, seen_in[method], method)
+                _count_file(files, case, true, seen_in[method], method, masks[method])
                 for method, files in predicted.items()
             ]
             results.append(_Result(case, counts, [], {}))
@@ -769,6 +771,7 @@ def evaluate(
         labels_of_method.warn_of_colours(method, seen)
         labels_of_method.refuse_predictions_without_class(method)
         labels_of_method.warn_of_missed(method)
+        labels_of_method.warn_of_masks(method, seen)
         unfit = labels_of_method.predictions_without_class(method) | unfit
     results = _leave_out(results, failures, unfit)
     _refuse_nothing(results, failures, "scored")
@@ -783,10 +786,11 @@ def _count_file(
     truth: LabelFile,
     seen: SeenLabels,
     method: str,
+    masks: bool,
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = read_prediction(files[case], truth)
+    prediction = read_prediction(files[case], truth, masks)
     seen.add_colours(prediction.colours, case)
     return metrics.count(
         seen.add(prediction.labels, case)[None],
