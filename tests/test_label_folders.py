@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -410,3 +411,50 @@ class TestPalettes:
             self.save(folders[0] / f"{name}.png", FLAT, *rest)
             self.save(folders[1] / f"{name}.png", void, *rest, colour)
         assert dice(folders)[:2] == [1, 1]
+
+
+class TestLabelsFromOne:
+    @staticmethod
+    def told(folders, ours, truth, **options):
+        for folder, labels in zip(folders, (ours, truth), strict=True):
+            np.save(folder / "a.npy", labels)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            evaluate({"ours": folders[0]}, folders[1], classes=4, **options)
+        return [str(one.message) for one in told]
+
+    @pytest.mark.parametrize("most", [1, 2])
+    def test_they_are_told_on_both_sides(self, folders, most):
+        labels = FLAT.clip(0, most)
+        values = "0 and 1", "1 and 2"
+        if most == 2:
+            values = "0, 1 and 2", "1, 2 and 3"
+        (told,) = self.told(folders, labels + 1, labels)
+        assert told == (
+            f"labels of ours are {values[1]}, those of the truth {values[0]}: "
+            "if labels of ours count from 1, subtract 1"
+        )
+        (told,) = self.told(folders, labels, labels + 1)
+        assert "if labels of the truth count from 1" in told
+
+    def test_rare_classes_may_be_missed(self, folders):
+        (told,) = self.told(folders, 1 + FLAT, np.arange(56).reshape(7, 8) % 4)
+        assert "count from 1" in told
+
+    @pytest.mark.parametrize(
+        ("ours", "truth"),
+        [
+            (FLAT, FLAT),
+            (FLAT.clip(1), FLAT),  # no background is predicted
+            (FLAT * 0, FLAT * 0 + 1),
+            (FLAT * 0 + 1, FLAT.clip(0, 1)),
+            (FLAT + 1, FLAT + 1),
+            (FLAT, np.where(FLAT == 2, 255, FLAT)),
+            (FLAT.clip(0, 1) * 2, FLAT),
+        ],
+    )
+    def test_others_say_nothing(self, folders, ours, truth):
+        assert self.told(folders, ours, truth) == []
+
+    def test_nor_where_0_does_not_count(self, folders):
+        assert self.told(folders, FLAT + 1, FLAT, ignore_index=0) == []

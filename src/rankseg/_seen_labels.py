@@ -162,6 +162,28 @@ class SeenLabels:
                 f"{self.num_classes - 1}; such pixels count as missed"
             )
 
+    def warn_of_offset(self, method: str, truth: SeenLabels) -> None:
+        """Warn of labels from 1 on one side where those of the other are from 0.
+
+        Three values are needed where the largest one is no such sign: a method may well predict no
+        background. Where 0 does not count, labels of both sides may be from 1.
+        """
+        if self.ignore_index == 0:
+            return
+        ours, theirs = self.values - {self.ignore_index}, truth.values - {self.ignore_index}
+        sides = (ours, theirs, method, "the truth"), (theirs, ours, "the truth", method)
+        for upper, lower, whose, others in sides:
+            shifted = {value + 1 for value in lower}
+            if (
+                0 in lower - upper
+                and upper <= shifted
+                and len(upper) > (1 if max(shifted) in upper else 2)
+            ):
+                warn(
+                    f"labels of {whose} are {_listed(upper)}, those of {others} {_listed(lower)}: "
+                    f"if labels of {whose} count from 1, subtract 1"
+                )
+
     def warn_of_masks(self, method: str, truth: SeenLabels) -> None:
         """Warn of predicted and true labels that look like a mask for each class."""
         no_class_above_1 = self.values | truth.values <= {0, 1, self.ignore_index}

@@ -723,7 +723,7 @@ def evaluate(
         If predictions hold values that are neither a class nor ``ignore_index``, a prediction has
         no truth, a folder holds files of formats that are not read, or palettes of a folder, or of
         predictions and truth, order the same colours differently; or if labels look like masks of
-        overlapping classes.
+        overlapping classes, or count from 1 on one side and from 0 on the other.
 
     Examples
     --------
@@ -772,6 +772,7 @@ def evaluate(
         labels_of_method.refuse_predictions_without_class(method)
         labels_of_method.warn_of_missed(method)
         labels_of_method.warn_of_masks(method, seen)
+        labels_of_method.warn_of_offset(method, seen)
         unfit = labels_of_method.predictions_without_class(method) | unfit
     results = _leave_out(results, failures, unfit)
     _refuse_nothing(results, failures, "scored")
