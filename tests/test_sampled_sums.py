@@ -307,6 +307,8 @@ def test_sigmoids_of_classes_that_exclude_each_other_are_told():
     [
         (LOGITS[0], r"20 x|30 classes of 40 pixels; pass probs\[None\]"),
         (LOGITS[:, :5].movedim(1, -1), r"30 classes of 40 x 5 pixels; pass probs.movedim\(-1, 1\)"),
+        (LOGITS[:, 0, ..., None], r"30 classes of 40 x 1 pixels; .* last axis holds the class$"),
+        (LOGITS[..., None], r"20 classes of 30 x 40 x 1 pixels; .* holds the class$"),
     ],
 )
 def test_shapes_tell_where_sums_cannot(options, given, cure):
@@ -314,7 +316,17 @@ def test_shapes_tell_where_sums_cannot(options, given, cure):
         RankSEG(**options)(given if "from_logits" in options else given.sigmoid())
 
 
+def test_scores_and_profiles_of_a_last_axis_of_one_are_told():
+    probs = LOGITS[:, 0, ..., None].sigmoid()
+    told = "30 classes of 40 x 1 pixels; .* holds the class"
+    with pytest.warns(UserWarning, match=told):
+        expected_score(probs, probs > 0.5)
+    with pytest.warns(UserWarning, match=told):
+        ClassProfile.from_probs(probs)
+
+
 def test_ordinary_shapes_of_logits_say_nothing():
     decide = RankSEG(from_logits="softmax")
-    for shape in ((1, 150, 20, 20), (1, 20, 200), (2, 4, 3), (1, 30, 50, 1), (1, 3, 9, 9, 3)):
+    shapes = (1, 150, 20, 20), (1, 20, 200), (2, 4, 3), (1, 3, 9, 9, 3)
+    for shape in (*shapes, (1, 30, 500, 1), (1, 100, 20, 1), (1, 15, 15, 1)):
         decide(torch.from_numpy(np.random.default_rng(2).normal(size=shape)))

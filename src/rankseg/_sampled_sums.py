@@ -36,7 +36,7 @@ FEW = 32
 
 MANY_CLASSES, LONGEST = 16, 4
 """From so many classes on, a spatial axis of at most so many times their number is suspected to be
-one of an image without a batch axis."""
+one of an image without a batch axis, or of an image whose last axis is that of its only class."""
 
 EDGE = 0.9
 """How far along the range that a second softmax leaves most pixels of such maps lie."""
@@ -128,11 +128,14 @@ def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> N
 def _check_shape(maps: Tensor) -> None:
     """Warn of a shape that is hardly one of (batch, classes, *spatial), where no sum tells."""
     _, classes, *spatial = maps.shape
+    sides = maps.shape[1:-1]
     if classes < MANY_CLASSES:
         return
     if len(spatial) == 1 and spatial[0] <= LONGEST * classes:
         cure = "pass probs[None] if the batch axis is missing"
-    elif len(spatial) > 1 and spatial[-1] > 1 and 3 * spatial[-1] <= 2 * min(maps.shape[1:-1]):
+    elif len(spatial) > 1 and spatial[-1] == 1 and max(sides) <= LONGEST * min(sides):
+        cure = "pass probs.movedim(-1, 1) if the last axis holds the class"
+    elif len(spatial) > 1 and spatial[-1] > 1 and 3 * spatial[-1] <= 2 * min(sides):
         cure = "pass probs.movedim(-1, 1) if the last axis holds the classes"
     else:
         return
