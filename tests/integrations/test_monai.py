@@ -269,6 +269,11 @@ def test_logits_of_the_shape_of_a_batch_are_told(options):
     with pytest.warns(UserWarning, match="read as 2 channels of a volume 4 x 32 x 40; if axis 0"):
         RankSEG(**options)(batch)
     RankSEG(**options)(batch.movedim(1, -1))  # as MONAI has volumes, depth last
+    if "output_mode" in options:
+        with pytest.warns(UserWarning, match="read as 1 channel of a volume 4 x 32 x 40; if ax"):
+            RankSEG(**options)(batch[:1])
+        for volume in (batch[:1, :1], torch.cat([batch[:1]] * 2, 1)):  # one class, or one channel
+            RankSEG(**options)(volume)
 
 
 def test_absent_classes_leave_all_to_the_background():
@@ -541,6 +546,14 @@ def test_a_batch_of_a_loader_is_refused_whatever_its_values(options):
     batch = list_data_collate([one, one])
     if "from_logits" in options:
         batch = 9 * batch - 4
+    with pytest.raises(ValueError, match=r"got a batch of shape .*decollate_batch gives them"):
+        RankSEG(**options)(batch)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("options", [{"output_mode": "multilabel"}, {"from_logits": "softmax"}])
+def test_a_batch_of_volumes_is_refused_whatever_its_values(options, images):
+    batch = torch.rand(images, 3, 8, 8, 8, generator=torch.manual_seed(0))
     with pytest.raises(ValueError, match=r"got a batch of shape .*decollate_batch gives them"):
         RankSEG(**options)(batch)
 
