@@ -451,6 +451,14 @@ def test_it_is_a_transform_of_monai():
         ),
         ({"dtype": "floaty"}, TypeError, "dtype must be .*'floaty'"),
         ({"dtype": None}, TypeError, "dtype must be .*None"),
+        *(
+            (
+                {"dtype": dtype, "unassigned_policy": "void", "void_index": index},
+                ValueError,
+                f"dtype must hold void_index, {index}, which torch.{dtype} does not",
+            )
+            for dtype, index in [("uint8", -100), ("bool", 255), ("int8", 255), ("float16", 4097)]
+        ),
         ({"softmax": True}, TypeError, "takes the options"),
     ],
 )
@@ -459,6 +467,20 @@ def test_options_that_are_refused(options, error, message):
         RankSEG(**options)
     with pytest.raises(error, match=message):
         RankSEGd("pred", **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fits", "fails"),
+    [("bool", 2, 3), ("uint8", 256, 257), ("int8", 128, 129), ("float16", 2049, 2051)],
+)
+def test_a_dtype_holds_all_labels(dtype, fits, fails):
+    decide = RankSEG("acc", dtype=dtype)
+    labels = [decide(torch.eye(classes)).double() for classes in (1, fits)]
+    assert [one.max() for one in labels] == [1, fits - 1]
+    with pytest.raises(ValueError, match=f"dtype must hold the labels, .* torch.{dtype} does not"):
+        decide(torch.eye(fails))
+    assert RankSEG("acc", dtype=dtype, to_onehot=fails)(torch.eye(fails)).sum() == fails
+    assert RankSEG("acc", output_mode="multilabel", dtype=dtype)(torch.eye(fails)).any()
 
 
 def test_a_list_must_have_an_entry_for_every_key():

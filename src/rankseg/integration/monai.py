@@ -135,6 +135,9 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
                 f"got {to_onehot}"
             )
         self.dtype = _dtype(dtype)
+        self.has_labels = decide.output_mode == "multiclass" and to_onehot is None
+        if self.has_labels and include_background and decide.settings.unassigned_policy == "void":
+            self._check_dtype("void_index", decide.settings.void_index)
         self._settable = ()
 
     @one_of_a_kind()
@@ -196,6 +199,13 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
                 "one by one, as decollate_batch gives them"
             )
 
+    def _check_dtype(self, name: str, label: int) -> None:
+        """Raise a ValueError if the dtype of the result does not hold a label."""
+        if int(torch.tensor(label, device="cpu").to(self.dtype).double()) != label:
+            raise ValueError(
+                f"dtype must hold {name}, {label}, which {self.dtype} does not: take torch.float32"
+            )
+
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) < 2:
             raise ValueError(f"img must be (channels, *spatial), without a batch axis, got {shape}")
@@ -205,6 +215,9 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
                 f"other, got img of shape {shape}"
             )
         classes = max(shape[0], 2)  # one channel gives the labels 0 and 1
+        if self.has_labels:
+            for label in (classes - 2, classes - 1):  # halves hold every second large integer
+                self._check_dtype("the labels", label)
         if self.to_onehot is not None and self.to_onehot < classes:
             raise ValueError(
                 f"to_onehot must be at least the number of classes, {classes} for img of shape "
