@@ -178,10 +178,15 @@ class TestOrientation:
 
     def test_without_a_place_voxels_are_compared_in_order(self, folders):
         save_nifti(folders[1] / "a.nii", VOXELS)
-        save_nifti(folders[0] / "a.nii", VOXELS, None)
-        assert dice(folders) == [1, 1, 1]
         np.save(folders[0] / "a.npy", VOXELS)
-        (folders[0] / "a.nii").unlink()
+        assert dice(folders) == [1, 1, 1]
+        (folders[0] / "a.npy").unlink()
+        save_nifti(folders[0] / "a.nii", VOXELS, None)
+        with pytest.warns(UserWarning, match="orientation of the prediction is not known"):
+            assert dice(folders) == [1, 1, 1]
+        with pytest.warns(UserWarning, match="orientation of the truth is not known"):
+            assert dice(folders[::-1]) == [1, 1, 1]
+        save_nifti(folders[1] / "a.nii", VOXELS, None)
         assert dice(folders) == [1, 1, 1]
 
     def test_other_shapes_are_told_as_such(self, folders):
