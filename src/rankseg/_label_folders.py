@@ -10,8 +10,7 @@ from typing import Final
 
 from torch import Tensor
 
-from rankseg._batch import RECORD
-from rankseg._folders import ending, files_of, stem
+from rankseg._folders import RECORD, ending, files_of, stem
 from rankseg._formats import (
     LABELS_READ,
     HoldsMapsError,

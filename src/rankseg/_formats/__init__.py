@@ -380,7 +380,7 @@ def find_files(
         if not path.is_dir() or ending(path) == ".zarr":
             files.append(path)
             continue
-        held = files_of(path, endings)
+        held = files_of(path, endings, others=[Path(one) for one in named])
         if not held:
             images = any(ending(file) in PICTURES for file in path.iterdir())
             hint = IMAGES_NEED_A_MODEL if images and endings == MAPS else ""
