@@ -294,6 +294,19 @@ def test_sigmoids_of_classes_that_exclude_each_other_are_told():
     decide(torch.cat((LOGITS[:, :1], -LOGITS[:, :1]), 1))  # of two classes they sum to 1
 
 
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_log_softmax_is_no_logit_of_a_sigmoid(output_mode, dtype):
+    decide = RankSEG(from_logits="sigmoid", output_mode=output_mode)
+    logs = LOGITS.log_softmax(1).to(dtype)
+    with pytest.warns(UserWarning, match="look like a log_softmax: .*; pass from_logits='softmax'"):
+        decide(logs)
+    RankSEG(from_logits="softmax", output_mode=output_mode)(logs)
+    if output_mode == "multilabel":
+        for sound in (nn.functional.logsigmoid(LOGITS), logs + 0.1, -LOGITS.abs(), logs[:, :1]):
+            decide(sound)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -112,8 +112,17 @@ def check_sums(
 
 
 def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> None:
-    """Warn if pixels are to get one label, and the sigmoids of their classes do not sum to 1."""
-    if logits.shape[1] == 1 or settings.output_mode != "multiclass" or not _varies(values):
+    """Warn of a log_softmax, and of sigmoids that do not sum to 1 where pixels get one label."""
+    if logits.shape[1] == 1 or not _varies(values):
+        return
+    if values.max() <= 0 and _every_one(np.exp(values.astype(np.float64)).sum(1)):
+        warn(
+            f"probs of shape {tuple(logits.shape)} look like a log_softmax: at all {len(values)} "
+            "sampled pixels their exponentials sum to 1 over axis 1, of which this call takes the "
+            "sigmoid; pass from_logits='softmax'"
+        )
+        return
+    if settings.output_mode != "multiclass":
         return
     sums = (1 / (1 + np.exp(-values.astype(np.float64)))).sum(1)
     if not _are_one(sums, FAR, at_most=settings.unassigned_policy == "void"):
