@@ -295,6 +295,20 @@ def test_sigmoids_of_classes_that_exclude_each_other_are_told():
 
 
 @pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_relu_makes_no_logits(output_mode, classes):
+    decide = RankSEG(from_logits="sigmoid", output_mode=output_mode)
+    rectified = LOGITS[:, :classes].relu()
+    with pytest.warns(UserWarning, match=r"are 0 in \d+% of .* the output of a ReLU") as told:
+        decide(rectified)
+    assert len(told) == 1
+    RankSEG(from_logits="softmax")(LOGITS.relu())
+    if output_mode == "multilabel":
+        for sound in (nn.functional.softplus(LOGITS), (LOGITS + 9).relu(), LOGITS.clamp(-0.1)):
+            decide(sound)
+
+
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_log_softmax_is_no_logit_of_a_sigmoid(output_mode, dtype):
     decide = RankSEG(from_logits="sigmoid", output_mode=output_mode)

@@ -38,6 +38,9 @@ MANY_CLASSES, LONGEST = 16, 4
 """From so many classes on, a spatial axis of at most so many times their number is suspected to be
 one of an image without a batch axis, or of an image whose last axis is that of its only class."""
 
+RECTIFIED = 0.25
+"""The share of values that are 0, among others none of which is negative, that tells of a ReLU."""
+
 EDGE = 0.9
 """How far along the range that a second softmax leaves most pixels of such maps lie."""
 
@@ -346,7 +349,16 @@ def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> bool:
                 f"{name} are whole numbers from {low:.0f} to {high:.0f} at {len(values)} pixels: "
                 f"they look like labels, of which this call takes the {link}; pass the logits"
             )
-        return are_labels
+            return True
+        zeros = float((values == 0).mean())
+        are_rectified = link == "sigmoid" and values.size >= FEW and zeros >= RECTIFIED
+        if are_rectified:
+            warn(
+                f"{name} are 0 in {zeros:.0%} of {values.size} sampled values, negative in none: "
+                "they look like the output of a ReLU, of which no sigmoid is below 1/2; pass the "
+                "logits before it"
+            )
+        return are_rectified
     sum_to_one = link == "softmax" and _every_one(values.sum(1, dtype=float))
     and_sums = " and sum to 1 over the classes" if sum_to_one else ""
     are = "masks of 0 and 1" if ((values == 0) | (values == 1)).all() else "probabilities"
