@@ -593,6 +593,23 @@ def fake(tensor):
     return FakeTensorMode().from_tensor(tensor)
 
 
+@pytest.mark.parametrize("size", [(4, 5), (4, 5, 6)])
+def test_bool_masks_have_their_classes_first(size):
+    labels = torch.randint(0, 3, (2, *size), generator=torch.manual_seed(0))
+    masks = torch.nn.functional.one_hot(labels, 3).bool()
+    told = r"the last axis of .* for each of 3 classes: pass {}.movedim\(-1, 1\)"
+    with pytest.raises(ValueError, match=told.format("prediction")):
+        count(masks, labels)
+    with pytest.raises(ValueError, match=told.format("prediction")):
+        count(masks, masks)
+    with pytest.raises(ValueError, match=told.format("label")):
+        count(masks & False, masks)
+    first = masks.movedim(-1, 1)
+    line = torch.eye(3, dtype=torch.bool).expand(9, 1, 3, 3)  # a pixel in each row
+    for fine in (first, masks & (labels > 0)[..., None], masks[:, :3], line):
+        count(fine, fine)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int8])
 @pytest.mark.parametrize("size", [(4, 5), (4, 5, 6)])
 def test_one_hot_integers_are_no_volumes(dtype, size):

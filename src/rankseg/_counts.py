@@ -169,7 +169,8 @@ def count(
     ValueError
         If shapes or devices do not fit together, ``num_classes`` is missing or below 1,
         ``ignore_index`` is given for bool labels, a label has a value that is not allowed, or
-        integers are a mask of 0 and 1 for each class (one-hot).
+        integers are a mask of 0 and 1 for each class (one-hot), which bool masks must not be along
+        the last axis.
 
     Notes
     -----
@@ -363,6 +364,20 @@ def _are_one_hot(masks: Tensor) -> bool:
     return bool(((masks == 0) | (masks == 1)).all() and (masks.sum(0) == 1).all())
 
 
+def _refuse_last_axis(name: str, masks: Tensor) -> None:
+    """Refuse bool masks that exclude each other along the last axis, if it is the shortest one."""
+    few = masks.numel() < FEWEST * masks.shape[-1]
+    if masks.ndim < 4 or few or not 1 < masks.shape[-1] < min(masks.shape[1:-1]):
+        return
+    last = masks.movedim(-1, 0).flatten(1)
+    if _are_one_hot(last[:, :FEWEST]) and _are_one_hot(last):
+        raise ValueError(
+            f"{name} of bool must have shape (batch, classes, *spatial), but the last axis of "
+            f"{tuple(masks.shape)} holds a mask for each of {masks.shape[-1]} classes: pass "
+            f"{name}.movedim(-1, 1)"
+        )
+
+
 def _check_masks(
     prediction: Tensor, label: Tensor, num_classes: int | None, ignore_index: int | None
 ) -> int:
@@ -378,6 +393,9 @@ def _check_masks(
             f"num_classes must be the length of axis 1 of a bool prediction, {shape[1]}, "
             f"got {num_classes}"
         )
+    for name, masks in (("prediction", prediction), ("label", label)):
+        if masks.dtype == torch.bool and masks.shape == prediction.shape:
+            _refuse_last_axis(name, masks)
     is_map = label.dtype != torch.bool and tuple(label.shape) == (shape[0], *shape[2:])
     if not is_map and tuple(label.shape) != shape:
         raise ValueError(
