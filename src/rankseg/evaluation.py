@@ -723,7 +723,8 @@ def evaluate(
         If predictions hold values that are neither a class nor ``ignore_index``, a prediction has
         no truth, a folder holds files of formats that are not read, or palettes of a folder, or of
         predictions and truth, order the same colours differently; or if labels look like masks of
-        overlapping classes, or count from 1 on one side and from 0 on the other.
+        overlapping classes, or count from 1 on one side and from 0 on the other, or only one of two
+        NIfTI files says how its voxels lie.
 
     Examples
     --------
