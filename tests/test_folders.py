@@ -58,6 +58,23 @@ def test_predict_names_them(tmp_path):
     assert (tmp_path / "out" / "a.npy").is_file()
 
 
+def test_predict_names_folders_that_hold_maps(tmp_path):
+    for folder in ("maps", "maps/more", "maps/pictures", "maps/labels"):
+        touch(tmp_path / folder)
+    for name in ("a.npy", "more/b.npy"):
+        np.save(tmp_path / "maps" / name, MAPS)
+    touch(tmp_path / "maps/pictures", "a.png")
+    for _ in "ab":  # the second time, the folder of labels holds what could be maps
+        result = run(
+            "predict", tmp_path / "maps", "-o", tmp_path / "maps/labels", "--format", "npy"
+        )
+        assert f"Note: not read in {tmp_path / 'maps'}: more/; the formats are" in result.stderr
+        assert result.stderr.rstrip().endswith("; folders in it are not searched")
+    result = run("predict", tmp_path / "maps", tmp_path / "maps/more", "-o", tmp_path / "out")
+    assert "2 written" in result.stdout
+    assert "not read" not in result.stderr
+
+
 def test_compare_reads_endings_in_capitals(tmp_path):
     np.savez(tmp_path / "a.npz", probs=MAPS, label=LABELS)
     (tmp_path / "a.npz").rename(tmp_path / "A.NPZ")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import warnings
 
 import numpy as np
 import pytest
 
 from rankseg.evaluation import evaluate
+from rankseg.prediction import predict_files
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
@@ -175,10 +178,15 @@ class TestOrientation:
 
     def test_without_a_place_voxels_are_compared_in_order(self, folders):
         save_nifti(folders[1] / "a.nii", VOXELS)
-        save_nifti(folders[0] / "a.nii", VOXELS, None)
-        assert dice(folders) == [1, 1, 1]
         np.save(folders[0] / "a.npy", VOXELS)
-        (folders[0] / "a.nii").unlink()
+        assert dice(folders) == [1, 1, 1]
+        (folders[0] / "a.npy").unlink()
+        save_nifti(folders[0] / "a.nii", VOXELS, None)
+        with pytest.warns(UserWarning, match="orientation of the prediction is not known"):
+            assert dice(folders) == [1, 1, 1]
+        with pytest.warns(UserWarning, match="orientation of the truth is not known"):
+            assert dice(folders[::-1]) == [1, 1, 1]
+        save_nifti(folders[1] / "a.nii", VOXELS, None)
         assert dice(folders) == [1, 1, 1]
 
     def test_other_shapes_are_told_as_such(self, folders):
@@ -247,9 +255,39 @@ class TestMasksOfEachClass:
     def test_a_volume_with_as_many_slices_as_classes_is_scored(self, folders):
         masks = np.moveaxis(np.eye(3, dtype=np.uint8)[FLAT], -1, 0)
         masks[:, 0, 0] = 0
+        masks[:, 1, 1] = 2
         for folder in folders:
             np.save(folder / "a.npy", masks)
-        assert dice(folders)[:2] == [1, 1]
+        assert dice(folders) == [1, 1, 1]
+
+    @pytest.mark.parametrize("axis", [0, -1])
+    def test_those_that_may_overlap_are_told(self, folders, axis):
+        masks = np.moveaxis(np.stack([FLAT < 1, FLAT < 2, FLAT > 0]), 0, axis).astype(np.uint8)
+        for folder in folders:
+            np.save(folder / "a.npy", masks)
+        with pytest.warns(UserWarning, match="labels of ours and of the truth hold only 0 and 1"):
+            dice(folders)
+        np.save(folders[1] / "b.npy", FLAT)  # one label map, and nothing is a mask
+        np.save(folders[0] / "b.npy", FLAT)
+        dice(folders)
+
+    @pytest.mark.parametrize("suffix", [".npy", ".tif", ".zarr", ".nii.gz"])
+    @pytest.mark.parametrize("classes", [1, 2, 3])
+    def test_those_that_predict_wrote_are_refused_but_for_one(self, folders, suffix, classes):
+        ours, truth = folders
+        np.save(ours.parent / "a.npy", SCORES[:classes])
+        predict_files(ours.parent / "a.npy", ours, suffix=suffix, output_mode="multilabel")
+        shutil.copytree(ours, truth, dirs_exist_ok=True)
+        if classes == 1:
+            assert evaluate({"ours": ours}, truth, classes=2).by_class("ours").tolist() == [1, 1]
+            return
+        told = f"a mask for each of {classes} classes, as rankseg.json beside it says"
+        if suffix == ".tif":
+            with pytest.warns(UserWarning, match=f"unless its pages are slices .* holds {told}"):
+                evaluate({"ours": ours}, truth, classes=2)
+            return
+        with pytest.raises(ValueError, match=told):
+            evaluate({"ours": ours}, truth, classes=2)
 
 
 @pytest.mark.parametrize("order", [("y", "x"), ("x", "y")])
@@ -378,3 +416,50 @@ class TestPalettes:
             self.save(folders[0] / f"{name}.png", FLAT, *rest)
             self.save(folders[1] / f"{name}.png", void, *rest, colour)
         assert dice(folders)[:2] == [1, 1]
+
+
+class TestLabelsFromOne:
+    @staticmethod
+    def told(folders, ours, truth, **options):
+        for folder, labels in zip(folders, (ours, truth), strict=True):
+            np.save(folder / "a.npy", labels)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            evaluate({"ours": folders[0]}, folders[1], classes=4, **options)
+        return [str(one.message) for one in told]
+
+    @pytest.mark.parametrize("most", [1, 2])
+    def test_they_are_told_on_both_sides(self, folders, most):
+        labels = FLAT.clip(0, most)
+        values = "0 and 1", "1 and 2"
+        if most == 2:
+            values = "0, 1 and 2", "1, 2 and 3"
+        (told,) = self.told(folders, labels + 1, labels)
+        assert told == (
+            f"labels of ours are {values[1]}, those of the truth {values[0]}: "
+            "if labels of ours count from 1, subtract 1"
+        )
+        (told,) = self.told(folders, labels, labels + 1)
+        assert "if labels of the truth count from 1" in told
+
+    def test_rare_classes_may_be_missed(self, folders):
+        (told,) = self.told(folders, 1 + FLAT, np.arange(56).reshape(7, 8) % 4)
+        assert "count from 1" in told
+
+    @pytest.mark.parametrize(
+        ("ours", "truth"),
+        [
+            (FLAT, FLAT),
+            (FLAT.clip(1), FLAT),  # no background is predicted
+            (FLAT * 0, FLAT * 0 + 1),
+            (FLAT * 0 + 1, FLAT.clip(0, 1)),
+            (FLAT + 1, FLAT + 1),
+            (FLAT, np.where(FLAT == 2, 255, FLAT)),
+            (FLAT.clip(0, 1) * 2, FLAT),
+        ],
+    )
+    def test_others_say_nothing(self, folders, ours, truth):
+        assert self.told(folders, ours, truth) == []
+
+    def test_nor_where_0_does_not_count(self, folders):
+        assert self.told(folders, FLAT + 1, FLAT, ignore_index=0) == []

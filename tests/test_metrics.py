@@ -593,6 +593,23 @@ def fake(tensor):
     return FakeTensorMode().from_tensor(tensor)
 
 
+@pytest.mark.parametrize("size", [(4, 5), (4, 5, 6)])
+def test_bool_masks_have_their_classes_first(size):
+    labels = torch.randint(0, 3, (2, *size), generator=torch.manual_seed(0))
+    masks = torch.nn.functional.one_hot(labels, 3).bool()
+    told = r"the last axis of .* for each of 3 classes: pass {}.movedim\(-1, 1\)"
+    with pytest.raises(ValueError, match=told.format("prediction")):
+        count(masks, labels)
+    with pytest.raises(ValueError, match=told.format("prediction")):
+        count(masks, masks)
+    with pytest.raises(ValueError, match=told.format("label")):
+        count(masks & False, masks)
+    first = masks.movedim(-1, 1)
+    line = torch.eye(3, dtype=torch.bool).expand(9, 1, 3, 3)  # a pixel in each row
+    for fine in (first, masks & (labels > 0)[..., None], masks[:, :3], line):
+        count(fine, fine)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int8])
 @pytest.mark.parametrize("size", [(4, 5), (4, 5, 6)])
 def test_one_hot_integers_are_no_volumes(dtype, size):
@@ -600,7 +617,11 @@ def test_one_hot_integers_are_no_volumes(dtype, size):
     one_hot = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).to(dtype)
     with pytest.raises(ValueError, match=r"mask of 0 and 1 for each of 3 classes: pass pred"):
         count(one_hot, one_hot.flip(1), num_classes=3)
-    count(one_hot, one_hot, num_classes=4)
+    for other in (2, 4):
+        with pytest.raises(ValueError, match=r"mask of 0 and 1 for each of 3 classes: pass pred"):
+            count(one_hot, one_hot.flip(1), num_classes=other)
+    surface = one_hot.movedim(1, -1)  # of a volume, one voxel in each column
+    count(surface, surface, num_classes=2)
     two_of_a_column = one_hot.clone()
     two_of_a_column[-1, :, 0, 0] = 1
     for volume in (two_of_a_column, 2 * one_hot, torch.zeros_like(one_hot)):

@@ -90,6 +90,26 @@ class TestRangeOfImages:
             pixels = in_unit_range(np.array([0, 3, 2**bits - 1], dtype), bits)
             np.testing.assert_allclose(pixels, np.float32([0, 3 / (2**bits - 1), 1]))
 
+    @pytest.mark.parametrize("save", ["tif", "png"])
+    @pytest.mark.parametrize(("most", "of_bits"), [(4095, 4095), (1000, 1023), (200, 255)])
+    def test_few_bits_in_many_are_told(self, tmp_path, save, most, of_bits):
+        pixels = np.linspace(0, most, 48).astype(np.uint16).reshape(6, 8)
+        path = tmp_path / f"a.{save}"
+
+        def write(pixels):
+            if save == "tif":
+                tifffile.imwrite(path, pixels, photometric="minisblack")
+            else:
+                image_module.fromarray(pixels).save(path)
+
+        write(pixels)
+        told = f"values of at most {most}, and is divided by 65535: .* by 65535 / {of_bits} before"
+        with pytest.warns(UserWarning, match=told):
+            np.testing.assert_allclose(read_image(path).maps[0], pixels / np.float32(65535))
+        for fine in (0 * pixels, pixels + np.uint16(4096 - most)):
+            write(fine)
+            read_image(path)
+
     @pytest.mark.parametrize("mode", ["I", "F"])
     def test_a_tiff_under_the_name_of_a_png(self, tmp_path, mode):
         image = image_module.fromarray(LABELS).convert(mode)

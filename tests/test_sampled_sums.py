@@ -294,6 +294,33 @@ def test_sigmoids_of_classes_that_exclude_each_other_are_told():
     decide(torch.cat((LOGITS[:, :1], -LOGITS[:, :1]), 1))  # of two classes they sum to 1
 
 
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_relu_makes_no_logits(output_mode, classes):
+    decide = RankSEG(from_logits="sigmoid", output_mode=output_mode)
+    rectified = LOGITS[:, :classes].relu()
+    with pytest.warns(UserWarning, match=r"are 0 in \d+% of .* the output of a ReLU") as told:
+        decide(rectified)
+    assert len(told) == 1
+    RankSEG(from_logits="softmax")(LOGITS.relu())
+    if output_mode == "multilabel":
+        for sound in (nn.functional.softplus(LOGITS), (LOGITS + 9).relu(), LOGITS.clamp(-0.1)):
+            decide(sound)
+
+
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_log_softmax_is_no_logit_of_a_sigmoid(output_mode, dtype):
+    decide = RankSEG(from_logits="sigmoid", output_mode=output_mode)
+    logs = LOGITS.log_softmax(1).to(dtype)
+    with pytest.warns(UserWarning, match="look like a log_softmax: .*; pass from_logits='softmax'"):
+        decide(logs)
+    RankSEG(from_logits="softmax", output_mode=output_mode)(logs)
+    if output_mode == "multilabel":
+        for sound in (nn.functional.logsigmoid(LOGITS), logs + 0.1, -LOGITS.abs(), logs[:, :1]):
+            decide(sound)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -307,6 +334,8 @@ def test_sigmoids_of_classes_that_exclude_each_other_are_told():
     [
         (LOGITS[0], r"20 x|30 classes of 40 pixels; pass probs\[None\]"),
         (LOGITS[:, :5].movedim(1, -1), r"30 classes of 40 x 5 pixels; pass probs.movedim\(-1, 1\)"),
+        (LOGITS[:, 0, ..., None], r"30 classes of 40 x 1 pixels; .* last axis holds the class$"),
+        (LOGITS[..., None], r"20 classes of 30 x 40 x 1 pixels; .* holds the class$"),
     ],
 )
 def test_shapes_tell_where_sums_cannot(options, given, cure):
@@ -314,7 +343,17 @@ def test_shapes_tell_where_sums_cannot(options, given, cure):
         RankSEG(**options)(given if "from_logits" in options else given.sigmoid())
 
 
+def test_scores_and_profiles_of_a_last_axis_of_one_are_told():
+    probs = LOGITS[:, 0, ..., None].sigmoid()
+    told = "30 classes of 40 x 1 pixels; .* holds the class"
+    with pytest.warns(UserWarning, match=told):
+        expected_score(probs, probs > 0.5)
+    with pytest.warns(UserWarning, match=told):
+        ClassProfile.from_probs(probs)
+
+
 def test_ordinary_shapes_of_logits_say_nothing():
     decide = RankSEG(from_logits="softmax")
-    for shape in ((1, 150, 20, 20), (1, 20, 200), (2, 4, 3), (1, 30, 50, 1), (1, 3, 9, 9, 3)):
+    shapes = (1, 150, 20, 20), (1, 20, 200), (2, 4, 3), (1, 3, 9, 9, 3)
+    for shape in (*shapes, (1, 30, 500, 1), (1, 100, 20, 1), (1, 15, 15, 1)):
         decide(torch.from_numpy(np.random.default_rng(2).normal(size=shape)))

@@ -8,7 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from rankseg._files.batch import RECORD, Record
+from rankseg._files.batch import Record
+from rankseg._files.folders import RECORD
 from rankseg.calibration import Calibration
 from rankseg.evaluation import CaseFolder, read_clusters
 from rankseg.integration.nnunet import decide_folders

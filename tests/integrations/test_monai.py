@@ -269,6 +269,11 @@ def test_logits_of_the_shape_of_a_batch_are_told(options):
     with pytest.warns(UserWarning, match="read as 2 channels of a volume 4 x 32 x 40; if axis 0"):
         RankSEG(**options)(batch)
     RankSEG(**options)(batch.movedim(1, -1))  # as MONAI has volumes, depth last
+    if "output_mode" in options:
+        with pytest.warns(UserWarning, match="read as 1 channel of a volume 4 x 32 x 40; if ax"):
+            RankSEG(**options)(batch[:1])
+        for volume in (batch[:1, :1], torch.cat([batch[:1]] * 2, 1)):  # one class, or one channel
+            RankSEG(**options)(volume)
 
 
 def test_absent_classes_leave_all_to_the_background():
@@ -446,6 +451,14 @@ def test_it_is_a_transform_of_monai():
         ),
         ({"dtype": "floaty"}, TypeError, "dtype must be .*'floaty'"),
         ({"dtype": None}, TypeError, "dtype must be .*None"),
+        *(
+            (
+                {"dtype": dtype, "unassigned_policy": "void", "void_index": index},
+                ValueError,
+                f"dtype must hold void_index, {index}, which torch.{dtype} does not",
+            )
+            for dtype, index in [("uint8", -100), ("bool", 255), ("int8", 255), ("float16", 4097)]
+        ),
         ({"softmax": True}, TypeError, "takes the options"),
     ],
 )
@@ -454,6 +467,20 @@ def test_options_that_are_refused(options, error, message):
         RankSEG(**options)
     with pytest.raises(error, match=message):
         RankSEGd("pred", **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fits", "fails"),
+    [("bool", 2, 3), ("uint8", 256, 257), ("int8", 128, 129), ("float16", 2049, 2051)],
+)
+def test_a_dtype_holds_all_labels(dtype, fits, fails):
+    decide = RankSEG("acc", dtype=dtype)
+    labels = [decide(torch.eye(classes)).double() for classes in (1, fits)]
+    assert [one.max() for one in labels] == [1, fits - 1]
+    with pytest.raises(ValueError, match=f"dtype must hold the labels, .* torch.{dtype} does not"):
+        decide(torch.eye(fails))
+    assert RankSEG("acc", dtype=dtype, to_onehot=fails)(torch.eye(fails)).sum() == fails
+    assert RankSEG("acc", output_mode="multilabel", dtype=dtype)(torch.eye(fails)).any()
 
 
 def test_a_list_must_have_an_entry_for_every_key():
@@ -541,6 +568,14 @@ def test_a_batch_of_a_loader_is_refused_whatever_its_values(options):
     batch = list_data_collate([one, one])
     if "from_logits" in options:
         batch = 9 * batch - 4
+    with pytest.raises(ValueError, match=r"got a batch of shape .*decollate_batch gives them"):
+        RankSEG(**options)(batch)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("options", [{"output_mode": "multilabel"}, {"from_logits": "softmax"}])
+def test_a_batch_of_volumes_is_refused_whatever_its_values(options, images):
+    batch = torch.rand(images, 3, 8, 8, 8, generator=torch.manual_seed(0))
     with pytest.raises(ValueError, match=r"got a batch of shape .*decollate_batch gives them"):
         RankSEG(**options)(batch)
 

@@ -36,7 +36,10 @@ FEW = 32
 
 MANY_CLASSES, LONGEST = 16, 4
 """From so many classes on, a spatial axis of at most so many times their number is suspected to be
-one of an image without a batch axis."""
+one of an image without a batch axis, or of an image whose last axis is that of its only class."""
+
+RECTIFIED = 0.25
+"""The share of values that are 0, among others none of which is negative, that tells of a ReLU."""
 
 EDGE = 0.9
 """How far along the range that a second softmax leaves most pixels of such maps lie."""
@@ -112,8 +115,17 @@ def check_sums(
 
 
 def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> None:
-    """Warn if pixels are to get one label, and the sigmoids of their classes do not sum to 1."""
-    if logits.shape[1] == 1 or settings.output_mode != "multiclass" or not _varies(values):
+    """Warn of a log_softmax, and of sigmoids that do not sum to 1 where pixels get one label."""
+    if logits.shape[1] == 1 or not _varies(values):
+        return
+    if values.max() <= 0 and _every_one(np.exp(values.astype(np.float64)).sum(1)):
+        warn(
+            f"probs of shape {tuple(logits.shape)} look like a log_softmax: at all {len(values)} "
+            "sampled pixels their exponentials sum to 1 over axis 1, of which this call takes the "
+            "sigmoid; pass from_logits='softmax'"
+        )
+        return
+    if settings.output_mode != "multiclass":
         return
     sums = (1 / (1 + np.exp(-values.astype(np.float64)))).sum(1)
     if not _are_one(sums, FAR, at_most=settings.unassigned_policy == "void"):
@@ -128,11 +140,14 @@ def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> N
 def _check_shape(maps: Tensor) -> None:
     """Warn of a shape that is hardly one of (batch, classes, *spatial), where no sum tells."""
     _, classes, *spatial = maps.shape
+    sides = maps.shape[1:-1]
     if classes < MANY_CLASSES:
         return
     if len(spatial) == 1 and spatial[0] <= LONGEST * classes:
         cure = "pass probs[None] if the batch axis is missing"
-    elif len(spatial) > 1 and spatial[-1] > 1 and 3 * spatial[-1] <= 2 * min(maps.shape[1:-1]):
+    elif len(spatial) > 1 and spatial[-1] == 1 and max(sides) <= LONGEST * min(sides):
+        cure = "pass probs.movedim(-1, 1) if the last axis holds the class"
+    elif len(spatial) > 1 and spatial[-1] > 1 and 3 * spatial[-1] <= 2 * min(sides):
         cure = "pass probs.movedim(-1, 1) if the last axis holds the classes"
     else:
         return
@@ -334,7 +349,16 @@ def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> bool:
                 f"{name} are whole numbers from {low:.0f} to {high:.0f} at {len(values)} pixels: "
                 f"they look like labels, of which this call takes the {link}; pass the logits"
             )
-        return are_labels
+            return True
+        zeros = float((values == 0).mean())
+        are_rectified = link == "sigmoid" and values.size >= FEW and zeros >= RECTIFIED
+        if are_rectified:
+            warn(
+                f"{name} are 0 in {zeros:.0%} of {values.size} sampled values, negative in none: "
+                "they look like the output of a ReLU, of which no sigmoid is below 1/2; pass the "
+                "logits before it"
+            )
+        return are_rectified
     sum_to_one = link == "softmax" and _every_one(values.sum(1, dtype=float))
     and_sums = " and sum to 1 over the classes" if sum_to_one else ""
     are = "masks of 0 and 1" if ((values == 0) | (values == 1)).all() else "probabilities"

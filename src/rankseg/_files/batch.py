@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rankseg._common.warn import about
+from rankseg._files.folders import RECORD
 from rankseg._files.small import read_json_object
 from rankseg._files.whole import locked, sweep, write_new, write_whole
 
 __all__ = [
     "OTHER_FOLDER",
-    "RECORD",
     "Interrupted",
     "Outcome",
     "Record",
@@ -24,9 +24,6 @@ __all__ = [
     "reason_of",
     "work_through",
 ]
-
-RECORD = "rankseg.json"
-"""The file beside label maps that says how they were made."""
 
 INPUTS = "inputs"
 """In the record: the files of every case; null if its label map is of another kind, or may be."""

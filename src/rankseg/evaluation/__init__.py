@@ -58,7 +58,7 @@ from rankseg.evaluation.differences import (
     PairedTests,
     bootstrap_interval,
 )
-from rankseg.evaluation.label_folders import label_files, read_only, read_prediction
+from rankseg.evaluation.label_folders import label_files, of_masks, read_only, read_prediction
 from rankseg.evaluation.methods import (
     Method,
     Timing,
@@ -723,7 +723,9 @@ def evaluate(
     UserWarning
         If predictions hold values that are neither a class nor ``ignore_index``, a prediction has
         no truth, a folder holds files of formats that are not read, or palettes of a folder, or of
-        predictions and truth, order the same colours differently.
+        predictions and truth, order the same colours differently; or if labels look like masks of
+        overlapping classes, or count from 1 on one side and from 0 on the other, or only one of two
+        NIfTI files says how its voxels lie.
 
     Examples
     --------
@@ -748,6 +750,7 @@ def evaluate(
             warn(f"not scored: {method} predicts {shortened(left)}, without a truth in {labels}")
     seen = SeenLabels(ignored, len(names))
     seen_in = {method: SeenLabels(ignored, len(names)) for method in predictions}
+    masks = {method: of_masks(folder) for method, folder in predictions.items()}
     results: list[_Result] = []
     failures: list[Failure] = []
     for case in track(list(truth)):
@@ -756,7 +759,7 @@ def evaluate(
             true = replace(true, labels=seen.add(true.labels, case))
             seen.add_colours(true.colours, case)
             counts = [
-                _count_file(files, case, true, seen_in[method], method)
+                _count_file(files, case, true, seen_in[method], method, masks[method])
                 for method, files in predicted.items()
             ]
             results.append(_Result(case, counts, [], {}))
@@ -770,6 +773,8 @@ def evaluate(
         labels_of_method.warn_of_colours(method, seen)
         labels_of_method.refuse_predictions_without_class(method)
         labels_of_method.warn_of_missed(method)
+        labels_of_method.warn_of_masks(method, seen)
+        labels_of_method.warn_of_offset(method, seen)
         unfit = labels_of_method.predictions_without_class(method) | unfit
     results = _leave_out(results, failures, unfit)
     _refuse_nothing(results, failures, "scored")
@@ -784,10 +789,11 @@ def _count_file(
     truth: LabelFile,
     seen: SeenLabels,
     method: str,
+    masks: bool,
 ) -> Counts:
     if case not in files:
         raise ValueError(f"{method} has no prediction of it")
-    prediction = read_prediction(files[case], truth)
+    prediction = read_prediction(files[case], truth, masks)
     seen.add_colours(prediction.colours, case)
     return metrics.count(
         seen.add(prediction.labels, case)[None],

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from torch import Tensor
+
 from rankseg._common.warn import warn
-from rankseg._files.folders import ending, files_of, stem
+from rankseg._files.folders import RECORD, ending, files_of, stem
 from rankseg._files.formats import (
     LABELS_READ,
     HoldsMapsError,
@@ -18,8 +20,9 @@ from rankseg._files.formats import (
     read_label_file,
 )
 from rankseg._files.formats.common import LABEL_NAMES, MAP_NAMES
+from rankseg._files.small import read_json_object
 
-__all__ = ["label_files", "read_only", "read_prediction"]
+__all__ = ["label_files", "of_masks", "read_only", "read_prediction"]
 
 
 NOT_READ: Final = (
@@ -75,6 +78,32 @@ def read_only(paths: Sequence[Path]) -> LabelFile:
     return next(iter(found.values()))
 
 
+def of_masks(folder: Path | str) -> bool:
+    """Return whether the record of a folder says that its files hold a mask for each class."""
+    try:
+        options = read_json_object(Path(folder, RECORD)).get("options")
+    except (OSError, ValueError):  # none, or of another program
+        return False
+    return isinstance(options, dict) and options.get("output_mode") == "multilabel"
+
+
+def _refuse_several_masks(path: Path, labels: Tensor) -> None:
+    """Refuse masks of several classes; that of one class is a label map of 0 and 1."""
+    are_nifti = ending(path) in (".nii", ".nii.gz")
+    if labels.ndim <= (3 if are_nifti else 2) or (not are_nifti and len(labels) == 1):
+        return
+    told = (
+        f"{path} holds a mask for each of {labels.shape[-1 if are_nifti else 0]} classes, as "
+        f"{RECORD} beside it says (output_mode='multilabel'), not a class for each pixel: "
+        "store every class in a folder of its own and score it with two classes, or count by "
+        "rankseg.metrics.count(masks[None], truth[None]), both of bool (classes, *spatial)"
+    )
+    if ending(path) in (".tif", ".tiff") and labels.ndim == 3:
+        warn(f"unless its pages are slices of one class, {told}")
+    else:
+        raise ValueError(told)
+
+
 def _holds_maps(path: Path) -> bool:
     """Return whether an archive of arrays holds labels and probabilities."""
     with zipfile.ZipFile(path) as archive:
@@ -82,9 +111,14 @@ def _holds_maps(path: Path) -> bool:
     return not held.isdisjoint(MAP_NAMES) and not held.isdisjoint(LABEL_NAMES)
 
 
-def read_prediction(paths: Sequence[Path], truth: LabelFile) -> LabelFile:
-    """Read the predicted labels of a case, with the axes of the true ones: see `align`."""
+def read_prediction(paths: Sequence[Path], truth: LabelFile, masks: bool) -> LabelFile:
+    """Read the predicted labels of a case, with the axes of the true ones: see `align`.
+
+    Those of a folder of ``masks`` may be of one class only.
+    """
     prediction = read_only(paths)
+    if masks:
+        _refuse_several_masks(paths[0], prediction.labels)
     if any(path.suffix.lower() == ".npz" and _holds_maps(path) for path in paths):
         warn(
             "labels beside probabilities in one .npz are the truth where rankseg compare reads "

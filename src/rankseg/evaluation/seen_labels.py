@@ -54,6 +54,8 @@ class SeenLabels:
         The colour that the palette of a picture gives a value, and the first case that has it.
     recoloured : tuple or None
         The first value that has another colour in a later case, and the names of both cases.
+    may_be_masks : bool
+        Whether an axis of all maps is as long as there are classes.
     """
 
     ignore_index: int | None
@@ -63,6 +65,7 @@ class SeenLabels:
     without_class: dict[str, list[int]] = field(default_factory=dict)
     colours: dict[int, tuple[Colour, str]] = field(default_factory=dict)
     recoloured: tuple[int, str, str] | None = None
+    may_be_masks: bool = True
 
     def add(self, labels: Tensor, case: str) -> Tensor:
         """Note the values of a label map; return it, a mask of 0 and 255 as classes."""
@@ -70,6 +73,8 @@ class SeenLabels:
         labels = mask_as_classes(labels.long(), self.num_classes, self.ignore_index)
         values = _values_of(labels)
         self.values |= values
+        ends = labels.shape[:1] + labels.shape[-1:]
+        self.may_be_masks &= labels.ndim > 2 and self.num_classes in ends
         no_class = {value for value in values if not self._is_class(value)}
         if self._hold_foreground(values):
             self.void |= no_class
@@ -161,6 +166,39 @@ class SeenLabels:
             warn(
                 f"predictions of {method} hold {_listed(missed)} beside classes from 0 to "
                 f"{self.num_classes - 1}; such pixels count as missed"
+            )
+
+    def warn_of_offset(self, method: str, truth: SeenLabels) -> None:
+        """Warn of labels from 1 on one side where those of the other are from 0.
+
+        Three values are needed where the largest one is no such sign: a method may well predict no
+        background. Where 0 does not count, labels of both sides may be from 1.
+        """
+        if self.ignore_index == 0:
+            return
+        ours, theirs = self.values - {self.ignore_index}, truth.values - {self.ignore_index}
+        sides = (ours, theirs, method, "the truth"), (theirs, ours, "the truth", method)
+        for upper, lower, whose, others in sides:
+            shifted = {value + 1 for value in lower}
+            if (
+                0 in lower - upper
+                and upper <= shifted
+                and len(upper) > (1 if max(shifted) in upper else 2)
+            ):
+                warn(
+                    f"labels of {whose} are {_listed(upper)}, those of {others} {_listed(lower)}: "
+                    f"if labels of {whose} count from 1, subtract 1"
+                )
+
+    def warn_of_masks(self, method: str, truth: SeenLabels) -> None:
+        """Warn of predicted and true labels that look like a mask for each class."""
+        no_class_above_1 = self.values | truth.values <= {0, 1, self.ignore_index}
+        if self.num_classes > 2 and self.may_be_masks and no_class_above_1:
+            warn(
+                f"labels of {method} and of the truth hold only 0 and 1, of {self.num_classes} "
+                f"classes, and an axis of length {self.num_classes}: if they are masks of classes "
+                "that overlap, store every class in a folder of its own and score it with two "
+                "classes"
             )
 
     def _suspects(self) -> Iterator[tuple[str, list[int]]]:

@@ -44,6 +44,9 @@ from monai.utils.type_conversion import (  # noqa: E402
 
 __all__ = ["RankSEG", "RankSEGD", "RankSEGDict", "RankSEGd"]
 
+MOST_AXES = 4
+"""The axes of an image that is a volume: MONAI knows of no image with more."""
+
 THIN = 4
 """How many times shorter than the others the first axis of a volume is that is hardly one."""
 
@@ -132,6 +135,9 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
                 f"got {to_onehot}"
             )
         self.dtype = _dtype(dtype)
+        self.has_labels = decide.output_mode == "multiclass" and to_onehot is None
+        if self.has_labels and include_background and decide.settings.unassigned_policy == "void":
+            self._check_dtype("void_index", decide.settings.void_index)
         self._settable = ()
 
     @one_of_a_kind()
@@ -163,7 +169,8 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
         # A batch of one from which squeeze(0) took its axis still says that it is a batch.
         affines = getattr(img, "affine", ()) if getattr(img, "is_batch", False) else ()
         says_so = len(affines) == len(scores)
-        if (says_so and scores.dim() > 3) or (self.link is None and is_batch(scores)):
+        is_told = scores.dim() > MOST_AXES or (says_so and scores.dim() > 3)
+        if is_told or (self.link is None and is_batch(scores)):
             raise ValueError(
                 f"img must be (channels, *spatial), got a batch of shape {tuple(scores.shape)}: "
                 "its classes are axis 1; pass its images one by one, as decollate_batch gives them"
@@ -183,11 +190,20 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
     def _tell_of_batch(self, shape: tuple[int, ...]) -> None:
         """Warn of a shape of several images, where the values do not tell."""
         overlap = self.link is not None or self.decide.output_mode == "multilabel"
-        if overlap and len(shape) > 3 and shape[0] > 1 and THIN * shape[1] <= min(shape[2:]):
+        if not overlap or len(shape) < MOST_AXES or THIN * shape[1] > min(shape[2:]):
+            return
+        if shape[0] > 1 or 1 < shape[1] <= THIN:  # one channel is often that of a thin volume
             warn(
-                f"img of shape {shape} is read as {shape[0]} channels of a volume "
-                f"{' x '.join(map(str, shape[1:]))}; if axis 0 is a batch, pass its images one by "
-                "one, as decollate_batch gives them"
+                f"img of shape {shape} is read as {shape[0]} channel{'s' * (shape[0] > 1)} of a "
+                f"volume {' x '.join(map(str, shape[1:]))}; if axis 0 is a batch, pass its images "
+                "one by one, as decollate_batch gives them"
+            )
+
+    def _check_dtype(self, name: str, label: int) -> None:
+        """Raise a ValueError if the dtype of the result does not hold a label."""
+        if int(torch.tensor(label, device="cpu").to(self.dtype).double()) != label:
+            raise ValueError(
+                f"dtype must hold {name}, {label}, which {self.dtype} does not: take torch.float32"
             )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
@@ -199,6 +215,9 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
                 f"other, got img of shape {shape}"
             )
         classes = max(shape[0], 2)  # one channel gives the labels 0 and 1
+        if self.has_labels:
+            for label in (classes - 2, classes - 1):  # halves hold every second large integer
+                self._check_dtype("the labels", label)
         if self.to_onehot is not None and self.to_onehot < classes:
             raise ValueError(
                 f"to_onehot must be at least the number of classes, {classes} for img of shape "

@@ -169,7 +169,8 @@ def count(
     ValueError
         If shapes or devices do not fit together, ``num_classes`` is missing or below 1,
         ``ignore_index`` is given for bool labels, a label has a value that is not allowed, or
-        integers are a mask of 0 and 1 for each of three classes or more (one-hot).
+        integers are a mask of 0 and 1 for each class (one-hot), which bool masks must not be along
+        the last axis.
 
     Notes
     -----
@@ -339,21 +340,42 @@ def _check_label_maps(prediction: Tensor, label: Tensor, num_classes: int | None
 def _refuse_one_hot(name: str, labels: Tensor, num_classes: int) -> None:
     """Refuse one mask for each class where the class of each pixel is meant.
 
-    Each mask would be counted as a slice of a volume with the classes 0 and 1.
+    Each mask would be counted as a slice of a volume with the classes 0 and 1. The axis of masks is
+    as long as there are classes, or it is the first spatial axis and the shortest one.
     """
-    if num_classes < 3 or labels.ndim < 3 or labels.numel() < FEWEST * num_classes:
-        return
-    for axis in range(1, labels.ndim):
-        if labels.shape[axis] != num_classes:
+    for axis in range(1, labels.ndim) if labels.ndim > 2 else ():
+        length = labels.shape[axis]
+        is_first = axis == 1 and labels.ndim > 3 and 1 < length < min(labels.shape[2:])
+        if not (length == num_classes > 2 or is_first) or labels.numel() < FEWEST * length:
             continue
-        masks = labels.movedim(axis, 0).long()
-        if ((masks == 0) | (masks == 1)).all() and (masks.sum(0) == 1).all():
+        masks = labels.movedim(axis, 0).flatten(1)
+        if _are_one_hot(masks[:, :FEWEST]) and _are_one_hot(masks):  # few pixels tell most often
             last = axis - labels.ndim
             raise ValueError(
                 f"{name} must hold the class of each pixel, but axis {last} of "
-                f"{tuple(labels.shape)} holds a mask of 0 and 1 for each of {num_classes} classes: "
+                f"{tuple(labels.shape)} holds a mask of 0 and 1 for each of {length} classes: "
                 f"pass {name}.argmax({last})"
             )
+
+
+def _are_one_hot(masks: Tensor) -> bool:
+    """Return whether every pixel is 1 in one of the masks (masks, pixels), and 0 in the others."""
+    masks = masks.long()
+    return bool(((masks == 0) | (masks == 1)).all() and (masks.sum(0) == 1).all())
+
+
+def _refuse_last_axis(name: str, masks: Tensor) -> None:
+    """Refuse bool masks that exclude each other along the last axis, if it is the shortest one."""
+    few = masks.numel() < FEWEST * masks.shape[-1]
+    if masks.ndim < 4 or few or not 1 < masks.shape[-1] < min(masks.shape[1:-1]):
+        return
+    last = masks.movedim(-1, 0).flatten(1)
+    if _are_one_hot(last[:, :FEWEST]) and _are_one_hot(last):
+        raise ValueError(
+            f"{name} of bool must have shape (batch, classes, *spatial), but the last axis of "
+            f"{tuple(masks.shape)} holds a mask for each of {masks.shape[-1]} classes: pass "
+            f"{name}.movedim(-1, 1)"
+        )
 
 
 def _check_masks(
@@ -371,6 +393,9 @@ def _check_masks(
             f"num_classes must be the length of axis 1 of a bool prediction, {shape[1]}, "
             f"got {num_classes}"
         )
+    for name, masks in (("prediction", prediction), ("label", label)):
+        if masks.dtype == torch.bool and masks.shape == prediction.shape:
+            _refuse_last_axis(name, masks)
     is_map = label.dtype != torch.bool and tuple(label.shape) == (shape[0], *shape[2:])
     if not is_map and tuple(label.shape) != shape:
         raise ValueError(

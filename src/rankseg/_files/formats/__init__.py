@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rankseg._common.warn import warn
 from rankseg._files.folders import ending, files_of, stem
 from rankseg._files.formats import arrays, nifti, pictures, tiff, zarr
 from rankseg._files.formats.axes import arrange_labels, arrange_maps, spatial_axes
@@ -143,6 +144,11 @@ class LabelFile:
     axes: str = ""
     are_declared: bool = False
     colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def lacks_affine(self) -> bool:
+        """Whether this is a NIfTI that does not tell where its voxels lie."""
+        return self.affine is None and not self.are_declared and self.axes.startswith("x")
 
     def sizes(self) -> dict[str, int]:
         """Return the lengths of the axes that are known, in order, but for those of length 1."""
@@ -265,6 +271,7 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
             f"its axes must be in the order of the truth, {''.join(theirs)!r}, got "
             f"{''.join(ours)!r}: transpose one of them, or store both in one format"
         )
+    _tell_of_affines(prediction, truth)
     labels, shape = prediction.labels, truth.labels.shape
     affine, wanted = prediction.affine, truth.affine
     if affine is not None and wanted is not None and labels.numel() == shape.numel():
@@ -274,6 +281,16 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
             f"it must be of the shape of the label, {tuple(shape)}, got {tuple(labels.shape)}"
         )
     return labels.reshape(shape)
+
+
+def _tell_of_affines(prediction: LabelFile, truth: LabelFile) -> None:
+    """Warn of a NIfTI that does not tell where its voxels lie, if the other one does."""
+    for ours, theirs, which in ((prediction, truth, "prediction"), (truth, prediction, "truth")):
+        if ours.lacks_affine and theirs.affine is not None:
+            warn(
+                f"the orientation of the {which} is not known, for its NIfTI has neither qform nor "
+                "sform: it is compared voxel by voxel; store it with the affine of the other NIfTI"
+            )
 
 
 def write_labels(
@@ -363,7 +380,7 @@ def find_files(
         if not path.is_dir() or ending(path) == ".zarr":
             files.append(path)
             continue
-        held = files_of(path, endings)
+        held = files_of(path, endings, others=[Path(one) for one in named])
         if not held:
             images = any(ending(file) in PICTURES for file in path.iterdir())
             hint = IMAGES_NEED_A_MODEL if images and endings == MAPS else ""

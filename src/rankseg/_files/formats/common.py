@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._common.arguments import viewable
+from rankseg._common.warn import warn
 
 __all__ = ["LABEL_NAMES", "MAP_NAMES", "HoldsMapsError", "Names", "Stored"]
 __all__ += ["as_tensor", "check_room", "colours_of", "in_unit_range", "reading"]
 
 MAP_NAMES = ("probs", "probabilities", "logits")
 LABEL_NAMES = ("label", "labels")
+
+DIM = 4096
+"""Cameras and scanners of 12 bits give values below this, which are stored in 16 bits."""
 
 UNIT = 1e-3
 """How far from [0, 1] rounding may bring values of an image."""
@@ -172,6 +176,8 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
 def in_unit_range(pixels: NDArray[Any], bits: int | None = None) -> Tensor:
     """Return pixels of an image as float32; integers are divided by the largest that they can be.
 
+    A warning tells of an image that would be almost black, for the range of its values.
+
     Raises
     ------
     ValueError
@@ -180,6 +186,12 @@ def in_unit_range(pixels: NDArray[Any], bits: int | None = None) -> Tensor:
     brightest = 1 if pixels.dtype.kind in "fb" else np.iinfo(pixels.dtype).max
     if pixels.dtype.kind == "u" and bits is not None:
         brightest = 2**bits - 1
+    if brightest > 2 * DIM and pixels.size and 1 < (most := int(pixels.max())) < DIM:
+        warn(
+            f"an image of {pixels.dtype} has values of at most {most}, and is divided by "
+            f"{brightest}: if its values have 12 bits or fewer, multiply them by {brightest} / "
+            f"{2 ** max(8, most.bit_length()) - 1} before"
+        )
     scaled = pixels.astype(np.float32) / np.float32(brightest)
     if scaled.size and not (scaled.min() >= -UNIT and scaled.max() <= 1 + UNIT):
         raise ValueError(
