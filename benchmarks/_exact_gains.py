@@ -16,7 +16,7 @@ from rankseg._formulas.records import GainCurves
 class JudgedByScore(ExactLabels):
     """The model of ``solver='exact'``, with the worth of labels and what parts of pixels add."""
 
-    def tally(self, labels: Tensor) -> Any:
+    def tally(self, labels: Tensor, images: Tensor | None = None) -> Any:
         return (*super().tally(labels), self.profile(labels))
 
     def choose(self, images: Tensor, state: Any, other: Any) -> Any:
@@ -29,5 +29,5 @@ class JudgedByScore(ExactLabels):
         exact = (expectation.part * expectation.amount).sum(1) + float(expectation.smooth > 0)
         return super().score(state[:2]).index_put(self.rows.unbind(1), exact)
 
-    def slope(self, state: Any) -> GainCurves:
+    def slope(self, state: Any, images: Tensor | None = None) -> GainCurves:
         return self.with_small(super().slope(state[:2]), state)

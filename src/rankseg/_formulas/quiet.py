@@ -55,6 +55,10 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     if left.device.type != "cpu" or torch.compiler.is_compiling():
         return left @ right
     columns = max(1, SMALL_PRODUCT // max(1, left.shape[-2:].numel()))
-    factor, pieces = left.numpy(), right.split(columns, -1)
+    first, second = left.numpy(), right.numpy()
+    out = np.empty((*first.shape[:-1], second.shape[-1]))
     with np.errstate(all="ignore"):  # as torch: products of tiny numbers are 0
-        return torch.from_numpy(np.concatenate([factor @ piece.numpy() for piece in pieces], -1))
+        for start in range(0, out.shape[-1], columns):
+            part = slice(start, start + columns)
+            np.matmul(first, second[..., part], out=out[..., part])
+    return torch.from_numpy(out)

@@ -20,6 +20,8 @@ from rankseg._formulas.average import Average, Factor, best_cuts
 from rankseg._formulas.objectives import Objective
 from rankseg._formulas.records import GainCurves, State, Survey
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Correlated:
@@ -82,10 +84,13 @@ class Correlated:
         labels, _, _ = self.backend.claim(self.maps, self.survey, cuts)
         return labels, (self.masks,)
 
-    def tally(self, labels: Tensor) -> State:
-        changes = self.backend.exchange(self.maps, self.survey, labels, self.edges, self.rows)
-        sums = self.masks + self.average.factor.curves.sums(changes)
-        return (torch.where(sums[:, :1] > 0, sums, 0.0),)  # no pixels: what is left is rounding
+    def tally(self, labels: Tensor, images: Tensor | None = None) -> State:
+        chosen = self._rows_of(images)
+        rows, masks = self.rows[chosen], self.masks[chosen]
+        changes = self.backend.exchange(self.maps, self.survey, labels, self.edges, rows)
+        sums = masks + self.average.factor.curves.sums(changes)
+        sums = torch.where(sums[:, :1] > 0, sums, 0.0)  # no pixels: what is left is rounding
+        return (sums if chosen is ALL else self.masks.index_put((chosen,), sums),)
 
     def choose(self, images: Tensor, state: State, other: State) -> State:
         return (torch.where(images[self.rows[:, :1]], state[0], other[0]),)
@@ -97,8 +102,16 @@ class Correlated:
     def increment(self, state: State) -> GainCurves:
         return self.slope(state)  # a pixel more or less: the same to a part in the volume
 
-    def slope(self, state: State) -> GainCurves:
-        return GainCurves(self.rows, self.average.gain_lines(state[0]))
+    def slope(self, state: State, images: Tensor | None = None) -> GainCurves:
+        chosen = self._rows_of(images)
+        average = self.average.over(self.average.whole[chosen])
+        return GainCurves(self.rows[chosen], average.gain_lines(state[0][chosen]))
+
+    def _rows_of(self, images: Tensor | None) -> Any:
+        """Return which rows are of some images; all of them where that is not worth a copy."""
+        if images is None or torch.compiler.is_compiling() or bool(images.all()):
+            return ALL
+        return images[self.rows[:, 0]].nonzero().squeeze(1)
 
     def of(self, part: Unsettled) -> Correlated:
         return replace(self, maps=part.maps, survey=part.survey)

@@ -91,12 +91,12 @@ class _Relabelling:
             model.survey,
             torch.full_like(labels, UNASSIGNED),
             torch.full_like(model.survey.mass, torch.inf),  # nothing is contested
-            model.slope(state),
+            model.slope(state, rising),
             self.eligible,
             0.0 if self.leaves_void else -torch.inf,  # void is a pixel that all classes lose by
             self.void,
         )
-        new_state = model.tally(proposed)
+        new_state = model.tally(proposed, rising)
         old, new = model.score(state).sum(1), model.score(new_state).sum(1)
         rising = rising & (new > old + self.noticeable * old.abs())
         image = rising.view(-1, *[1] * (labels.dim() - 1))

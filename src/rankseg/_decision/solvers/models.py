@@ -72,8 +72,8 @@ class Model(Protocol):
         """
         ...
 
-    def tally(self, labels: Tensor) -> State:
-        """Return the states of the labels."""
+    def tally(self, labels: Tensor, images: Tensor | None = None) -> State:
+        """Return the states of the labels; of other than these images, they need not be right."""
         ...
 
     def choose(self, images: Tensor, state: State, other: State) -> State:
@@ -88,8 +88,8 @@ class Model(Protocol):
         """Return what one more pixel adds."""
         ...
 
-    def slope(self, state: State) -> Gains | GainCurves:
-        """Return what an infinitesimal part of a pixel adds."""
+    def slope(self, state: State, images: Tensor | None = None) -> Gains | GainCurves:
+        """Return what an infinitesimal part of a pixel adds, in these images at least."""
         ...
 
     def of(self, part: Unsettled) -> Model:
@@ -125,7 +125,7 @@ class Independent:
         labels, count, mass = self.backend.claim(self.maps, self.survey, cuts)
         return labels, (count + self.settled[0], mass + self.settled[1])
 
-    def tally(self, labels: Tensor) -> State:
+    def tally(self, labels: Tensor, images: Tensor | None = None) -> State:
         count, mass = self.backend.tally(self.maps, self.survey, labels)
         return count + self.settled[0], mass + self.settled[1]
 
@@ -141,7 +141,7 @@ class Independent:
         count, mass = state
         return self.objective.increment(count, mass, self.survey.mass)
 
-    def slope(self, state: State) -> Gains:
+    def slope(self, state: State, images: Tensor | None = None) -> Gains:
         count, mass = state
         return self.objective.slope(count, mass, self.survey.mass)
 
