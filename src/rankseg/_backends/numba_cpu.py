@@ -138,9 +138,12 @@ def survey(maps: Maps) -> Survey:
 
 
 def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
-    """Return whether :func:`own_masks` has enough rows to share out, or rows not worth sharing.
+    """Return whether to compute masks row by row (:func:`own_masks`) rather than pass by pass.
 
-    Where both ways are not ``alike`` to the last bit, neither threads nor other images decide.
+    True if there are enough rows to keep all threads busy, or if a row is so small that several
+    threads would not help. ``alike`` says that both ways give the same masks to the last bit. If
+    they do not, the choice depends on the pixels of an image alone: the result must not depend on
+    the number of threads or on the other images of the batch.
     """
     if not alike:
         return maps.pixels <= LARGE_ROW
@@ -152,10 +155,11 @@ def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
 def own_masks(
     maps: Maps, pruning_prob: float, bonus: float, offset: float, keep_peak: bool
 ) -> tuple[Tensor, bool]:
-    """Return the mask that :func:`best_cuts` cuts out of every class, and whether there is a fault.
+    """Return the mask above the cut of :func:`best_cuts` for every class, and the fault flag.
 
-    A class whose peak does not exceed ``pruning_prob`` has none. The same as a survey, cuts and
-    masks, one row after the other: what was read is still in a nearby cache, and threads need to be
+    The mask of a class whose peak does not exceed ``pruning_prob`` is empty. The flag is True if
+    some value is no probability. The result is that of a survey, then cuts, then masks. Here each
+    row passes all three before the next begins: its values are still in the cache, and threads are
     woken only once.
     """
     rule = numba_cuts.Rule(bonus, offset, keep_peak)
@@ -165,10 +169,11 @@ def own_masks(
 def exact_masks(
     maps: Maps, pruning_prob: float, ratio: Ratio, smooth: float, bonus: float, offset: float
 ) -> tuple[Tensor, bool, Tensor]:
-    """Return the same for the masks that maximise the expected metric itself, and which are known.
+    """Return the masks that maximise the expected metric, the fault flag, and which are known.
 
-    ``bonus`` and ``offset`` are those of its RMA objective, for endless masks. A mask is not known
-    if the values that those in question differ by are too many to be kept.
+    The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
+    more values than the buffer of a thread. ``bonus`` and ``offset`` are ``Objective.endless`` of
+    the RMA objective.
     """
     metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
     known = np.ones((maps.batch, maps.classes), np.bool_)
@@ -179,9 +184,9 @@ def exact_masks(
 def _masks_by_row(
     kernel: Callable[..., None], maps: Maps, rule: Any, pruning_prob: float, *more: np.ndarray
 ) -> tuple[Tensor, bool]:
-    """Return what a kernel that surveys, cuts and masks row by row finds, and if there is a fault.
+    """Return the masks that ``kernel`` computes row by row, and whether some value is at fault.
 
-    ``more`` it writes too.
+    The kernel also writes into the arrays ``more``.
     """
     patterns, tables, ends = _survey_tables(maps)
     out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
@@ -339,11 +344,12 @@ def claim(
 def unsettled(
     maps: Maps, survey: Survey, labels: Tensor, active: Tensor, void: int
 ) -> tuple[Maps, Survey, Tensor]:
-    """Gather the pixels with neither a label nor a cause for ``void`` into maps of their own.
+    """Copy the valid pixels that have no label yet (``labels < 0``) into new, smaller maps.
 
-    Pixels not valid become ``void``, in place. Of the classes only those ``active`` are filled in.
-    Returns the maps, one-dimensional, their survey, of which what tells of whole classes remains,
-    and for each of their valid pixels in order the index it has in the flat ``labels``.
+    Pixels that are not valid are set to ``void`` in ``labels``, in place. Only ``active`` classes
+    are copied. Returns the new maps, with one spatial axis; a survey of them, whose mass and peak
+    are still those of all pixels; and, for each valid pixel of the new maps in order, its index in
+    the flat ``labels``.
     """
     flat = labels.view(maps.batch, maps.pixels).numpy()
     counts = np.zeros((maps.batch, _groups(maps)), np.int64)
@@ -431,9 +437,10 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
-    """Count and sum the values in every bin of ``bins``.
+    """Return the class profiles of ``rows``: count and sum of the values in every bin of ``bins``.
 
-    ``rows`` is ``(k, 2)``: image and class of each. Returns ``(k, BINS, 2)`` float64.
+    ``rows`` is ``(k, 2)``: image and class. Returns ``(k, BINS, 2)`` float64; the last axis is the
+    number of pixels in the bin and the sum of their probabilities.
     """
     out = _bin_tables(maps, rows)
     units = len(rows) * len(out)

@@ -248,7 +248,7 @@ def _survey_row(source, half, limit, patterns, tables, sounds, image, label, scr
 
 @jit
 def _first_cut(row, bonus, offset):
-    """Return the cut to raise: see ``first_cuts`` of ``Survey``."""
+    """Return the cut that Dinkelbach's iteration starts from: see ``Survey.first_cuts``."""
     cut = max(bonus / offset, (row.peak + bonus) / (1.0 + offset))
     return max(cut, (row.likely_mass + bonus) / (row.likely_count + offset))
 
@@ -261,7 +261,7 @@ def _mask_row(source, tables, image, label, cut, mask, scratch):
 
 @jit
 def _rank(values, ranked):
-    """Write values from the largest to the smallest, by Shell's sort: they are few."""
+    """Sort ``values`` into ``ranked``, largest first, by Shell's sort: the values are few."""
     for i in range(values.size):
         ranked[i] = values[i]
     gap = 1
@@ -279,7 +279,10 @@ def _rank(values, ranked):
 
 @jit
 def _rank_between(source, tables, image, label, low, high, no_mask, space, ranked):
-    """Write the values of a row in (low, high], largest first; -1 for their number: no room."""
+    """Write the values of a row in (low, high] into ``ranked``, largest first; return how many.
+
+    Returns -1 if the values do not fit into the buffer of ``space``.
+    """
     dtype = source.values.dtype
     low, high = _round_down(low, dtype), _round_down(high, dtype)
     size, spilled, _ = _collect(source, tables, image, label, low, high, no_mask, space)
@@ -291,7 +294,11 @@ def _rank_between(source, tables, image, label, low, high, no_mask, space, ranke
 
 @jit
 def _mask_if_known(source, tables, image, label, cut, known, out, scratch):
-    """Mark the pixels of a row above its cut, unless that is NaN: then it is not known."""
+    """Write the mask of a row (a class of an image) into ``out``: the pixels above ``cut``.
+
+    A cut of NaN says that the search gave up. Then ``known`` of the row is False, and ``out`` of
+    the row is meaningless.
+    """
     known[image, label] = cut == cut
     low = _round_down(cut, source.values.dtype)
     _mask_row(source, tables, image, label, low, out[image, label], scratch)

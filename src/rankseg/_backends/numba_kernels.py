@@ -196,7 +196,10 @@ def _extremes(source, row):
 
 @jit
 def _bounds(values):
-    """Return the smallest and the largest of any numbers."""
+    """Return the smallest and the largest value of an array, which may hold negative values.
+
+    `_extremes` is faster, but orders only values that are not negative.
+    """
     low, high = values[0], values[0]
     for i in range(values.size):
         low = min(low, values[i])

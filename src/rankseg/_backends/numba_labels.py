@@ -179,7 +179,7 @@ def _locate(values, pieces, bins):
 
 @jit
 def _gains_by_class(values, gains, place, bins, out):
-    """Write the gain of every class at a value of its own; the least of all without gains."""
+    """Write the gain of every class at ``values[class]``; -inf for classes without gains."""
     _locate(values, gains.shape[1], bins)
     for label in range(values.size):
         row = place[label]
@@ -353,7 +353,11 @@ def _tally_range(source, tables, labels, counts, masses, first, last, space):
 
 @kernel
 def tally(source, tables, labels, counts, masses, first, last):
-    """Count the pixels of every label and add up their probabilities."""
+    """Add count and mass of every label to ``counts`` and ``masses``, ``(batch, groups, classes)``.
+
+    The mass of a label is the sum, over the pixels with this label, of their probability of that
+    class. Does the units from ``first`` to ``last - 1``; a unit is a group of blocks of an image.
+    """
     classes = tables.mass.shape[1]
     scratch = np.empty(BLOCK, source.values.dtype)
     present = np.empty(classes, np.bool_)

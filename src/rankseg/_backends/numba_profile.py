@@ -1,4 +1,4 @@
-"""Numba kernels of the class profile: what falls into each bin of probability."""
+"""Numba kernels of the class profile: count and sum of the probabilities in each bin."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ COUNT, MASS = np.uint64(0), np.uint64(1)
 LAST = np.int32(BINS - 1)
 
 STEP_BITS = 23 - OCTAVE_BITS
-"""Last bits of a float32, which do not tell its bin: the steps from an end of the bin."""
+"""Low bits of a float32 that do not select its bin: they count steps from an edge of the bin."""
 
 ONE = np.uint64(1 << 40)
 """One pixel, in the same number as its code: the steps of all pixels of a chunk are fewer."""
 assert CHUNK * BLOCK << STEP_BITS < ONE
 
 PIECE = 256
-"""Values whose codes are found at a time: they leave the first-level cache to the table."""
+"""Values whose codes are computed at a time: few, so that the table stays in the level-1 cache."""
 
 VALUES_PER_LINE = 16
 """Of float32, in a line of the cache."""
@@ -61,11 +61,11 @@ def write_bins(values, bins):
 
 @jit
 def _write_codes(values, codes):
-    """Write a number for every float32: its bin, and in the last bits the steps within.
+    """Write a code for every float32: its bin in the high bits, its steps within it in the low.
 
-    A value with ``n`` steps is ``n + 1`` of them above the lower edge of its bin. The leading bits
-    of the value, or of its distance to 1, are the bin already, but for a constant and the sign.
-    Spares stand for the end bins, without steps.
+    A value with ``n`` steps lies ``n + 1`` steps above the lower edge of its bin. The bin is the
+    leading bits of the value (of its distance to 1 if the value exceeds 1/2), but for a constant
+    and the sign. Codes of the two end bins use the spare places of the table and have no steps.
     """
     one, half, zero = np.float32(1), np.float32(0.5), np.float32(0)
     lowest = np.int32(LOWEST_PATTERN << STEP_BITS)
@@ -84,7 +84,10 @@ def _write_codes(values, codes):
 
 @jit
 def _deposit(row, bins, table):
-    """Add a row to counts and sums of its bins, run by run of equal bins: neighbours are alike."""
+    """Add count and sum of the values of a row to the bins of ``table``.
+
+    Neighbouring pixels often share a bin: a run of equal bins is added at once.
+    """
     bin_, count, mass = np.uint64(bins[0]), 0.0, 0.0  # unsigned: no index counts from the end
     for i in range(row.size):
         following = np.uint64(bins[i])
@@ -100,14 +103,14 @@ def _deposit(row, bins, table):
 
 @jit
 def _fetch_ahead(piece):
-    """Ask for as many values as a piece has, a block further on."""
+    """Prefetch ``piece.size`` values that lie one block after ``piece``."""
     for k in range(BLOCK, BLOCK + piece.size, VALUES_PER_LINE):
         prefetch(piece, k)
 
 
 @jit
 def _deposit_codes(codes, packed):
-    """Add pixels and their codes, both in one number."""
+    """Add 1 to the count and the code to the sum of each bin; one integer holds count and sum."""
     for i in range(codes.size):
         code = np.uint64(np.uint32(codes[i]))
         packed[code >> np.uint64(STEP_BITS)] += ONE + code
@@ -115,7 +118,11 @@ def _deposit_codes(codes, packed):
 
 @jit
 def _sum_of_first_bin(values):
-    """Return the sum of the values in the first bin, of which steps tell nothing."""
+    """Return the sum of the values in the first bin, [0, ``LOWEST``].
+
+    Codes hold a value as its bin and a number of steps within it. Codes of the end bins have no
+    steps, so the sum of the first bin must be taken from the values.
+    """
     total, nothing = 0.0, np.float32(0)
     for i in range(values.size):
         total += np.float64(values[i] if values[i] <= np.float32(LOWEST) else nothing)
@@ -124,7 +131,7 @@ def _sum_of_first_bin(values):
 
 @jit
 def _sum_above_one(values):
-    """Return by how much values exceed 1 together, which they do by rounding."""
+    """Return the sum of ``value - 1`` over the values that exceed 1, which rounding may cause."""
     total, one, nothing = 0.0, np.float32(1), np.float32(0)
     for i in range(values.size):
         total += np.float64(values[i] - one if values[i] > one else nothing)
@@ -133,9 +140,9 @@ def _sum_above_one(values):
 
 @jit
 def _unpack(packed, edges, table):
-    """Add to counts and sums what codes tell of them, and clear these.
+    """Add the counts and sums packed in ``packed`` to ``table``, and set ``packed`` to 0.
 
-    Steps are integers, so that nothing is rounded before.
+    Steps are integers, so the sums are exact up to this point.
     """
     for bin_ in range(packed.size):
         each = ONE + np.uint64(bin_ << STEP_BITS)

@@ -116,9 +116,10 @@ def count_nodes(rate: Tensor, count: Tensor, rest: Tensor) -> Tensor:
 
 
 def most_nodes(pixels: int) -> int:
-    """Return a number of nodes that is enough for every row of so many pixels.
+    """Return a number of quadrature nodes that is enough for any class of a map of ``pixels``.
 
-    The same up to 256 pixels, then up to 256 ** 2 and so on: a traced graph holds for one number.
+    The number is constant up to 256 pixels, then up to 256 ** 2 and so on. A traced graph has a
+    fixed number of nodes, so it stays valid for all image sizes in such a range.
     """
     most = 256.0 ** math.ceil(math.log2(pixels + 1) / 8)
     return math.ceil((math.log(END * (2 * most + 3)) - FIRST) / STEP) + 1

@@ -74,7 +74,11 @@ class Curves:
         return torch.cat((sums, sums_of_last)).transpose(0, 1)
 
     def in_bins(self, bins: Tensor, count: Tensor, mass: Tensor) -> Tensor:
-        """Return the states of pixels that share a bin, from their count and mass."""
+        """Return the states of the pixels in given bins, ``(*bins.shape, functions)``.
+
+        ``count`` and ``mass`` have the shape of ``bins``: pixels in that bin, and the sum of their
+        probabilities.
+        """
         lines = self.lines.index_select(0, bins.flatten())  # indexing would wake threads
         lines = lines.view(*bins.shape, *self.lines.shape[1:])
         intercept, slope = lines.unbind(-2)
