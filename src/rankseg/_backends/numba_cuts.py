@@ -1,7 +1,7 @@
 """Numba kernels of the CPU backend that find the cuts of classes, and the masks above them.
 
-A cut is raised by Dinkelbach's iteration. The values that it may pass are few and kept apart, with
-the pixels they are of; see ``numba_kernels`` for units, blocks and ranges.
+Dinkelbach's iteration raises a cut. The values that the cut may still pass are few: they are copied
+to a buffer, with the indices of their pixels. See ``numba_kernels`` for units, blocks and ranges.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from rankseg._backends.numba_kernels import (
 from rankseg._formulas.loop import MOST_STEPS
 
 KEPT = 16 * BLOCK
-"""Most values of a class that are kept apart while its cut rises: they fit in a nearby cache."""
+"""Size of the buffer for the values that a rising cut may still pass: it fits in the cache."""
 
 
 class Space(NamedTuple):
-    """What a thread needs for a row: a block, what is found in it, and the values kept apart."""
+    """Work arrays of a thread for one row: a block, marks of its pixels, the buffer ``kept``."""
 
     block: np.ndarray
     marks: np.ndarray
@@ -65,8 +65,8 @@ class Rule(NamedTuple):
 def _list_marked(marks, size, space):
     """List which of the first ``size`` marks are set, in ``space.picked``; return how many are.
 
-    They are few: sixteen at a time are looked at, and those sixteens listed first that hold some.
-    A branch for each would be guessed wrongly, which takes longer than all the rest.
+    Set marks are few. So groups of sixteen marks are tested first, and only the groups with a set
+    mark are searched. A branch for every mark would be mispredicted too often.
     """
     words = marks.view(np.uint64)
     sixteens = 0
@@ -340,7 +340,7 @@ def _own_masks_range(
 def own_masks(
     source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last
 ):  # fmt: skip
-    """Survey, cut and mask class by class, while its values are in a nearby cache.
+    """Survey each row, find its cut and write its mask, while its values are in the cache.
 
     A unit is a class of an image; one whose peak does not exceed ``pruning_prob`` has no mask.
     ``patterns`` is the memory of ``tables`` as the survey writes it; ``out`` arrives all False.

@@ -16,9 +16,10 @@ from rankseg._formulas.records import CONTESTED, UNASSIGNED
 
 @jit
 def _add_claims(row, cut, reach, label, classes, claims):
-    """Note who claims each pixel: 0 nobody, ``classes + label`` one, ``2 * classes`` several.
+    """Mark which classes claim each pixel, by a cut that the pixel exceeds.
 
-    A value above ``reach`` only counts as several claims.
+    The mark is 0 for no class, ``classes + label`` for one class, and ``2 * classes`` for several.
+    A pixel above the ``reach`` but not above the cut of a class is marked as claimed by several.
     """
     claim = np.int32(classes + label)
     several = np.int32(2 * classes)
@@ -163,7 +164,10 @@ def gather_unsettled(source, labels, active, starts, void, place, values, first,
 
 @jit
 def _gain(value, terms):
-    """Return what a class gains from one more pixel: see ``Gains``; a straight line has no more."""
+    """Return what a class gains from one more pixel: see ``Gains``.
+
+    ``GainCurves`` have two terms only, ``slope`` and ``toll``.
+    """
     line = terms[0] * value - terms[1]
     return line if terms.size == 2 else line / (terms[2] - terms[3] * value)
 

@@ -11,7 +11,7 @@ from rankseg._backends.numba_prefetch import prefetch
 from rankseg._formulas.bins import BINS, OCTAVE_BITS, OCTAVES
 
 CHUNK = 1 << 10
-"""Blocks that share one table of bins: enough for the table to be small against their values."""
+"""Blocks that share one table of bins: so many that the table is small against their values."""
 
 LOWEST = 2.0 ** -(OCTAVES + 1)
 """The upper edge of the first bin."""
@@ -25,7 +25,8 @@ STEP_BITS = 23 - OCTAVE_BITS
 """Low bits of a float32 that do not select its bin: they count steps from an edge of the bin."""
 
 ONE = np.uint64(1 << 40)
-"""One pixel, in the same number as its code: the steps of all pixels of a chunk are fewer."""
+"""What one pixel adds to the integer of its bin, besides its code. The steps of all pixels of a
+chunk sum to less than this, so that count and steps can be separated again."""
 assert CHUNK * BLOCK << STEP_BITS < ONE
 
 PIECE = 256
@@ -35,8 +36,8 @@ VALUES_PER_LINE = 16
 """Of float32, in a line of the cache."""
 
 SPARES = 64
-"""Places that each end bin is counted in by turns, after all bins. Most values are often next to 0
-or 1, and adding to a place waits for what was added there just before."""
+"""Spare places for each end bin, used in turn; they follow the bins in the table. Often most values
+are near 0 or 1, and an addition to a place waits for the previous addition to the same place."""
 
 FIRST_SPARES, LAST_SPARES = BINS, BINS + SPARES
 
@@ -110,7 +111,7 @@ def _fetch_ahead(piece):
 
 @jit
 def _deposit_codes(codes, packed):
-    """Add 1 to the count and the code to the sum of each bin; one integer holds count and sum."""
+    """Add ``ONE`` and the code of every value to the integer of its bin; see `_unpack`."""
     for i in range(codes.size):
         code = np.uint64(np.uint32(codes[i]))
         packed[code >> np.uint64(STEP_BITS)] += ONE + code
@@ -163,9 +164,9 @@ def _unpack(packed, edges, table):
 
 @jit
 def _list_exchanged(row, cut, labels, label, values, space):
-    """List the values whose pixel bears the label and is not in its mask, or the other way round.
+    """List the pixels where label and mask of a class differ, in ``space.picked``.
 
-    Returns how many there are; ``space.picked`` tells where.
+    Returns how many there are. They have the label and are not in the mask, or the reverse.
     """
     for i in range(row.size):
         space.marks[i] = (row[i] > cut) != (labels[i] == label)
@@ -177,7 +178,7 @@ def _list_exchanged(row, cut, labels, label, values, space):
 
 @jit
 def _profile_chunk(source, tables, image, label, chunk, edges, table, space):
-    """Add to a table what one chunk of a row holds."""
+    """Add count and sum of the values of one chunk of a row to the bins of a table."""
     scratch, codes, packed = space
     for block in range(chunk * CHUNK, min(tables.mass.shape[2], (chunk + 1) * CHUNK)):
         pixel = block * BLOCK
@@ -223,10 +224,10 @@ def _new_profile_space(dtype):
 
 @kernel
 def profile(source, tables, images, labels, edges, out, first, last):
-    """Count and sum the values of every bin. A unit is a chunk of blocks of one row.
+    """Write count and sum of the values in every bin to ``out``: ``(chunks, rows, BINS, 2)``.
 
-    ``images`` and ``labels`` tell the rows, ``out`` has their tables: ``(chunks, rows, BINS, 2)``.
-    ``edges`` are the ends of the bins.
+    A row is image ``images[row]`` and class ``labels[row]``. A unit is a chunk of blocks of one
+    row. ``edges`` are the edges of the bins.
     """
     space = _new_profile_space(source.values.dtype)
     _profile_range(source, tables, images, labels, edges, out, first, last, space)
@@ -264,10 +265,10 @@ def _exchange_range(source, tables, labels, cuts, place, out, first, last, space
 
 @kernel
 def exchange(source, tables, labels, cuts, place, out, first, last):
-    """Do the same for what labels hold and the mask of the class does not, less the converse.
+    """Write the profile of the pixels labelled as a class minus that of its mask to ``out``.
 
-    A unit is a chunk of blocks of one image. ``place`` tells which table of ``out`` a class has;
-    -1 is none.
+    A unit is a chunk of blocks of one image. ``place`` is the row of ``out`` of every image and
+    class, or -1.
     """
     dtype = source.values.dtype
     found = np.empty(BLOCK, dtype), np.empty(BLOCK, np.int32)
