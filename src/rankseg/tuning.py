@@ -33,7 +33,7 @@ from rankseg.metrics import Metric
 __all__ = ["Candidate", "Tuning", "standard_candidates", "tune"]
 
 FEWEST: Final = 10
-"""Cases or clusters below which no choice can be told from chance."""
+"""With fewer cases or clusters than this, no choice differs significantly from chance."""
 
 FORMAT: Final = "rankseg options 1"
 
@@ -142,7 +142,7 @@ class Tuning:
     gain : float
         Its mean score minus that of argmax on the cases it was chosen on, a fraction.
     held_out : Difference
-        The same of cases that did not take part in the choice, fold by fold: what to expect.
+        The gain on cases that were left out of the choice, fold by fold: what to expect.
     optimism : float
         ``gain - held_out.mean``: how much of the gain is the choosing.
     picked : tuple of str
@@ -225,11 +225,11 @@ def tune(
     ignore_index : int, optional
         Of an iterable: pixels whose label has this value do not count.
     folds : int
-        In how many parts cases are put, at least 2.
+        Number of folds that the cases are split into, at least 2.
     clusters : mapping of str to str, optional
         The patient or sequence of every case, by its name: those of one stay together.
     seed : int
-        Of the parts.
+        Random seed for the split into folds.
     track : callable
         Called with the cases; returns them one by one, as ``rich.progress.track``.
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 def to_probabilities(logits: Tensor, by: str) -> Tensor:
-    """Return ``'softmax'`` or ``'sigmoid'`` of logits ``(batch, classes, ...)``.
+    """Return ``'softmax'`` over classes or ``'sigmoid'`` of logits ``(batch, classes, ...)``.
 
-    Half precision is widened: rounded to it, probabilities lose what lies near 0 and 1.
+    The result is float32, or float64 for float64 logits. Half precision could not resolve
+    probabilities near 1.
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
     return wide.softmax(1) if by == "softmax" else wide.sigmoid()

@@ -53,13 +53,13 @@ class _Cache(FunctionCache):
 
 
 def jit(function: Function) -> Function:
-    """Compile what works on arrays that its caller holds, with the options that all share here.
+    """Compile a function that allocates no arrays, with the options that all kernels share.
 
-    ``nogil`` lets plain threads run kernels side by side: numba's own ``parallel=True`` kills
-    forked data-loader workers. The fast-math flags allow sums to be vectorised; the ones that
-    would let the compiler assume away NaN are left out, since finding NaN is part of the job.
-    References to arrays are not counted, which for small blocks takes as long as the work on them
-    (and threads that count the same array wait for each other). Nothing can be allocated therefore.
+    ``nogil`` lets Python threads run kernels in parallel: ``parallel=True`` of numba kills forked
+    data-loader workers. The fast-math flags allow sums to be vectorised. Flags that assume the
+    absence of NaN are left out, since kernels must find NaN. References to arrays are not counted:
+    for small blocks that takes as long as the work, and threads that count the same array wait for
+    each other. Without the counts, the function must not allocate.
     """
     return _compile(function, fastmath={"reassoc", "nsz"}, **INSIDE)
 
@@ -70,12 +70,12 @@ def jit_as_written(function: Function) -> Function:
 
 
 def jit_inline(function: Function) -> Function:
-    """Compile into its callers what returns one of several arrays, which `jit` cannot."""
+    """Compile a function into its callers: for functions that return arrays, which `jit` cannot."""
     return _compile(function, inline="always")
 
 
 def kernel(function: Function) -> Function:
-    """Compile what is called from Python: it allocates scratch, and leaves the work to others."""
+    """Compile a function that Python calls. It allocates work arrays and calls `jit` functions."""
     return _compile(function)
 
 

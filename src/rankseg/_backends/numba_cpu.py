@@ -29,10 +29,10 @@ from rankseg._formulas.expectation import Ratio
 from rankseg._formulas.records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
 FAULT_IS_KNOWN = True
-"""The survey's fault is on the host: looking at it costs nothing."""
+"""The fault flag of a survey is in host memory: to read it costs nothing."""
 
 COMPILES = True
-"""Numba is there: also functions of a solver may be compiled by it."""
+"""Numba is installed, so solvers may use compiled functions too."""
 
 CONTENT = {
     None: numba_exponential.PROBABILITIES,
@@ -42,11 +42,11 @@ CONTENT = {
 """What the kernels call values that are to be made probabilities by this."""
 
 VALUES_PER_TASK = 1 << 18
-"""Fewest probabilities to a task, a tenth of a millisecond of work or more: waking a thread for
-less costs more than it saves (the binary case of ``benchmarks/speed.py``)."""
+"""Least number of probabilities in a task: at least 0.1 ms of work. To wake a thread for less costs
+more than it saves (the binary case of ``benchmarks/speed.py``)."""
 
 LARGE_ROW = 1 << 21
-"""Pixels of a class that is always worth sharing out, though threads are woken for every pass."""
+"""With more pixels than this in an image, several threads per class pay, though woken each pass."""
 
 VALUES_PER_NODE = 4
 """Probabilities that are surveyed in the time that one node of an integral takes per pixel."""
@@ -77,17 +77,17 @@ class Maps(NamedTuple):
 def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = None) -> Maps:
     """Describe the memory of ``probs`` to the kernels; nothing is copied.
 
-    Of logits, every probability is computed as it is read. Softmax divides by a sum over classes:
-    its logarithm is kept for every pixel.
+    If ``probs`` holds logits, kernels compute every probability when they read it. For softmax the
+    logarithm of the sum over classes is computed here and kept for every pixel.
 
     Parameters
     ----------
     probs
         ``(batch, classes, *spatial)`` CPU tensor of any strides.
     valid
-        ``(batch, *spatial)`` boolean, or None when every pixel counts.
+        ``(batch, *spatial)`` boolean, or None if all pixels are valid.
     from_logits
-        ``'softmax'`` or ``'sigmoid'`` makes probabilities of ``probs``; None says they are.
+        ``'softmax'`` or ``'sigmoid'`` if ``probs`` holds logits; None if it holds probabilities.
     """
     sizes, strides = merge_axes(probs.shape[2:], probs.stride()[2:])
     storage = torch.as_strided(probs, (_extent(probs),), (1,), probs.storage_offset())
@@ -119,7 +119,7 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
 
 
 def survey(maps: Maps) -> Survey:
-    """Scan every value once: sums, peaks, and whether all of them are probabilities."""
+    """Scan every value once; return sums, peaks and the fault flag as a `Survey`."""
     patterns, tables, ends = _survey_tables(maps)
     shape = maps.batch, maps.classes, _groups(maps)
     sums = kernels.Sums(
@@ -138,9 +138,12 @@ def survey(maps: Maps) -> Survey:
 
 
 def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
-    """Return whether :func:`own_masks` has enough rows to share out, or rows not worth sharing.
+    """Return whether to compute masks row by row (:func:`own_masks`) rather than pass by pass.
 
-    Where both ways are not ``alike`` to the last bit, neither threads nor other images decide.
+    True if there are enough rows to keep all threads busy, or if a row is so small that several
+    threads would not help. ``alike`` says that both ways give the same masks to the last bit. If
+    they do not, the choice depends on the pixels of an image alone: the result must not depend on
+    the number of threads or on the other images of the batch.
     """
     if not alike:
         return maps.pixels <= LARGE_ROW
@@ -152,10 +155,11 @@ def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
 def own_masks(
     maps: Maps, pruning_prob: float, bonus: float, offset: float, keep_peak: bool
 ) -> tuple[Tensor, bool]:
-    """Return the mask that :func:`best_cuts` cuts out of every class, and whether there is a fault.
+    """Return the mask above the cut of :func:`best_cuts` for every class, and the fault flag.
 
-    A class whose peak does not exceed ``pruning_prob`` has none. The same as a survey, cuts and
-    masks, one row after the other: what was read is still in a nearby cache, and threads need to be
+    The mask of a class whose peak does not exceed ``pruning_prob`` is empty. The flag is True if
+    some value is no probability. The result is that of a survey, then cuts, then masks. Here each
+    row passes all three before the next begins: its values are still in the cache, and threads are
     woken only once.
     """
     rule = numba_cuts.Rule(bonus, offset, keep_peak)
@@ -165,10 +169,11 @@ def own_masks(
 def exact_masks(
     maps: Maps, pruning_prob: float, ratio: Ratio, smooth: float, bonus: float, offset: float
 ) -> tuple[Tensor, bool, Tensor]:
-    """Return the same for the masks that maximise the expected metric itself, and which are known.
+    """Return the masks that maximise the expected metric, the fault flag, and which are known.
 
-    ``bonus`` and ``offset`` are those of its RMA objective, for endless masks. A mask is not known
-    if the values that those in question differ by are too many to be kept.
+    The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
+    more values than the buffer of a thread. ``bonus`` and ``offset`` are ``Objective.endless`` of
+    the RMA objective.
     """
     metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
     known = np.ones((maps.batch, maps.classes), np.bool_)
@@ -179,9 +184,9 @@ def exact_masks(
 def _masks_by_row(
     kernel: Callable[..., None], maps: Maps, rule: Any, pruning_prob: float, *more: np.ndarray
 ) -> tuple[Tensor, bool]:
-    """Return what a kernel that surveys, cuts and masks row by row finds, and if there is a fault.
+    """Return the masks that ``kernel`` computes row by row, and whether some value is at fault.
 
-    ``more`` it writes too.
+    The kernel also writes into the arrays ``more``.
     """
     patterns, tables, ends = _survey_tables(maps)
     out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
@@ -193,7 +198,10 @@ def _masks_by_row(
 
 
 def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-    """Count and sum the values above the cut of their class, where ``active``; 0 elsewhere."""
+    """Return count and sum of the values above the cut of each class, ``(batch, classes)`` each.
+
+    Both are 0 for classes that are not ``active``.
+    """
     counts, masses = _class_tables(maps)
     _run(
         kernels.above,
@@ -211,10 +219,11 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
 def raise_cuts(
     maps: Maps, survey: Survey, cuts: Tensor, active: Tensor, bonus: Tensor, offset: Tensor
 ) -> Tensor:
-    """Raise cuts, where ``active``, to the largest ``(mass + bonus) / (count + offset)`` of a mask.
+    """Return the largest ``(mass + bonus) / (count + offset)`` of any mask, for ``active`` classes.
 
-    Dinkelbach's iteration: the fraction of the mask above a cut is the next cut, as long as that
-    is a rise. It must start at cuts that no best fraction is below.
+    Dinkelbach's iteration: the next cut is the fraction of the mask above the current cut, as long
+    as cuts rise. The ``cuts`` to start from must not exceed the largest fraction. Arguments and
+    result are ``(batch, classes)``; cuts of other classes are returned unchanged.
     """
     raised = cuts.numpy().copy()
     _run(
@@ -235,19 +244,19 @@ def raise_cuts(
 def best_cuts(
     maps: Maps, survey: Survey, active: Tensor, bonus: float, offset: float, keep_peak: bool
 ) -> Tensor:
-    """Return the cut of every active class whose mask has the largest fraction, infinity of others.
+    """Return the cut of the mask of largest fraction, for every active class; infinite for others.
 
-    The fraction is ``(mass + bonus) / (count + volume + offset)``. ``keep_peak`` lowers a cut that
-    rounds to the largest value below it.
+    The fraction is ``(mass + bonus) / (count + volume + offset)``. ``keep_peak`` keeps the
+    likeliest pixel in the mask even if the fraction rounds to its probability.
     """
     raised = functools.partial(raise_cuts, maps, survey)
     return survey.best_cuts(raised, active, bonus, offset, keep_peak)
 
 
 def winners(maps: Maps, survey: Survey) -> Tensor:
-    """Return which classes are the likeliest in some valid pixel; of equal ones the first is.
+    """Return which classes are the likeliest in some valid pixel, ``(batch, classes)`` boolean.
 
-    ``(batch, classes)`` boolean.
+    Ties go to the first class.
     """
     won = np.zeros((maps.batch, maps.classes), np.bool_)
     arguments = survey.mass.numpy(), survey.peak.numpy(), won
@@ -259,17 +268,18 @@ def winners(maps: Maps, survey: Survey) -> Tensor:
 
 
 def sizes(maps: Maps) -> Tensor:
-    """Count the pixels of every image that count: float64 ``(batch,)``."""
+    """Return the number of valid pixels of every image: ``(batch,)`` float64."""
     if maps.source.masked:
         return torch.from_numpy(maps.source.valid.sum(1).astype(np.float64))
     return torch.full((maps.batch,), maps.pixels, dtype=torch.float64, device="cpu")
 
 
 def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum ``p``, ``p (1 - p)`` and ``p (1 - p) (1 - 2 p)`` where ``active``; 0 elsewhere.
+    """Return mean, variance and third central moment of the volume, ``(batch, classes)`` each.
 
-    Mean, variance and third central moment of the volume, if labels are independent. What
-    exceeds 1 by rounding counts as 1.
+    Labels are taken as independent: the moments are the sums of ``p``, ``p (1 - p)`` and ``p (1 -
+    p) (1 - 2 p)``. Values that exceed 1 by rounding count as 1. The sums are 0 for classes that are
+    not ``active``.
     """
     tables = [_class_tables(maps)[1] for _ in range(3)]
     _run(kernels.moments, tables[0].size, maps, survey.detail, active.numpy(), *tables)
@@ -280,10 +290,10 @@ def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor,
 def between(
     maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
 ) -> Tensor:
-    """Gather the values in ``(low, high]`` of some rows, largest first, padded with zeros.
+    """Return the values in ``(low, high]`` of ``rows``, largest first: ``(k, width)`` float64.
 
-    ``rows`` is ``(k, 2)``: image and class of each; ``low`` and ``high`` are ``(k,)``. No row
-    may hold more than ``width`` such values. Returns ``(k, width)`` float64.
+    ``rows`` is ``(k, 2)``: image and class. ``low`` and ``high`` are ``(k,)``. No row may hold more
+    than ``width`` such values; rows with fewer end with zeros.
     """
     found = np.zeros((len(rows), width), maps.source.values.dtype)
     _run(
@@ -301,7 +311,7 @@ def between(
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
-    """Mark the pixels above the cut of their class: bool ``(batch, classes, *spatial)``."""
+    """Return the mask of the pixels above each cut: bool ``(batch, classes, *spatial)``."""
     # NumPy's zeros are not touched until written to: classes without a mask cost nothing.
     out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
     units = maps.batch * maps.classes * _groups(maps)
@@ -314,10 +324,10 @@ def claim(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Label the pixels that exceed the cut of exactly one class.
 
-    A pixel that exceeds no more than the ``reach`` of a class, a smaller cut, counts as one that
-    exceeds several. Returns the labels, int64 ``(batch, *spatial)`` with ``UNASSIGNED`` where no
-    cut is exceeded and ``CONTESTED`` where several are, and count and sum of those labelled, per
-    class.
+    ``reach`` holds smaller cuts; the default is ``cuts``. A pixel gets a label if it exceeds the
+    cut of one class and the ``reach`` of no other. It is ``UNASSIGNED`` if it exceeds no ``reach``,
+    otherwise ``CONTESTED``. Returns the labels, int64 ``(batch, *spatial)``, and count and sum of
+    the labelled pixels by class, ``(batch, classes)`` each.
     """
     # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
     labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
@@ -339,11 +349,12 @@ def claim(
 def unsettled(
     maps: Maps, survey: Survey, labels: Tensor, active: Tensor, void: int
 ) -> tuple[Maps, Survey, Tensor]:
-    """Gather the pixels with neither a label nor a cause for ``void`` into maps of their own.
+    """Copy the valid pixels that have no label yet (``labels < 0``) into new, smaller maps.
 
-    Pixels not valid become ``void``, in place. Of the classes only those ``active`` are filled in.
-    Returns the maps, one-dimensional, their survey, of which what tells of whole classes remains,
-    and for each of their valid pixels in order the index it has in the flat ``labels``.
+    Pixels that are not valid are set to ``void`` in ``labels``, in place. Only ``active`` classes
+    are copied. Returns the new maps, with one spatial axis; a survey of them, whose mass and peak
+    are still those of all pixels; and, for each valid pixel of the new maps in order, its index in
+    the flat ``labels``.
     """
     flat = labels.view(maps.batch, maps.pixels).numpy()
     counts = np.zeros((maps.batch, _groups(maps)), np.int64)
@@ -390,9 +401,10 @@ def resolve(
 ) -> Tensor:
     """Give every ``CONTESTED`` and ``UNASSIGNED`` pixel to the class that gains most.
 
-    A contested pixel goes to a class whose cut it exceeds; an unassigned one to an ``eligible``
-    class that gains more than ``floor``, or else becomes ``void``, as do pixels not valid. Ties
-    go to the first class. ``labels`` is written in place and returned.
+    A contested pixel goes to one of the classes whose cut it exceeds. An unassigned pixel goes to
+    one of the ``eligible`` classes that gain more than ``floor``, or becomes ``void`` if there is
+    none. Pixels that are not valid become ``void``. Ties go to the first class. ``labels`` is
+    written in place and returned.
     """
     _run(
         numba_labels.resolve,
@@ -410,13 +422,19 @@ def resolve(
 
 
 def join(labels: Tensor, part: Maps, place: Tensor, own: Tensor) -> Tensor:
-    """Write labels of the maps that :func:`unsettled` gave into all ``labels``, in place."""
+    """Write the labels of the unsettled pixels into the labels of all pixels, in place.
+
+    The maps and places of the unsettled pixels are those that :func:`unsettled` returned.
+    """
     labels.view(-1).numpy()[place.numpy()] = own.numpy()[part.source.valid]
     return labels
 
 
 def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the pixels of each label and add up their probabilities, per image and class."""
+    """Return count and mass of every label, ``(batch, classes)`` float64 each.
+
+    The mass is the sum, over the pixels with this label, of their probability of that class.
+    """
     counts, masses = _image_tables(maps)
     _run(
         numba_labels.tally,
@@ -431,9 +449,10 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
-    """Count and sum the values in every bin of ``bins``.
+    """Return the class profiles of ``rows``: count and sum of the values in every bin of ``bins``.
 
-    ``rows`` is ``(k, 2)``: image and class of each. Returns ``(k, BINS, 2)`` float64.
+    ``rows`` is ``(k, 2)``: image and class. Returns ``(k, BINS, 2)`` float64; the last axis is the
+    number of pixels in the bin and the sum of their probabilities.
     """
     out = _bin_tables(maps, rows)
     units = len(rows) * len(out)
@@ -443,10 +462,11 @@ def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
 
 
 def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Tensor) -> Tensor:
-    """Return what pixels with the label of a class hold more than its mask, the values above a cut.
+    """Return the profile of the pixels labelled as a class minus that of its mask: (k, BINS, 2).
 
-    Counts and sums of bins as of :func:`profile`: those of pixels with the label and not in the
-    mask, less those of pixels in the mask without the label.
+    The mask holds the values above the cut of the class. Only pixels where label and mask differ
+    contribute: with a plus if they have the label, with a minus if they are in the mask. For
+    profiles and ``rows`` see :func:`profile`.
     """
     out = _bin_tables(maps, rows)
     _run(
@@ -465,15 +485,16 @@ def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Ten
 def split(
     maps: Maps, survey: Survey, low: Tensor, high: Tensor, degree: Tensor, rate: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count the values above ``high`` and those in ``(low, high]``; sum the powers of the others.
+    """Count the values above ``high`` and in ``(low, high]``; return power sums of all others.
 
-    All of ``(batch, classes)``. Of a class, powers 1 to ``degree`` are needed, at most ``POWERS``;
-    a degree of 0 leaves the class out. The sums stand for series in which powers come with those
-    of ``1 / rate``, and need be no more precise than that: here, blocks of nearly equal values
-    are not read.
+    Arguments are ``(batch, classes)``. Power sums ``sum p^j`` are computed for ``j`` from 1 to
+    ``degree``, at most ``POWERS``; a degree of 0 leaves the class out. In the series that use the
+    sums, the power ``j`` is divided by ``rate^j``, which allows an error: a block of nearly equal
+    values is not read, but taken as equal.
 
-    Returns the two counts and ``(batch, classes, 2, POWERS)`` sums, of the values above ``high``
-    and of those not above ``low``, all float64; sums beyond the degree are of no meaning.
+    Returns the two counts, ``(batch, classes)`` each, and power sums ``(batch, classes, 2,
+    POWERS)``: of the values above ``high``, then of those up to ``low``. All are float64. Sums
+    beyond the degree are meaningless.
     """
     groups = _groups(maps)
     counts = np.zeros((maps.batch, maps.classes, 2, groups), np.int64)
@@ -497,11 +518,11 @@ def split(
 
 
 def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
-    """Find the best mask of each row among those that take its ``j`` largest values.
+    """Return how many of its largest values the best mask of each row takes: int64 ``(rows,)``.
 
-    ``values`` is ``(rows, width)``, largest first, of which the first ``extra`` count. Only where
-    the value falls is there a cut; the smallest of several best masks wins. Returns ``j``, int64
-    ``(rows,)``.
+    ``values`` is ``(rows, width)``, largest first; the first ``extra`` of a row are used.
+    ``integrals`` give the expected metric. Equal values are taken together or not at all. Of
+    several best masks the smallest wins.
     """
     taken = np.zeros(len(values), np.int64)
     arrays = integrals._replace(

@@ -1,7 +1,7 @@
 """Numba kernels of the CPU backend that find the cuts of classes, and the masks above them.
 
-A cut is raised by Dinkelbach's iteration. The values that it may pass are few and kept apart, with
-the pixels they are of; see ``numba_kernels`` for units, blocks and ranges.
+Dinkelbach's iteration raises a cut. The values that the cut may still pass are few: they are copied
+to a buffer, with the indices of their pixels. See ``numba_kernels`` for units, blocks and ranges.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from rankseg._backends.numba_kernels import (
 from rankseg._formulas.loop import MOST_STEPS
 
 KEPT = 16 * BLOCK
-"""Most values of a class that are kept apart while its cut rises: they fit in a nearby cache."""
+"""Size of the buffer for the values that a rising cut may still pass: it fits in the cache."""
 
 
 class Space(NamedTuple):
-    """What a thread needs for a row: a block, what is found in it, and the values kept apart."""
+    """Work arrays of a thread for one row: a block, marks of its pixels, the buffer ``kept``."""
 
     block: np.ndarray
     marks: np.ndarray
@@ -65,8 +65,8 @@ class Rule(NamedTuple):
 def _list_marked(marks, size, space):
     """List which of the first ``size`` marks are set, in ``space.picked``; return how many are.
 
-    They are few: sixteen at a time are looked at, and those sixteens listed first that hold some.
-    A branch for each would be guessed wrongly, which takes longer than all the rest.
+    Set marks are few. So groups of sixteen marks are tested first, and only the groups with a set
+    mark are searched. A branch for every mark would be mispredicted too often.
     """
     words = marks.view(np.uint64)
     sixteens = 0
@@ -248,7 +248,7 @@ def _survey_row(source, half, limit, patterns, tables, sounds, image, label, scr
 
 @jit
 def _first_cut(row, bonus, offset):
-    """Return the cut to raise: see ``first_cuts`` of ``Survey``."""
+    """Return the cut that Dinkelbach's iteration starts from: see ``Survey.first_cuts``."""
     cut = max(bonus / offset, (row.peak + bonus) / (1.0 + offset))
     return max(cut, (row.likely_mass + bonus) / (row.likely_count + offset))
 
@@ -261,7 +261,7 @@ def _mask_row(source, tables, image, label, cut, mask, scratch):
 
 @jit
 def _rank(values, ranked):
-    """Write values from the largest to the smallest, by Shell's sort: they are few."""
+    """Sort ``values`` into ``ranked``, largest first, by Shell's sort: the values are few."""
     for i in range(values.size):
         ranked[i] = values[i]
     gap = 1
@@ -279,7 +279,10 @@ def _rank(values, ranked):
 
 @jit
 def _rank_between(source, tables, image, label, low, high, no_mask, space, ranked):
-    """Write the values of a row in (low, high], largest first; -1 for their number: no room."""
+    """Write the values of a row in (low, high] into ``ranked``, largest first; return how many.
+
+    Returns -1 if the values do not fit into the buffer of ``space``.
+    """
     dtype = source.values.dtype
     low, high = _round_down(low, dtype), _round_down(high, dtype)
     size, spilled, _ = _collect(source, tables, image, label, low, high, no_mask, space)
@@ -291,7 +294,11 @@ def _rank_between(source, tables, image, label, low, high, no_mask, space, ranke
 
 @jit
 def _mask_if_known(source, tables, image, label, cut, known, out, scratch):
-    """Mark the pixels of a row above its cut, unless that is NaN: then it is not known."""
+    """Write the mask of a row (a class of an image) into ``out``: the pixels above ``cut``.
+
+    A cut of NaN says that the search gave up. Then ``known`` of the row is False, and ``out`` of
+    the row is meaningless.
+    """
     known[image, label] = cut == cut
     low = _round_down(cut, source.values.dtype)
     _mask_row(source, tables, image, label, low, out[image, label], scratch)
@@ -333,7 +340,7 @@ def _own_masks_range(
 def own_masks(
     source, half, limit, rule, pruning_prob, patterns, tables, sound, out, first, last
 ):  # fmt: skip
-    """Survey, cut and mask class by class, while its values are in a nearby cache.
+    """Survey each row, find its cut and write its mask, while its values are in the cache.
 
     A unit is a class of an image; one whose peak does not exceed ``pruning_prob`` has no mask.
     ``patterns`` is the memory of ``tables`` as the survey writes it; ``out`` arrives all False.

@@ -1,8 +1,8 @@
-"""Numba kernels of the CPU backend that find exact masks row by row.
+"""Numba kernels of the CPU backend that find exact masks row by row: a row is a class of an image.
 
-What ``solvers.exact`` does for all rows in steps is done here for one row after the other, by the
-formulas of ``expectation``, while what was read is in a nearby cache: for small maps, the steps
-take far longer than the work.
+``solvers.exact`` does one step of the search for all rows, then the next step. Here every row does
+all steps before the next row begins, by the same formulas (``expectation``). Its values stay in the
+cache, and small maps save the cost of launching each step.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ from rankseg._formulas.expectation import (
 from rankseg._formulas.records import DUST, POWERS, Steps
 
 NODES = 256
-"""More than any integral needs, of as many pixels as there may be."""
+"""No integral needs more quadrature nodes than this, whatever the number of pixels."""
 
 
 class Metric(NamedTuple):
-    """What is maximised: Dice or IoU, with its ``smooth``.
+    """The metric to maximise: Dice or IoU, with its ``smooth``.
 
-    ``bonus`` and ``offset`` are those of its RMA objective, for endless masks and no volume;
-    ``steps`` is what one more pixel does to its integrals.
+    ``bonus`` and ``offset`` are ``Objective.endless`` of its RMA objective: the limit of the bonus
+    for infinitely many pixels, and the offset minus the volume. ``steps`` says how one more pixel
+    changes the integrals of the metric.
     """
 
     dice: bool
@@ -84,7 +85,7 @@ def _half_width(cut, likely_count, likely_mass, volume, metric):
 
 @jit
 def _may_be_best(count, mass, volume, deficit, metric):
-    """Compare the bound of a mask with a value, given as what it lacks to 1."""
+    """Return whether the upper bound of a mask reaches ``1 - deficit``, up to rounding."""
     gain = 2.0 * mass if metric.dice else mass
     rest = volume if metric.dice else volume - mass
     size = count + max(rest - 1.0, 0.0)
@@ -105,7 +106,7 @@ def _split_row(source, tables, image, label, low, high, degree, spread, room, sc
 
 @jit
 def _value(cut, metric):
-    """Return the value of the metric at which pixels above ``cut`` pay, to RMA."""
+    """Return the value of RMA's objective whose optimal cut is ``cut``; see ``Ratio.value``."""
     return 2.0 * cut if metric.dice else cut / (1.0 - cut)
 
 
@@ -204,7 +205,10 @@ def _place_integrals(volume, degree, metric, room):
 
 @jit
 def _exact_cut(source, tables, image, label, cut, row, metric, no_mask, space, room):
-    """Return the cut of the best mask, given RMA's; NaN if more are in question than are kept."""
+    """Return the cut of the best mask, given RMA's.
+
+    Returns NaN if the bracket holds more values than the buffer of ``space``.
+    """
     low, high, degree = _bracket(source, tables, image, label, cut, row, metric, room, space.block)
     size = _rank_between(source, tables, image, label, low, high, no_mask, space, room.ranked)
     if size < 0:

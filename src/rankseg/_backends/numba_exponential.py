@@ -13,10 +13,10 @@ import numpy as np
 from rankseg._backends.numba_compile import jit_as_written
 
 PROBABILITIES, SOFTMAX, SIGMOID = range(3)
-"""What the values in memory are."""
+"""What the values in memory are: probabilities, logits for softmax, or logits for sigmoid."""
 
 STEPS = 127.0
-"""Of the byte that keeps what a logarithm in the table loses by rounding."""
+"""Steps of the byte that stores the rounding error of a logarithm in the table."""
 
 LOG2_E = np.float32(1 / math.log(2))
 LOG_2_HIGH = np.float32(355 / 512)  # of so few bits that its multiples are exact
@@ -25,7 +25,7 @@ LEAST = np.float32(-87.0)
 """Below this an exponential is taken for 0: it is less than 2e-38."""
 
 BIAS, IMPLICIT_ONE = np.float32(127), np.float32(1 << 23)
-"""Of the exponent in the bits of a float32, and its lowest bit."""
+"""The bias of the exponent of a float32, and the lowest bit of that exponent."""
 
 C2, C3, C4, C5, C6, C7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 
@@ -72,7 +72,7 @@ def sigmoid_row(row):
 
 @jit_as_written
 def raise_tops(row, tops):
-    """Note the largest logit of every pixel so far."""
+    """Update the running maximum of the logits of every pixel with one more class."""
     for i in range(row.size):
         tops[i] = max(tops[i], row[i])
 

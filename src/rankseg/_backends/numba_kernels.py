@@ -66,7 +66,7 @@ class Source(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What the survey learns of every block, each ``(batch, classes, blocks)``."""
+    """Results of the survey for every block, ``(batch, classes, blocks)`` each."""
 
     mass: np.ndarray
     low: np.ndarray
@@ -74,7 +74,7 @@ class Tables(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What it learns of every group of blocks, each ``(batch, classes, groups)``."""
+    """Results of the survey for every group of blocks, ``(batch, classes, groups)`` each."""
 
     mass: np.ndarray
     likely_count: np.ndarray  # of the values above 1/2
@@ -196,7 +196,10 @@ def _extremes(source, row):
 
 @jit
 def _bounds(values):
-    """Return the smallest and the largest of any numbers."""
+    """Return the smallest and the largest value of an array, which may hold negative values.
+
+    `_extremes` is faster, but orders only values that are not negative.
+    """
     low, high = values[0], values[0]
     for i in range(values.size):
         low = min(low, values[i])
@@ -288,7 +291,7 @@ def _survey_range(source, half, limit, tables, sums, first, last, scratch):
 
 @kernel
 def survey(source, half, limit, tables, sums, first, last):
-    """Learn sum, smallest and largest value of every block, and what lies above 1/2.
+    """Write sum, smallest and largest value of every block, and count and sum above 1/2 by group.
 
     A unit is a group of blocks of one class of one image, as in every kernel that works class
     by class. ``half`` is the bit pattern of 1/2, ``limit`` that of the largest value accepted.
@@ -315,7 +318,10 @@ def _survey_active_range(source, active, tables, first, last, scratch):
 
 @kernel
 def survey_active(source, active, tables, first, last):
-    """Learn the same of blocks of active classes only. A unit is a class of an image."""
+    """Write sum, smallest and largest value of the blocks of active classes only.
+
+    A unit is a class of an image.
+    """
     scratch = np.empty(BLOCK, source.values.dtype)
     _survey_active_range(source, active, tables, first, last, scratch)
 

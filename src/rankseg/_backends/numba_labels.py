@@ -16,9 +16,10 @@ from rankseg._formulas.records import CONTESTED, UNASSIGNED
 
 @jit
 def _add_claims(row, cut, reach, label, classes, claims):
-    """Note who claims each pixel: 0 nobody, ``classes + label`` one, ``2 * classes`` several.
+    """Mark which classes claim each pixel, by a cut that the pixel exceeds.
 
-    A value above ``reach`` only counts as several claims.
+    The mark is 0 for no class, ``classes + label`` for one class, and ``2 * classes`` for several.
+    A pixel above the ``reach`` but not above the cut of a class is marked as claimed by several.
     """
     claim = np.int32(classes + label)
     several = np.int32(2 * classes)
@@ -163,7 +164,10 @@ def gather_unsettled(source, labels, active, starts, void, place, values, first,
 
 @jit
 def _gain(value, terms):
-    """Return what a class gains from one more pixel: see ``Gains``; a straight line has no more."""
+    """Return what a class gains from one more pixel: see ``Gains``.
+
+    ``GainCurves`` have two terms only, ``slope`` and ``toll``.
+    """
     line = terms[0] * value - terms[1]
     return line if terms.size == 2 else line / (terms[2] - terms[3] * value)
 
@@ -179,7 +183,7 @@ def _locate(values, pieces, bins):
 
 @jit
 def _gains_by_class(values, gains, place, bins, out):
-    """Write the gain of every class at a value of its own; the least of all without gains."""
+    """Write the gain of every class at ``values[class]``; -inf for classes without gains."""
     _locate(values, gains.shape[1], bins)
     for label in range(values.size):
         row = place[label]
@@ -353,7 +357,11 @@ def _tally_range(source, tables, labels, counts, masses, first, last, space):
 
 @kernel
 def tally(source, tables, labels, counts, masses, first, last):
-    """Count the pixels of every label and add up their probabilities."""
+    """Add count and mass of every label to ``counts`` and ``masses``, ``(batch, groups, classes)``.
+
+    The mass of a label is the sum, over the pixels with this label, of their probability of that
+    class. Does the units from ``first`` to ``last - 1``; a unit is a group of blocks of an image.
+    """
     classes = tables.mass.shape[1]
     scratch = np.empty(BLOCK, source.values.dtype)
     present = np.empty(classes, np.bool_)

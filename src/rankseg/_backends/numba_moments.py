@@ -9,7 +9,7 @@ from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
 from rankseg._formulas.records import DUST
 
 NEGLIGIBLE = 1e-12
-"""Relative error of an integral that taking blocks for ones of equal values may cause."""
+"""Relative error of an integral allowed for taking the values of a block as equal."""
 
 
 @jit
@@ -136,7 +136,7 @@ def split(source, tables, low, high, degrees, spreads, counts, sums, first, last
 
 @jit
 def _leave_out(value, label, part, amount, per_count):
-    """Let the integrals know of one more pixel, outside the mask so far."""
+    """Add one pixel outside of the mask to the integrals."""
     missing = 1 - value
     if per_count == 0:
         for k in range(label.size):
@@ -164,7 +164,7 @@ def _take_in(value, label, part, amount, steps):
 
 @jit
 def _scan_row(values, label, part, amount, steps):
-    """Return how many of its largest values the best mask of a row takes, all of them in order."""
+    """Return how many of its largest values the best mask of a row takes, by a scan of them all."""
     for i in range(values.size):
         _leave_out(min(values[i], 1.0), label, part, amount, steps.per_count)
     best, taken = 0.0, 0

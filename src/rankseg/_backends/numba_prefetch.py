@@ -1,7 +1,7 @@
-"""Ask for memory before it is needed: LLVM has an instruction for that, and numba no name for it.
+"""Prefetch memory by an instruction of LLVM that numba does not expose.
 
-The processor fetches what follows by itself, but not across pages of 4 KiB, nor while a loop is
-busy for long with what it has.
+The processor prefetches sequential reads by itself, but not across pages of 4 KiB, and not far
+enough ahead if a loop works long on each value.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ READ, KEEP, DATA = 0, 3, 1
 
 @intrinsic
 def prefetch(_: Any, array: Any, index: Any) -> Any:
-    """Have an element of a one-dimensional contiguous array brought to the nearest cache.
+    """Prefetch an element of a one-dimensional contiguous array into the level-1 cache.
 
-    Nothing is read: the index may lie outside.
+    No value is read, so the index may lie outside of the array.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Numba kernels of the class profile: what falls into each bin of probability."""
+"""Numba kernels of the class profile: count and sum of the probabilities in each bin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rankseg._backends.numba_prefetch import prefetch
 from rankseg._formulas.bins import BINS, OCTAVE_BITS, OCTAVES
 
 CHUNK = 1 << 10
-"""Blocks that share one table of bins: enough for the table to be small against their values."""
+"""Blocks that share one table of bins: so many that the table is small against their values."""
 
 LOWEST = 2.0 ** -(OCTAVES + 1)
 """The upper edge of the first bin."""
@@ -22,21 +22,22 @@ COUNT, MASS = np.uint64(0), np.uint64(1)
 LAST = np.int32(BINS - 1)
 
 STEP_BITS = 23 - OCTAVE_BITS
-"""Last bits of a float32, which do not tell its bin: the steps from an end of the bin."""
+"""Low bits of a float32 that do not select its bin: they count steps from an edge of the bin."""
 
 ONE = np.uint64(1 << 40)
-"""One pixel, in the same number as its code: the steps of all pixels of a chunk are fewer."""
+"""What one pixel adds to the integer of its bin, besides its code. The steps of all pixels of a
+chunk sum to less than this, so that count and steps can be separated again."""
 assert CHUNK * BLOCK << STEP_BITS < ONE
 
 PIECE = 256
-"""Values whose codes are found at a time: they leave the first-level cache to the table."""
+"""Values whose codes are computed at a time: few, so that the table stays in the level-1 cache."""
 
 VALUES_PER_LINE = 16
 """Of float32, in a line of the cache."""
 
 SPARES = 64
-"""Places that each end bin is counted in by turns, after all bins. Most values are often next to 0
-or 1, and adding to a place waits for what was added there just before."""
+"""Spare places for each end bin, used in turn; they follow the bins in the table. Often most values
+are near 0 or 1, and an addition to a place waits for the previous addition to the same place."""
 
 FIRST_SPARES, LAST_SPARES = BINS, BINS + SPARES
 
@@ -61,11 +62,11 @@ def write_bins(values, bins):
 
 @jit
 def _write_codes(values, codes):
-    """Write a number for every float32: its bin, and in the last bits the steps within.
+    """Write a code for every float32: its bin in the high bits, its steps within it in the low.
 
-    A value with ``n`` steps is ``n + 1`` of them above the lower edge of its bin. The leading bits
-    of the value, or of its distance to 1, are the bin already, but for a constant and the sign.
-    Spares stand for the end bins, without steps.
+    A value with ``n`` steps lies ``n + 1`` steps above the lower edge of its bin. The bin is the
+    leading bits of the value (of its distance to 1 if the value exceeds 1/2), but for a constant
+    and the sign. Codes of the two end bins use the spare places of the table and have no steps.
     """
     one, half, zero = np.float32(1), np.float32(0.5), np.float32(0)
     lowest = np.int32(LOWEST_PATTERN << STEP_BITS)
@@ -84,7 +85,10 @@ def _write_codes(values, codes):
 
 @jit
 def _deposit(row, bins, table):
-    """Add a row to counts and sums of its bins, run by run of equal bins: neighbours are alike."""
+    """Add count and sum of the values of a row to the bins of ``table``.
+
+    Neighbouring pixels often share a bin: a run of equal bins is added at once.
+    """
     bin_, count, mass = np.uint64(bins[0]), 0.0, 0.0  # unsigned: no index counts from the end
     for i in range(row.size):
         following = np.uint64(bins[i])
@@ -100,14 +104,14 @@ def _deposit(row, bins, table):
 
 @jit
 def _fetch_ahead(piece):
-    """Ask for as many values as a piece has, a block further on."""
+    """Prefetch ``piece.size`` values that lie one block after ``piece``."""
     for k in range(BLOCK, BLOCK + piece.size, VALUES_PER_LINE):
         prefetch(piece, k)
 
 
 @jit
 def _deposit_codes(codes, packed):
-    """Add pixels and their codes, both in one number."""
+    """Add ``ONE`` and the code of every value to the integer of its bin; see `_unpack`."""
     for i in range(codes.size):
         code = np.uint64(np.uint32(codes[i]))
         packed[code >> np.uint64(STEP_BITS)] += ONE + code
@@ -115,7 +119,11 @@ def _deposit_codes(codes, packed):
 
 @jit
 def _sum_of_first_bin(values):
-    """Return the sum of the values in the first bin, of which steps tell nothing."""
+    """Return the sum of the values in the first bin, [0, ``LOWEST``].
+
+    Codes hold a value as its bin and a number of steps within it. Codes of the end bins have no
+    steps, so the sum of the first bin must be taken from the values.
+    """
     total, nothing = 0.0, np.float32(0)
     for i in range(values.size):
         total += np.float64(values[i] if values[i] <= np.float32(LOWEST) else nothing)
@@ -124,7 +132,7 @@ def _sum_of_first_bin(values):
 
 @jit
 def _sum_above_one(values):
-    """Return by how much values exceed 1 together, which they do by rounding."""
+    """Return the sum of ``value - 1`` over the values that exceed 1, which rounding may cause."""
     total, one, nothing = 0.0, np.float32(1), np.float32(0)
     for i in range(values.size):
         total += np.float64(values[i] - one if values[i] > one else nothing)
@@ -133,9 +141,9 @@ def _sum_above_one(values):
 
 @jit
 def _unpack(packed, edges, table):
-    """Add to counts and sums what codes tell of them, and clear these.
+    """Add the counts and sums packed in ``packed`` to ``table``, and set ``packed`` to 0.
 
-    Steps are integers, so that nothing is rounded before.
+    Steps are integers, so the sums are exact up to this point.
     """
     for bin_ in range(packed.size):
         each = ONE + np.uint64(bin_ << STEP_BITS)
@@ -156,9 +164,9 @@ def _unpack(packed, edges, table):
 
 @jit
 def _list_exchanged(row, cut, labels, label, values, space):
-    """List the values whose pixel bears the label and is not in its mask, or the other way round.
+    """List the pixels where label and mask of a class differ, in ``space.picked``.
 
-    Returns how many there are; ``space.picked`` tells where.
+    Returns how many there are. They have the label and are not in the mask, or the reverse.
     """
     for i in range(row.size):
         space.marks[i] = (row[i] > cut) != (labels[i] == label)
@@ -170,7 +178,7 @@ def _list_exchanged(row, cut, labels, label, values, space):
 
 @jit
 def _profile_chunk(source, tables, image, label, chunk, edges, table, space):
-    """Add to a table what one chunk of a row holds."""
+    """Add count and sum of the values of one chunk of a row to the bins of a table."""
     scratch, codes, packed = space
     for block in range(chunk * CHUNK, min(tables.mass.shape[2], (chunk + 1) * CHUNK)):
         pixel = block * BLOCK
@@ -216,10 +224,10 @@ def _new_profile_space(dtype):
 
 @kernel
 def profile(source, tables, images, labels, edges, out, first, last):
-    """Count and sum the values of every bin. A unit is a chunk of blocks of one row.
+    """Write count and sum of the values in every bin to ``out``: ``(chunks, rows, BINS, 2)``.
 
-    ``images`` and ``labels`` tell the rows, ``out`` has their tables: ``(chunks, rows, BINS, 2)``.
-    ``edges`` are the ends of the bins.
+    A row is image ``images[row]`` and class ``labels[row]``. A unit is a chunk of blocks of one
+    row. ``edges`` are the edges of the bins.
     """
     space = _new_profile_space(source.values.dtype)
     _profile_range(source, tables, images, labels, edges, out, first, last, space)
@@ -257,10 +265,10 @@ def _exchange_range(source, tables, labels, cuts, place, out, first, last, space
 
 @kernel
 def exchange(source, tables, labels, cuts, place, out, first, last):
-    """Do the same for what labels hold and the mask of the class does not, less the converse.
+    """Write the profile of the pixels labelled as a class minus that of its mask to ``out``.
 
-    A unit is a chunk of blocks of one image. ``place`` tells which table of ``out`` a class has;
-    -1 is none.
+    A unit is a chunk of blocks of one image. ``place`` is the row of ``out`` of every image and
+    class, or -1.
     """
     dtype = source.values.dtype
     found = np.empty(BLOCK, dtype), np.empty(BLOCK, np.int32)

@@ -1,9 +1,9 @@
-"""Threads for the kernels of the CPU backend: torch's own, or plain ones where it has none.
+"""Threads for the kernels of the CPU backend: the OpenMP threads of torch, or a Python thread pool.
 
-After an operation torch's threads wait busily for the next one, about a millisecond, and hold the
-cores meanwhile: threads of our own would have to share these with them. Where torch is built on
-GNU OpenMP, or on a library that has its entry points, the kernels run in a team of torch's
-threads, which begins at once.
+After an operation, torch's threads spin for about a millisecond in wait of the next one and keep
+the cores busy. Threads of a second pool would compete with them for the cores. So if torch is
+built on GNU OpenMP, or on a library with its entry points, the kernels run on torch's threads,
+which begin at once. Otherwise they run on a thread pool.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 import torch
 
 Job = Callable[[int, int], None]
-"""Does the units from the first to the one before the last."""
+"""``job(first, last)`` does the units from ``first`` to ``last - 1``."""
 
 Ranges = deque[tuple[int, int]]
-"""What is still to be done; a deque gives each range to one thread only."""
+"""Ranges of units still to be done; ``popleft`` of a deque gives each range to one thread only."""
 
 MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 """What every thread of a team runs."""
 
 
 def spread(job: Job, units: int, tasks: int) -> None:
-    """Run a job over all units, in so many tasks, on as many threads as torch may use."""
+    """Run a job over all units, cut into ``tasks`` ranges, on up to ``torch.get_num_threads()``."""
     bounds = [units * task // tasks for task in range(tasks + 1)]
     ranges = deque(itertools.pairwise(bounds))
     threads = min(torch.get_num_threads(), tasks)
@@ -48,7 +48,7 @@ def spread(job: Job, units: int, tasks: int) -> None:
 
 
 def _counted(job: Job, done: list[int]) -> Job:
-    """Return a job that notes how many units it has done."""
+    """Return a job that appends to ``done`` how many units it has finished."""
 
     def count(first: int, last: int) -> None:
         job(first, last)
@@ -73,7 +73,8 @@ def _work_in_team(start_team: Any, job: Job, ranges: Ranges, threads: int) -> No
     members = [_member(job, ranges, failures) for _ in range(threads)]
     for member in members:
         next(member)
-    # Every thread goes on with one of them; ``next`` and ``map`` are no code of Python's.
+    # Every thread resumes one member. ``next`` and ``map`` are written in C: no Python function is
+    # entered outside of the member's ``try``.
     start_team(MEMBER(functools.partial(next, map(next, members))), None, threads, 0)
     if failures:
         raise failures[0]
@@ -82,8 +83,9 @@ def _work_in_team(start_team: Any, job: Job, ranges: Ranges, threads: int) -> No
 def _member(job: Job, ranges: Ranges, failures: list[BaseException]) -> Iterator[None]:
     """Work through the ranges when asked a second time, and keep what is raised.
 
-    What an interrupt raises comes as code is entered, and would be lost in the library that calls
-    a function of Python's. This is entered where it catches.
+    Python raises KeyboardInterrupt when a Python function is entered. If OpenMP enters the
+    function, the exception is lost. So this generator is started beforehand and stops inside its
+    ``try``: when OpenMP resumes it, the ``except`` catches the exception and keeps it.
     """
     try:
         yield
@@ -94,7 +96,7 @@ def _member(job: Job, ranges: Ranges, failures: list[BaseException]) -> Iterator
 
 
 def _work_with_pool(job: Job, ranges: Ranges, threads: int) -> None:
-    """Let threads of our own help this one."""
+    """Work through the ranges in this thread and in those of a thread pool."""
     helpers = []
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: this thread does it all
         for _ in range(threads - 1):

@@ -1,7 +1,8 @@
-"""Which classes are the likeliest in some pixel: those that argmax predicts.
+"""Find the classes that are the likeliest in some pixel: those that argmax predicts.
 
-A class is looked at where it is likeliest, in one pixel. Where another class wins that pixel, the
-class is in doubt, and the blocks are read in which it could still win: few, in real maps.
+Each class is tested first in the pixel where its own probability is largest. If another class wins
+that pixel, the class is in doubt, and all blocks in which the class could still win are read. In
+real maps these blocks are few.
 """
 
 from __future__ import annotations

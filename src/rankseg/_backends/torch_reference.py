@@ -32,7 +32,7 @@ from rankseg._formulas.records import (
 )
 
 FAULT_IS_KNOWN = False
-"""The survey's fault is on the device: looking at it is waiting for it."""
+"""The fault flag of a survey is on the device: to read it may wait for the device."""
 
 COMPILES = False
 

@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 FAULT_IS_KNOWN = False
-"""The survey's fault is on the device: looking at it is waiting for it."""
+"""The fault flag of a survey is in device memory: to read it waits for the device."""
 
 COMPILES = False
 

@@ -198,7 +198,7 @@ def _ratio(value: float) -> str:
 
 
 def presence_table(told: PresenceValidation) -> Table:
-    """Show how well it is told which classes images hold, by peaks and by the fit."""
+    """Show how well peaks and the fitted model predict which classes are in an image."""
     table = _table("Classes told to be present")
     table.add_column("", no_wrap=True)
     for name in ("by their peak", "fitted"):

@@ -1,1 +1,1 @@
-"""What all parts use: checks of arguments, warnings, optional packages."""
+"""Helpers for all folders of the package: checks of arguments, warnings, optional packages."""

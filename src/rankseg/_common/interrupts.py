@@ -31,7 +31,7 @@ def raise_at_interrupt() -> None:
 
 
 def ignore_interrupts() -> None:
-    """Let Ctrl-C do nothing: all is done and told, and the interpreter ends within a second."""
+    """Let Ctrl-C do nothing: all output is written, and the interpreter ends within a second."""
     _replace_handler(signal.SIG_IGN)
 
 

@@ -66,8 +66,8 @@ class Calibration:
     Raises
     ------
     TypeError, ValueError
-        If an option is not allowed, or there are not as many scales as offsets, or as many classes
-        of which the presence is told.
+        If an option is not allowed, or if the numbers of scales, of offsets and of the classes of
+        ``presence`` differ.
 
     Examples
     --------

@@ -69,13 +69,16 @@ class Decision:
 
 
 def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
-    """Decide, and score the decision under the probabilities themselves.
+    """Decide, and return the decision with its expected score; see `Decision`.
+
+    The score is expected under ``probs`` itself (after calibration, if there is one): no labels are
+    needed.
 
     Raises
     ------
     ValueError
-        If the metric is ``'acc'``, which has no expected score here, if the correlation exceeds
-        0.999999, and as in a call.
+        If the metric is ``'acc'``, for which no expected score is implemented, or if the
+        correlation exceeds 0.999999. Invalid input raises as in a call of ``RankSEG``.
     """
     if settings.metric == "acc":
         raise ValueError("decide() tells an expected score: metric must be 'dice' or 'iou'")
@@ -102,7 +105,7 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
 
 
 def _own_masks(problem: Problem, prediction: Any, present: Tensor) -> Tensor:
-    """Return the mask of every class alone, as the solver decides it before it shares out."""
+    """Return the best mask of each present class alone, before pixels get one label each."""
     settings = problem.settings
     if settings.output_mode == "multilabel":
         return as_tensor("prediction", prediction)

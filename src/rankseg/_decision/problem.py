@@ -1,4 +1,4 @@
-"""The maps to decide on: every check of the input, once, before any work."""
+"""The checked input of a call: all checks of the arguments are here and run before any work."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rankseg._formulas.records import ULPS_ABOVE_ONE
 __all__ = ["Maps", "Problem", "as_tensor"]
 
 Maps = TypeVar("Maps", Tensor, np.ndarray)
-"""What a caller gives, and gets back."""
+"""A caller who passes tensors gets tensors; a caller who passes NumPy arrays gets arrays."""
 
 CHUNK = 1 << 18
 """Values transformed at a time: 2 MiB of float64."""
 
 OVERSHOOT = 0.01
-"""How far outside [0, 1] values may lie to be taken, in an error, for inexact probabilities."""
+"""If all values are within this distance of [0, 1], the error suggests to clip probabilities."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Checked input of one call, and the way back to the type the caller uses.
+    """The checked input of one call: maps, settings, and the array type to return.
 
     Attributes
     ----------
@@ -44,13 +44,15 @@ class Problem:
     valid
         ``(batch, *spatial)`` boolean tensor on the same device, or None.
     settings
-        What to decide.
+        The options of the call, such as metric and solver.
     numpy
-        Whether the caller gave, and so gets, NumPy arrays.
+        True if the caller passed NumPy arrays, so that the result must be one.
     derived
-        Whether the maps were made of others, whose sums were looked at.
+        True if ``probs`` was computed from the caller's maps, by calibration or from logits. The
+        sums over classes of the caller's maps have then been checked, and are not checked again.
     are_exclusive
-        Whether classes exclude each other, whatever the output mode.
+        True if the probabilities of a pixel must sum to 1 over the classes even where
+        ``output_mode`` does not imply it.
     """
 
     probs: Tensor
@@ -62,15 +64,15 @@ class Problem:
 
     @classmethod
     def parse(cls, probs: object, valid: object, settings: Settings) -> Problem:
-        """Check type, shape and dtype; the values are checked by the scan that reads them.
+        """Check types, shapes, dtypes and options. Values are checked later, when they are scanned.
 
         Raises
         ------
         TypeError
             If ``probs`` is not a dense floating tensor or array, or ``valid`` not a boolean one.
         ValueError
-            If a shape, a device or ``void_index`` does not fit, or the solver does not decide
-            so many classes, or there is one channel and a softmax over it.
+            If a shape, a device or ``void_index`` does not fit, if the solver does not support
+            this number of classes, or if softmax is asked for with one channel.
         """
         tensor = as_tensor("probs", probs)
         if tensor.dtype not in DTYPES:
@@ -94,9 +96,10 @@ class Problem:
         return self.probs.shape[1] == 1
 
     def check_values(self, fault: Tensor | bool) -> None:
-        """Raise if the scan found a value that is no probability; look at the sums of a few pixels.
+        """Raise if the scan found a value that is no probability; check sums over classes.
 
-        A traced graph cannot raise on values, and is not asked to.
+        ``fault`` is the flag of the scan. The sums are those of a few pixels. In a traced graph,
+        which cannot raise on values, this does nothing.
         """
         if torch.compiler.is_compiling():
             return
@@ -106,7 +109,7 @@ class Problem:
             check_sums(self.probs, self.valid, self.settings, self.are_exclusive)
 
     def _raise_for_values(self) -> None:
-        """Say which values are no probabilities."""
+        """Raise a ValueError that names the values that are no probabilities and a likely fix."""
         probs = self.probs
         if self.valid is not None:  # a copy, because torch counts a mask before it gathers by it
             probs = probs.movedim(1, -1)[self.valid.clone()]
@@ -150,10 +153,10 @@ class Problem:
         return replace(self, probs=made, settings=settings, derived=True)
 
     def transformed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return other probabilities, made of those of some pixels at a time in float64.
+        """Return ``function`` of the maps, in float64, computed for some pixels at a time.
 
-        ``function`` takes and gives ``(1, classes, ...)``. Half precision becomes float32; pixels
-        that are not valid become 0, whatever they are.
+        ``function`` takes and returns ``(1, classes, ...)``. The result has the shape of ``probs``
+        and its dtype, but float32 for half precision. Pixels that are not valid become 0.
 
         Raises
         ------
@@ -182,7 +185,10 @@ class Problem:
         return made
 
     def restore(self, decision: Tensor) -> Any:
-        """Give a decision the shape and type that the caller expects."""
+        """Convert a decision to the caller's type; turn a single mask into labels 0 and 1.
+
+        The conversion to labels is for one channel with ``output_mode='multiclass'``.
+        """
         if self.binary and self.settings.output_mode == "multiclass":
             decision = _labels_of(decision.squeeze(1))
             if self.valid is not None:
@@ -194,7 +200,7 @@ def _labels_of(mask: Tensor) -> Tensor:
     """Return the labels 0 and 1 of a mask."""
     if mask.device.type != "cpu" or torch.compiler.is_compiling():
         return mask.long()
-    # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
+    # NumPy allocates with huge pages, which makes the first write to fresh memory much cheaper.
     return torch.from_numpy(np.empty(mask.shape, np.int64)).copy_(mask)
 
 
@@ -228,7 +234,7 @@ def _check_shape(probs: Tensor) -> None:
 
 
 def _check_classes(settings: Settings, classes: int) -> None:
-    """Refuse several classes where the solver decides one channel only, and a softmax over one."""
+    """Refuse numbers of classes that softmax, a fitted model or the solver does not support."""
     if classes == 1 and settings.from_logits == "softmax":
         raise ValueError(
             "from_logits='softmax' needs two classes or more, got one channel, whose probabilities "
@@ -272,7 +278,7 @@ def _mask(valid: object, probs: Tensor) -> Tensor:
 
 
 def _shape_cure(valid: torch.Size, probs: torch.Size) -> str:
-    """Say what to do about a mask of another shape, if that is clear."""
+    """Return a hint how to mend the shape of ``valid``, or an empty string."""
     if valid == probs[:-1]:
         return "; if the classes are the last axis of probs, pass probs.movedim(-1, 1)"
     if valid[:2] == (probs[0], 1) and valid[2:] == probs[2:]:

@@ -1,4 +1,4 @@
-"""Wrong axes and wrong activations, told from a few pixels.
+"""Detect wrong axes and wrong activations from the values of a few pixels.
 
 Probabilities of classes that exclude each other sum to 1 over the classes. If they do not, and
 sum to 1 over another axis, the classes are that axis. No pass over the maps is spent on this:

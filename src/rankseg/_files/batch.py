@@ -163,7 +163,10 @@ class _Run:
                 self.finish(case)
 
     def outcome(self, cases: Sequence[str], skipped: Collection[str]) -> Outcome:
-        """Return what became of the cases, in their order."""
+        """Return which cases were written, which were skipped, and which failed and why.
+
+        Each list is in the order of ``cases``.
+        """
         return Outcome(
             tuple(case for case in cases if case in self.written),
             tuple(case for case in cases if case in skipped),
@@ -261,9 +264,10 @@ class Record:
         return {**content, INPUTS: made}
 
     def _refuse_other(self, case: str, made: Mapping[str, list[Identity] | None]) -> None:
-        """Raise a ValueError if the label map of a case is, or is being, made from other files.
+        """Raise a ValueError if a case has, or may get, a label map made from other input files.
 
-        Of a label map that the record does not list nobody knows what it is made from.
+        ``made`` is what the record of the folder lists. The inputs of a label map that the record
+        does not list are unknown, which raises too.
         """
         files, known = self.inputs[case], made.get(case)
         paths = [path for path, *_ in known or ()]

@@ -44,7 +44,7 @@ ZEROS: Final = 1 << 20  # bytes written at a time
 TRIES: Final = 100  # of two writers of one folder, each may move the result of the other away
 
 NEW, OLD = "new", "old"
-"""In an unfinished folder: what takes the place, and what had it before, under its own name."""
+"""Subfolders of an unfinished result: the new content, and the old content that it replaces."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -246,7 +246,7 @@ def _lock(descriptor: int, wait: bool) -> None:
     Raises
     ------
     BlockingIOError
-        If another process holds the lock, unless told to wait.
+        If another process holds the lock and ``wait`` is False.
     OSError
         If the system or the file system has no locks.
     """

@@ -1,1 +1,1 @@
-"""The mathematics: objectives, class profiles, integrals; it knows no maps and no options."""
+"""The mathematics: objectives, class profiles, integrals. No module here reads maps or options."""

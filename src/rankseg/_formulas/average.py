@@ -1,4 +1,4 @@
-"""An objective averaged over the hidden factor of a correlation; see ``correlation``."""
+"""The objective of correlated labels: an average over their hidden factor (see ``correlation``)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from rankseg._formulas.quiet import product
 
 @dataclass(frozen=True)
 class Factor:
-    """What a decision needs to know of the factor.
+    """The hidden factor at some quadrature nodes, and the probability given each of its values.
 
     Attributes
     ----------
     weights
-        ``(nodes,)`` of the values that stand for it.
+        ``(nodes,)``: quadrature weights of the values of the factor, which sum to 1.
     knots
-        ``(nodes, BINS + 1)``: the probability given each value, at the edges of bins.
+        ``(nodes, BINS + 1)``: the probability given each value, at the edges of the bins.
     curves
-        The same, as curves of the probability.
+        The functions through ``knots``, as functions of the probability, with 1 and ``p`` before.
     lines
-        ``(nodes, 2 BINS)``: the same, slope and negative intercept of every bin.
+        ``(nodes, 2 BINS)``: slope and negative intercept of these functions in every bin.
     """
 
     weights: Tensor
@@ -44,10 +44,10 @@ class Factor:
 
     @classmethod
     def of(cls, correlation: float, device: torch.device) -> Factor:
-        """Return the factor; without a correlation there is nothing to average over."""
+        """Return the factor, from a cache; without a correlation it has one node of weight 1."""
         key = correlation, device
         if key in _KEPT and not torch.compiler.is_dynamo_compiling():
-            return _KEPT[key]  # a constant of graphs that are exported: ONNX lacks the functions
+            return _KEPT[key]  # a constant in an exported graph: ONNX has no ndtr and no ndtri
         factor = _make_factor(correlation, device)
         if not torch.compiler.is_compiling():
             if len(_KEPT) == MOST_KEPT:
@@ -75,9 +75,10 @@ def _make_factor(correlation: float, device: torch.device) -> Factor:
 
 @dataclass(frozen=True)
 class Average:
-    """An objective averaged over the factor.
+    """An objective averaged over the factor, for several rows: a row is one class of one image.
 
-    ``whole`` is ``(rows, functions)``: the states of all pixels of an image, by class.
+    ``whole`` is ``(rows, functions)``: the state of the mask that holds all pixels of the image.
+    A state is a count, a mass, and the mass given each value of the factor.
     """
 
     objective: Objective
@@ -90,34 +91,40 @@ class Average:
         return self.whole[:, 2:]
 
     def over(self, whole: Tensor) -> Average:
-        """Return the same of other rows."""
+        """Return the same objective for other rows."""
         return replace(self, whole=whole)
 
     def score(self, states: Tensor) -> Tensor:
-        """Return the objective of masks, from their states ``(rows, masks, functions)``."""
+        """Return the objective, ``(rows, masks)``, of states ``(rows, masks, functions)``."""
         count, mass = states[..., :1], states[..., 2:]
         scores = self.objective.score(count, mass, self.volume.unsqueeze(1))
         return (scores * self.factor.weights).sum(-1)
 
     def gains_at(self, states: Tensor, edges: Tensor) -> Tensor:
-        """Return what a part of a pixel adds to masks of states ``(rows, functions)``, averaged.
+        """Return the slope of the objective of masks, for a pixel whose ``p`` is an edge of a bin.
 
-        At edges between bins: ``(rows, n)`` from their numbers, ``(rows, n)``.
+        ``states`` is ``(rows, functions)``. ``edges`` is ``(rows, n)``: indices of edges. Returns
+        ``(rows, n)``. See ``Objective.slope``.
         """
         slope, toll = self._gain(states)
         return (slope.unsqueeze(2) * self.factor.knots[:, edges].transpose(0, 1)).sum(1) - toll
 
     def gain_lines(self, states: Tensor) -> Tensor:
-        """Return the same in every bin: slope and toll of a straight line, ``(rows, BINS, 2)``."""
+        """Return the slope of the objective in every bin, as lines of ``GainCurves``.
+
+        ``(rows, BINS, 2)``: the slope of the objective is ``a p - b``; the last axis is ``(a, b)``.
+        """
         slope, toll = self._gain(states)
         lines = product(slope, self.factor.lines).view(-1, BINS, 2)
         lines[..., 1] += toll
         return lines
 
     def _gain(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a gain has of each probability given the factor, and less: its toll.
+        """Return the coefficients of the averaged slope of the objective.
 
-        Without its shrinkage, which no slope has, it is a straight line of these.
+        The slope is linear in the probabilities given the factor: ``(slope * given).sum() - toll``
+        with ``slope`` ``(rows, nodes)`` and ``toll`` ``(rows, 1)``. ``Gains.shrink`` is 0 for every
+        ``Objective.slope``.
         """
         slope, toll, size, _ = self.objective.slope(
             states[:, :1], states[:, 2:], self.volume
@@ -129,11 +136,12 @@ class Average:
 def best_cuts(
     profile: Tensor, factor: Factor, objective: Objective
 ) -> tuple[Average, Tensor, Tensor, Tensor]:
-    """Return what is maximised and, of every row, the best cut, the edge next to it, its state.
+    """Return the averaged objective and, for every row, best cut, best edge and the state above it.
 
-    ``profile`` is ``(rows, BINS, 2)`` and loses its first bin; cuts and edges are ``(rows,)``, the
-    states of the masks above the edges ``(rows, functions)``. No edge below the first bin is
-    taken, which holds the pixels that are 0 or not valid: what it could add is below ``2 ** -24``.
+    ``profile`` is ``(rows, BINS, 2)``; its first bin is set to 0 in place. Cuts and edges are
+    ``(rows,)`` probabilities. The states of the masks above the edges are ``(rows, functions)``.
+    The edge 0 is never taken: the first bin holds the pixels that are not valid, and all other
+    pixels in it have probabilities of at most ``2 ** -24``.
     """
     found = [
         _best_cuts_of_few(profile[part], factor, objective) for part in parts(profile.shape[0])
@@ -146,7 +154,7 @@ def best_cuts(
 def _best_cuts_of_few(
     profile: Tensor, factor: Factor, objective: Objective
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the state of all pixels of the rows, and of each the cut, the edge and its state."""
+    """Do `best_cuts` for a few rows; return ``whole`` of `Average`, cuts, edges and states."""
     curves = factor.curves
     first = profile[:, 0].clone()
     profile[:, 0] = 0

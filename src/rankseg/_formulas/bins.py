@@ -1,7 +1,8 @@
-"""The bins of a class profile: fine where probabilities are near 0 and near 1.
+"""The bins of a class profile: narrow where probabilities are near 0 and near 1.
 
-Below 1/2 a bin is told by the leading bits of the float itself, above by those of its distance to
-1: every octave holds the same number of bins, on both sides. A bin holds its upper edge.
+Every octave of the probability has the same number of bins up to 1/2. Above 1/2 the bins mirror
+these: every octave of ``1 - p`` has the same number. So the leading bits of the float ``p``, or of
+``1 - p``, give the bin. A bin includes its upper edge.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import functools
 import torch
 from torch import Tensor
 
-# Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
+# Cached kernels contain these two numbers and are recompiled only if the kernel's file changes:
+# touch the kernel files after a change here.
 OCTAVES = 23
-"""Octaves between the first bin, which is all below ``2 ** -24``, and 1/2."""
+"""Octaves between the first bin, [0, ``2 ** -24``], and 1/2."""
 
 OCTAVE_BITS = 6
-"""Leading bits of the mantissa that tell a bin: 64 bins to an octave."""
+"""Leading bits of the mantissa that select a bin: an octave has 64 bins."""
 
 HALF = 1 + (OCTAVES << OCTAVE_BITS)
-"""Bins up to 1/2."""
+"""Number of bins up to 1/2."""
 
 BINS = 2 * HALF
-"""Bins from 0 to 1."""
+"""Number of bins from 0 to 1."""
 
 
 def bin_edges(device: torch.device) -> Tensor:
@@ -44,11 +46,14 @@ def _make_edges(device: torch.device) -> Tensor:
 
 
 def bin_of(values: Tensor) -> Tensor:
-    """Return the bin of every value, int64; NaN, which a map may become, is in some bin, too."""
+    """Return the bin of every value, int64, from 0 to ``BINS - 1``.
+
+    NaN is put in some bin: maps may be changed by another thread during a call.
+    """
     wide = values.double()
     upper = wide > 0.5
-    distance = torch.where(upper, 1 - wide, wide).clamp_min(2.0**-25)  # for all in the end bins
-    octave = distance.log2().floor()  # one too many, by rounding, is made good by a part below 0
+    distance = torch.where(upper, 1 - wide, wide).clamp_min(2.0**-25)  # still in the end bins
+    octave = distance.log2().floor()  # if rounding makes it 1 too large, within is negative
     within = (distance / torch.exp2(octave) - 1) * (1 << OCTAVE_BITS)
     whole = (octave + (OCTAVES + 1)) * (1 << OCTAVE_BITS)
     short = whole + torch.where(upper, within.floor() + 1, within.ceil())

@@ -1,10 +1,10 @@
-"""Labels that share one hidden factor: the one-factor Gaussian copula.
+"""Correlated labels by one hidden factor: the one-factor Gaussian copula.
 
 Given a standard normal ``z`` that all pixels of an image share, labels are independent with
 
     p(z) = Phi((Phi^-1(p) + sqrt(r) z) / sqrt(1 - r))
 
-where ``r`` is the correlation. Averaged over ``z`` that is ``p`` again.
+where ``r`` is the correlation. The average of ``p(z)`` over ``z`` is ``p``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 NODES = 15
-"""Values of the factor that stand for all of them in the decision."""
+"""Number of quadrature nodes for the factor ``z`` in a decision."""
 
 
 def _gauss_hermite(count: int) -> tuple[list[float], list[float]]:
@@ -25,12 +25,15 @@ def _gauss_hermite(count: int) -> tuple[list[float], list[float]]:
 
 
 _FACTOR = _gauss_hermite(NODES)
-"""Known before any graph is traced: a tracer cannot follow NumPy, and marking the function for it
-would load all of torch's compiler with this package."""
+"""Nodes and weights, computed at import: a tracer cannot follow NumPy, and to exempt the function
+from tracing would import all of torch's compiler with this package."""
 
 
 def factor_nodes(count: int = NODES, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return values of the factor and their weights, which sum to 1: Gauss-Hermite, float64."""
+    """Return Gauss-Hermite nodes of the factor and their weights, ``(count,)`` float64 each.
+
+    The weights sum to 1.
+    """
     nodes, weights = _FACTOR if count == NODES else _gauss_hermite(count)
     values, shares = (
         torch.tensor(row, dtype=torch.float64, device=device) for row in (nodes, weights)
@@ -39,7 +42,10 @@ def factor_nodes(count: int = NODES, device: torch.device | str = "cpu") -> tupl
 
 
 def given_factor(probs: Tensor, factor: Tensor, correlation: float) -> Tensor:
-    """Return the probabilities given the factor, in float64; 0 and 1 stay what they are."""
+    """Return ``p(z)`` in float64, from ``probs`` and values ``factor`` of ``z`` that broadcast.
+
+    The probabilities 0 and 1 do not change.
+    """
     if correlation == 0:
         return probs.double() + torch.zeros_like(factor)
     score = torch.special.ndtri(probs.double()) + math.sqrt(correlation) * factor

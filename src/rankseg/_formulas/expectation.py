@@ -1,21 +1,25 @@
-"""The expected Dice and IoU of a mask, exactly: integrals that cost a few sums over the pixels.
+"""The expected Dice and IoU of a mask, exactly, as one-dimensional integrals.
 
-Given the image, labels are independent with the probabilities ``p``. Of a mask of ``n`` pixels,
-with ``smooth`` written ``g``, both metrics are ``(gain + g) / (rest + n + g)``: the gain of Dice is
-twice the number of true labels inside, its rest the number of all true labels; the gain of IoU is
-the number of true labels inside, its rest that of those outside. The reciprocal is an integral,
-``1/x = int_0^inf exp(-x u) du``, under which labels factorise. With ``t = exp(-u)`` and ``s = 1 -
-t``, and ``h = t p / (1 - p s)`` summed over the pixels inside, outside, or all::
+Given the image, labels are independent with the probabilities ``p``. For a mask of ``n`` pixels,
+with ``smooth`` written ``g``, both metrics are ``(gain + g) / (rest + n + g)``:
+
+- Dice: gain is twice the number of true labels inside the mask, rest is the number of all true
+  labels.
+- IoU: gain is the number of true labels inside the mask, rest is the number of those outside.
+
+Write the reciprocal as ``1/x = int_0^inf exp(-x u) du``. Labels are independent, so the expectation
+under the integral is a product over pixels. Let ``t = exp(-u)`` and ``s = 1 - t``. Let ``h`` be the
+sum of ``t p / (1 - p s)`` over the pixels inside, outside, or all::
 
     Dice   int exp(-(n + g) u)  prod_all (1 - p s)      [2 h_inside + g]    du
     IoU    int exp(-(n + g) u)  prod_outside (1 - p s)  [sum_inside p + g]  du
 
-(of IoU, inside and outside are independent). Less 1, the integrals have ``gain - rest - n`` in
-place of ``gain + g``, with ``h_all`` and ``h_outside`` for the rest. Written so, a large ``g``
-drowns nothing, and an empty mask with a small one needs no care.
+(for IoU, gain and rest are independent). The metric minus 1 has ``gain - rest - n`` in place of
+``gain + g``, with ``h_all`` (Dice) or ``h_outside`` (IoU) for the rest. The code computes that if
+``g > 0``: nothing is lost to rounding if ``g`` is large, and the empty mask needs no special case.
 
-Where ``p s`` is small, a few power sums of ``p`` stand for all pixels: ``log(1 - p s)`` is
-``-sum_j p^j s^j / j``, and ``p / (1 - p s)`` is ``sum_j p^j s^(j - 1)``, ``j`` from 1.
+Where ``p s`` is small, a few power sums of ``p`` replace the sums over pixels: ``log(1 - p s)`` is
+``-sum_j p^j s^j / j``, and ``p / (1 - p s)`` is ``sum_j p^j s^(j - 1)``, with ``j`` from 1.
 """
 
 from __future__ import annotations
@@ -31,43 +35,49 @@ from rankseg._formulas.quiet import exp, expm1, log
 from rankseg._formulas.records import POWERS, Steps
 
 STEP, FIRST, END = 0.25, -3.6, 40.0
-"""Of the trapezoidal rule: it loses 1e-15 by its step, exp(-exp(3.6)) before, exp(-40) after."""
+"""Step and range of the trapezoidal rule in ``x`` (see :func:`place_nodes`).
+
+Relative errors: 1e-15 by the step, exp(-exp(3.6)) by starting at ``FIRST``, and exp(-40) by ending
+where the integrand has fallen by exp(-``END``)."""
 
 NEGLIGIBLE = 1e-14
-"""Relative error of an integral that cutting off a series may cause."""
+"""Relative error of an integral allowed for the truncation of a series of powers."""
 
 MANY = 100.0
-"""If ``rest + g`` is at least this, ``s`` is small enough for ``POWERS`` powers of any ``p``."""
+"""If volume + g is at least this, ``s`` is small enough for ``POWERS`` power sums to replace any
+pixels."""
 
 FAINT = 1 / 16
-"""Up to this, a probability is small enough for them at any ``s``."""
+"""Probabilities up to this are small enough for ``POWERS`` power sums to replace the pixels at any
+``s``."""
 
 
 SUFFICIENT = tuple((math.factorial(j) / NEGLIGIBLE) ** (1 / j) for j in range(1, POWERS))
-"""From which rate on ``j`` powers are enough, by ``j`` from 1: see :func:`powers_needed`."""
+"""The least rate at which ``j`` power sums suffice, for ``j`` from 1: see :func:`powers_needed`."""
 
 MARGIN = 1.2
-"""By how much brackets of the best cut are wider than expected: a second try costs more than a few
-more pixels."""
+"""Factor by which brackets are wider than the guess: a few more pixels cost less than a second
+scan of the map."""
 
 DOUBLINGS = 64
-"""Most times that a bracket is widened: a width of ``DUST`` becomes more than 1 before."""
+"""Most times that the width of a bracket is doubled: from ``DUST``, fewer suffice to exceed 1."""
 
 NEAR, UNKNOWN = 1e-3, 1 / 32
-"""A cut this near 1/2 tells nothing about the values in between: then brackets are so wide."""
+"""Between 1/2 and a cut within ``NEAR`` of 1/2 there are too few pixels to estimate their density.
+Then the half width of the bracket is ``UNKNOWN``."""
 
 ROUNDING = 1e-15
-"""By how much more than a value, relatively, a bound has to fall short of it."""
+"""A mask is excluded only if its upper bound is below a value by more than this, relatively."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Dice or IoU as what is divided by what; the terms are those of the module's docstring."""
+    """Dice or IoU as a ratio of gain and rest, as defined in the docstring of this module."""
 
     dice: bool
 
     def gain(self, inside: Tensor, mass: Tensor) -> Tensor:
-        """Return the gain, given ``h_inside`` and the sum of the probabilities inside."""
+        """Return the gain, given ``h_inside`` and the sum of the probabilities inside the mask."""
         return 2 * inside if self.dice else mass
 
     def rest(self, inside: Tensor, outside: Tensor) -> Tensor:
@@ -75,11 +85,14 @@ class Ratio:
         return inside + outside if self.dice else outside
 
     def value(self, cut: Tensor) -> Tensor:
-        """Return the value of the metric at which pixels above ``cut`` pay, to RMA."""
+        """Return the value of RMA's objective whose optimal cut is ``cut``, ``(batch, classes)``.
+
+        A pixel raises an objective of that value if its probability exceeds ``cut``.
+        """
         return 2 * cut if self.dice else cut / (1 - cut)
 
     def steps(self, smooth: float) -> Steps:
-        """Return what one more pixel does to the integrals."""
+        """Return how one more pixel changes `Integrals` for this metric."""
         less_one = float(smooth > 0)
         if self.dice:
             return Steps(per_hit=2.0, per_mass=0.0, per_count=less_one, outside=False)
@@ -90,24 +103,24 @@ RATIOS = {"dice": Ratio(dice=True), "iou": Ratio(dice=False)}
 
 
 class Nodes(NamedTuple):
-    """Where the integrals of some rows are sampled: ``(rows, nodes)``, padded with zero weights."""
+    """Quadrature nodes ``u`` and weights, ``(rows, nodes)`` each; both are 0 in the padding."""
 
     u: Tensor
     weight: Tensor
 
 
 class Sums(NamedTuple):
-    """What some pixels contribute at every node, ``(rows, nodes)``: see :func:`series`."""
+    """Sums of ``log(1 - p s)`` and of ``t p / (1 - p s)`` over pixels, ``(rows, nodes)`` each."""
 
     log: Tensor
     hits: Tensor
 
 
 def count_nodes(rate: Tensor, count: Tensor, rest: Tensor) -> Tensor:
-    """Return how many nodes each row needs.
+    """Return how many quadrature nodes each row needs, ``(rows,)`` as float64.
 
-    Its integrands fall at least as ``exp(-count u - rest s)``, ``count`` taken for 1 if less, and
-    at most as ``exp(-rate u)``.
+    The integrands of a row must fall at least as fast as ``exp(-max(count, 1) u - rest s)``, and
+    at most as fast as ``exp(-rate u)``.
     """
     end = END / count.clamp(min=1.0)
     sooner = -torch.log1p(-END / rest.clamp(min=2 * END))
@@ -116,9 +129,10 @@ def count_nodes(rate: Tensor, count: Tensor, rest: Tensor) -> Tensor:
 
 
 def most_nodes(pixels: int) -> int:
-    """Return a number of nodes that is enough for every row of so many pixels.
+    """Return a number of quadrature nodes that is enough for any class of a map of ``pixels``.
 
-    The same up to 256 pixels, then up to 256 ** 2 and so on: a traced graph holds for one number.
+    The number is constant up to 256 pixels, then up to 256 ** 2 and so on. A traced graph has a
+    fixed number of nodes, so it stays valid for all image sizes in such a range.
     """
     most = 256.0 ** math.ceil(math.log2(pixels + 1) / 8)
     return math.ceil((math.log(END * (2 * most + 3)) - FIRST) / STEP) + 1
@@ -127,11 +141,12 @@ def most_nodes(pixels: int) -> int:
 def place_nodes(
     rate: Tensor, needed: Tensor, most: int, step: float = STEP, first: float = FIRST
 ) -> Nodes:
-    """Place the nodes ``needed`` by each row, for integrands that fall at most as ``exp(-rate u)``.
+    """Return the ``needed`` nodes of each row, padded to ``most`` columns.
 
-    The trapezoidal rule in ``x``, where ``u = exp(x - exp(-x)) / rate``: there integrands fall
-    doubly exponentially on both sides, and some 30 nodes reach rounding (Takahasi and Mori, Publ.
-    RIMS 9, 1974). The nodes of a row do not depend on other rows.
+    The integrands must fall at most as fast as ``exp(-rate u)``. The rule is the trapezoidal one in
+    ``x``, with ``u = exp(x - exp(-x)) / rate``. In ``x`` integrands fall doubly exponentially on
+    both sides, and some 30 nodes reach rounding (Takahasi and Mori, Publ. RIMS 9, 1974). The nodes
+    of a row do not depend on other rows.
     """
     order = torch.arange(most, dtype=torch.float64, device=rate.device)
     x = first + step * order
@@ -141,9 +156,10 @@ def place_nodes(
 
 
 def powers_needed(rate: Tensor) -> Tensor:
-    """Return how many powers stand for any probabilities where integrands fall as ``exp(-rate u)``.
+    """Return how many power sums suffice for integrands that fall as ``exp(-rate u)``.
 
-    Cut off after ``j`` powers, the series lose ``j! / rate^j`` of an integral.
+    Truncating the series after ``j`` powers costs a relative error of ``j! / rate^j``, whatever the
+    probabilities.
     """
     limits = torch.tensor(SUFFICIENT, dtype=torch.float64, device=rate.device)
     return 1 + (rate.unsqueeze(-1) < limits).sum(-1)
@@ -152,7 +168,7 @@ def powers_needed(rate: Tensor) -> Tensor:
 def series(powers: Tensor, u: Tensor) -> Sums:
     """Return ``sum log(1 - p s)`` and ``sum t p / (1 - p s)`` from power sums, ``(rows, POWERS)``.
 
-    Summed in a fixed order, whatever the other rows.
+    The order of the additions is fixed, so that a row does not depend on other rows.
     """
     s = -expm1(-u)
     order = torch.arange(1, POWERS + 1, dtype=torch.float64, device=u.device)
@@ -173,9 +189,11 @@ def integrand(
     inside: Sums,
     outside: Sums,
 ) -> tuple[Tensor, Tensor]:
-    """Return two factors whose products sum, over the nodes, to the expected metric of a mask.
+    """Return ``part`` and ``amount``, ``(rows, nodes)``, whose products sum to the expected metric.
 
-    Less 1 if ``smooth`` is not 0. ``count`` and ``mass`` are ``(rows,)``.
+    The sum over the nodes is the expected metric of the mask of each row, minus 1 if ``smooth`` is
+    not 0. ``count`` and ``mass`` of the masks are ``(rows,)``. ``inside`` and ``outside`` are the
+    sums over the pixels in and outside of the mask.
     """
     count, mass = count.unsqueeze(1), mass.unsqueeze(1)
     logs = outside.log + inside.log if ratio.dice else outside.log

@@ -1,4 +1,4 @@
-"""The one loop of solvers and reference backend: better and better, until nothing rises."""
+"""The loop of all iterative solvers: repeat a step while some row or image still improves."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ Best = tuple[Tensor, ...]
 Step = Callable[[Best, Tensor], tuple[Best, Tensor]]
 
 MOST_STEPS: Final = 1000
-"""Steps after which any loop ends. Cuts are raised some 10 times, labels relabelled some 20 times;
-values that rounding makes rise for ever would keep a loop from ending by itself."""
+"""Steps after which any loop ends. Cuts need some 10 steps, labels some 20. Without a limit,
+rounding errors that make a value rise again and again could keep a loop from ending."""
 
 
 def while_rising(step: Step, best: Best, rising: Tensor, fault: Tensor) -> Best:
-    """Repeat ``best, rising = step(best, rising)`` until nothing is rising; return ``best``.
+    """Repeat ``best, rising = step(best, rising)`` until ``rising`` is all False; return ``best``.
 
-    Gives up when ``fault`` is set: the input holds no probabilities, and the caller is about to
-    be told. One wait for the device per step tells both.
+    ``rising`` is boolean: which rows or images still improve. The loop also ends if ``fault`` is
+    True: the input holds values that are no probabilities, and the caller will raise. Both flags
+    are read at once, so that a step waits for the device once.
     """
     if torch.compiler.is_compiling():
         loop = cast("Any", torch.while_loop)

@@ -1,4 +1,4 @@
-"""Dice and IoU as RMA sees them: every formula of the decision, once.
+"""RMA's objectives for Dice and IoU, with all the formulas that solvers need.
 
 RMA (RankSEG-RMA, NeurIPS 2025, arXiv 2510.15362) replaces the expectation of a ratio by a ratio
 of expectations. For a mask of ``count`` pixels whose probabilities sum to ``mass``, in a class
@@ -23,60 +23,64 @@ from rankseg._formulas.records import Gains
 
 
 class Objective(Protocol):
-    """What a solver asks of a metric."""
+    """What solvers call. Arguments and results are float64 ``(batch, classes)`` tensors.
+
+    ``count`` and ``mass`` describe a mask: its number of pixels and the sum of their probabilities.
+    ``volume`` is the sum of the probabilities over the whole image.
+    """
 
     @property
     def smooth(self) -> float | Tensor:
-        """Added to numerator and denominator; a scalar tensor where a traced loop needs one."""
+        """The constant added to numerator and denominator; a scalar tensor inside traced loops."""
         ...
 
     def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
-        """Return the objective of the mask."""
+        """Return the objective of a mask."""
         ...
 
     @property
     def endless(self) -> tuple[float, float]:
-        """``bonus`` of endless masks, and ``offset`` less the volume."""
+        """The limit of ``bonus`` for infinitely many pixels, and ``offset - volume``."""
         ...
 
     @property
     def fraction(self) -> tuple[float, float] | None:
-        """The same two where they are those of all masks.
+        """``bonus`` and ``offset - volume`` if they are the same for every mask, otherwise None.
 
-        The objective is linear-fractional then: by Dinkelbach's argument the best mask is the one
-        that maximises the fraction below, and holds the pixels above it. None otherwise.
+        If they are, the objective is linear-fractional. By Dinkelbach's argument the best mask then
+        maximises ``(mass + bonus) / (count + offset)``, and holds the pixels above that fraction.
         """
         ...
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
-        """Return the ``bonus`` in the probability above which one more pixel pays.
+        """Return the ``bonus`` of a mask.
 
-        That probability is ``(mass + bonus) / (count + offset)``. Where ``bonus`` depends on
-        ``count``, it falls with it, towards ``bonus(inf)``.
+        One more pixel raises the objective if its probability exceeds ``(mass + bonus) / (count +
+        offset)``. ``bonus`` is constant, or falls with ``count`` to its limit ``bonus(inf)``.
         """
         ...
 
     def offset(self, volume: Tensor) -> Tensor:
-        """Return the ``offset`` of that fraction."""
+        """Return the ``offset`` in the fraction of :meth:`bonus`; all masks share it."""
         ...
 
     def increment(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
-        """Return what one more pixel adds to the objective, written so that nothing cancels."""
+        """Return how much one more pixel adds to the objective, computed without cancellation."""
         ...
 
     def slope(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
-        """Return the derivative of the objective as an infinitesimal part of a pixel joins."""
+        """Return the derivative of the objective as a fraction of a pixel joins, at fraction 0."""
         ...
 
 
 @dataclass(frozen=True)
 class Dice:
-    """RankDice-RMA, equation in the module's docstring."""
+    """The RMA objective for Dice; the docstring of the module has the equation."""
 
     smooth: float | Tensor = 0.0
 
     def score(self, count: Tensor, mass: Tensor, volume: Tensor) -> Tensor:
-        # Halves first: masses are the most numbers where they are given a hidden factor.
+        # 2 mass / x as mass / (x / 2): with a hidden factor, mass is the largest of the tensors.
         score = mass / (count / 2 + (volume + 1 + self.smooth) / 2)
         if self._unsmoothed:
             return score
@@ -114,13 +118,13 @@ class Dice:
 
     @property
     def _unsmoothed(self) -> bool:
-        """Whether nothing is to be added: most often, and every operation takes its time."""
+        """Whether ``smooth`` is 0: then the terms with ``smooth`` are skipped, to save time."""
         return isinstance(self.smooth, float) and self.smooth == 0
 
 
 @dataclass(frozen=True)
 class IoU:
-    """RankIoU-RMA, equation in the module's docstring."""
+    """The RMA objective for IoU; the docstring of the module has the equation."""
 
     smooth: float | Tensor = 0.0
 

@@ -1,9 +1,9 @@
-"""Probabilities of every value of a sum of independent Bernoulli labels.
+"""The Poisson-binomial distribution: the probability of every value of a sum of Bernoulli labels.
 
-They are the coefficients of the polynomial ``prod_i (1 - p_i + p_i t)``. Blocks of factors are
-multiplied out one by one, which only adds and multiplies numbers that are not negative and so
-keeps the relative accuracy of the smallest coefficient. The products of blocks are then
-multiplied in pairs, each pair by FFT, whose rounding is relative to the largest coefficient.
+The probabilities are the coefficients of the polynomial ``prod_i (1 - p_i + p_i t)``. Within a
+block, factors are multiplied one by one. This only adds and multiplies non-negative numbers, so
+that even the smallest coefficient keeps its relative accuracy. The products of blocks are then
+multiplied in pairs by FFT, whose rounding error is relative to the largest coefficient.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from torch import Tensor
 __all__ = ["pmf_table"]
 
 BLOCK = 256
-"""Factors that are multiplied out one by one: FFT is faster for more, and less accurate."""
+"""Factors of a block. For more factors FFT is faster, but less accurate."""
 
 
 def pmf_table(probs: Tensor) -> Tensor:
     """Return ``P(Y = k)`` for ``k = 0..N``, ``(*batch, N + 1)``, from float64 ``(*batch, N)``.
 
-    Values of ``k`` that the probabilities 0 and 1 rule out get exactly 0.
+    ``P(Y = k)`` is exactly 0 if ``k`` is below the number of probabilities 1, or above the number
+    of probabilities that are not 0.
     """
     *batch, pixels = probs.shape
     levels = max(0, math.ceil(math.log2(max(1, pixels) / BLOCK)))
@@ -35,7 +36,7 @@ def pmf_table(probs: Tensor) -> Tensor:
     k = torch.arange(pixels + 1, device=probs.device)
     fewest, most = (probs == 1).sum(-1, keepdim=True), (probs > 0).sum(-1, keepdim=True)
     table = products.squeeze(-2)[..., : pixels + 1].masked_fill((k < fewest) | (k > most), 0)
-    # Rounding of the factors 1 - p multiplies all of a table, and is divided out of it.
+    # Rounding of 1 - p scales the whole table by a factor, which the division removes.
     return table / table.sum(-1, keepdim=True)
 
 
@@ -48,9 +49,10 @@ def _multiply_out(probs: Tensor) -> Tensor:
 
 
 def _multiply_pairs(products: Tensor) -> Tensor:
-    """Return the products of neighbours on the last axis but one.
+    """Return the products of neighbouring polynomials on axis -2; coefficients are on axis -1.
 
-    Rounding is cut off where nothing should be, lest it add up over a long tail.
+    Coefficients below the rounding error of the FFT are set to 0, lest they add up over a long
+    tail.
     """
     length = 2 * products.shape[-1] - 1
     if products.numel() == 0:  # an empty batch, which the FFT of some machines refuses

@@ -1,9 +1,9 @@
-"""The best cut of an objective that is no single fraction, found from the class profile.
+"""The best cut of an objective that is not linear-fractional, found from the class profile.
 
-What such an objective needs of a mask are a few sums over its pixels, its *state*: their count,
-and sums of functions of their probabilities. The profile gives, without a look at the pixels, the
-state of the mask above every edge between two bins. The cut is where the gain of one more pixel
-turns positive, within a bin of the best edge.
+Such an objective depends on a mask by a few sums over its pixels: their count, and sums of
+functions of their probabilities. These sums are the *state* of the mask. The profile gives the
+state of the mask above every edge between two bins, without another pass over the pixels. The best
+cut is where the gain of one more pixel turns positive, within a bin of the best edge.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rankseg._formulas.bins import BINS, bin_edges
 from rankseg._formulas.quiet import product
 
 ROWS = 16
-"""Images and classes treated at a time: temporaries stay small, and the threads of torch asleep,
-which on a busy machine take far longer to wake than the work takes."""
+"""Rows (a row is one class of one image) treated at a time. Temporaries stay small, so that torch
+wakes no threads: on a busy machine that takes far longer than the work."""
 
 CELL = 32
-"""Bins between two edges at which the objective is first looked at."""
+"""Bins of a cell. The objective is evaluated at the edges of the cells first."""
 
 PIECES = 4
-"""Parts of a profile that are summed at a time, so that NumPy wakes no threads either."""
+"""Pieces a profile is cut into for summation: small matrices, so that NumPy wakes no threads."""
 
 Score = Callable[[Tensor], Tensor]
 """The objective of masks, from their states: ``(rows, masks, functions)`` to ``(rows, masks)``."""
@@ -33,18 +33,22 @@ Score = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Curves:
-    """Functions of the probability that are straight between the edges of bins.
+    """Functions of the probability that are linear within every bin.
 
-    ``lines`` is ``(BINS, 2, functions)`` float64: intercept and slope. The first two functions are
-    1 and the probability itself, whose sums are count and mass. All sums over pixels follow exactly
-    from count and mass of every bin.
+    ``lines`` is ``(BINS, 2, functions)`` float64: intercept and slope of each function in each bin.
+    The first two functions are 1 and the probability itself, whose sums over a mask are its count
+    and mass. Because of linearity, the sums over pixels follow exactly from count and mass of every
+    bin.
     """
 
     lines: Tensor
 
     @classmethod
     def through(cls, knots: Tensor) -> Curves:
-        """Return those two and the curves through ``(BINS + 1, functions)`` values at the edges."""
+        """Return 1, the probability, and the functions through values at the edges of the bins.
+
+        ``knots`` holds the values, ``(BINS + 1, functions)``.
+        """
         edges = bin_edges(knots.device).unsqueeze(1)
         knots = torch.cat((torch.ones_like(edges), edges, knots), 1)
         slope = knots.diff(dim=0) / edges.diff(dim=0)
@@ -52,7 +56,7 @@ class Curves:
 
     @property
     def functions(self) -> int:
-        """How many there are."""
+        """The number of functions, with the first two."""
         return self.lines.shape[2]
 
     def sums(self, profile: Tensor) -> Tensor:
@@ -64,7 +68,7 @@ class Curves:
         return torch.cat(sums)
 
     def sums_by_cell(self, profile: Tensor) -> Tensor:
-        """Return the states of all pixels in each cell of bins: ``(rows, cells, functions)``."""
+        """Return the state of the pixels in each cell of bins, ``(rows, cells, functions)``."""
         number = BINS // CELL
         whole = number * CELL  # the last cell may lack bins, and is summed by itself
         cells = profile[:, :whole].reshape(-1, number, 2 * CELL).transpose(0, 1)
@@ -74,7 +78,11 @@ class Curves:
         return torch.cat((sums, sums_of_last)).transpose(0, 1)
 
     def in_bins(self, bins: Tensor, count: Tensor, mass: Tensor) -> Tensor:
-        """Return the states of pixels that share a bin, from their count and mass."""
+        """Return the states of the pixels in given bins, ``(*bins.shape, functions)``.
+
+        ``count`` and ``mass`` have the shape of ``bins``: pixels in that bin, and the sum of their
+        probabilities.
+        """
         lines = self.lines.index_select(0, bins.flatten())  # indexing would wake threads
         lines = lines.view(*bins.shape, *self.lines.shape[1:])
         intercept, slope = lines.unbind(-2)
@@ -82,9 +90,9 @@ class Curves:
 
 
 def parts(rows: int) -> Iterator[slice]:
-    """Slices of the rows to treat at a time, one at least.
+    """Yield slices of ``ROWS`` rows, at least one slice.
 
-    In a traced graph all rows, because the graph would hold for one number of slices only.
+    A traced graph takes all rows in one slice: it would be fixed to one number of slices.
     """
     if torch.compiler.is_compiling():
         yield slice(None)
@@ -94,9 +102,9 @@ def parts(rows: int) -> Iterator[slice]:
 
 
 def above_cells(profile: Tensor, curves: Curves) -> Tensor:
-    """Return the states of the masks above the edges between cells of bins, and above 0 and 1.
+    """Return the states of the masks above the edges of all cells, the edges 0 and 1 included.
 
-    ``(rows, cells + 1, functions)`` from profiles ``(rows, BINS, 2)``.
+    Returns ``(rows, cells + 1, functions)``, from profiles ``(rows, BINS, 2)``.
     """
     cells = curves.sums_by_cell(profile)
     return _from_above(cells, torch.zeros_like(cells[:, 0]))
@@ -105,11 +113,12 @@ def above_cells(profile: Tensor, curves: Curves) -> Tensor:
 def best_edge(
     profile: Tensor, above: Tensor, curves: Curves, score: Score
 ) -> tuple[Tensor, Tensor]:
-    """Return the edge at which the objective is largest, and the state of the mask above it.
+    """Return the edge at which the objective is largest, and the state of the mask above the edge.
 
-    The edge is told by the bin above it. ``profile`` is ``(rows, BINS, 2)``, ``above`` what
-    :func:`above_cells` makes of it. All edges between cells are looked at, then all in the two
-    filled cells around the best of these.
+    The edge, ``(rows,)`` int64, is the index of the bin above it; the state is ``(rows,
+    functions)``. ``profile`` is ``(rows, BINS, 2)``, and ``above`` is `above_cells` of it. The
+    search evaluates all edges of cells, then all edges of bins in the two nearest cells that hold
+    pixels, below and above the best edge of a cell.
     """
     filled = above[:, :-1, 0] > above[:, 1:, 0]
     coarse = score(above).argmax(1).clamp(1, filled.shape[1] - 1)  # with a cell on either side
@@ -126,16 +135,19 @@ def best_edge(
 
 
 def bins_around(profile: Tensor, edge: Tensor) -> Tensor:
-    """Return the edges of the filled bins below and above an edge, from low to high: ``(rows, 4)``.
+    """Return the edges of the nearest bins with pixels below and above ``edge``: ``(rows, 4)``.
 
-    They are told by the bins above them.
+    Edges are indices of the bin above. Order: both edges of the lower bin, then of the upper bin.
     """
     lower, upper = _neighbours(profile[..., 0] > 0, edge)
     return torch.stack((lower, lower + 1, upper, upper + 1), 1)
 
 
 def root_between(places: Tensor, gains: Tensor) -> Tensor:
-    """Return where gains, straight between places ``(rows, n)`` that rise, turn positive."""
+    """Return where gains turn positive, ``(rows,)``, by linear interpolation.
+
+    ``places`` are ascending probabilities, ``gains`` the gains there, ``(rows, n)`` each.
+    """
     row = torch.arange(gains.shape[0], device=gains.device)
     after = (gains <= 0).sum(1).clamp(1, gains.shape[1] - 1)
     low, high = gains[row, after - 1], gains[row, after]
@@ -144,7 +156,11 @@ def root_between(places: Tensor, gains: Tensor) -> Tensor:
 
 
 def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the last filled place below an edge and the first above; the outermost if none is."""
+    """Return the last filled place below an edge and the first at or above it, ``(rows,)`` each.
+
+    ``filled`` is ``(rows, places)`` boolean. If no such place is filled, returns the first or the
+    last place.
+    """
     places = torch.arange(filled.shape[1], device=filled.device)
     below = places < edge.unsqueeze(1)
     lower = places.where(filled & below, 0).amax(1)
@@ -153,8 +169,10 @@ def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_above(states: Tensor, above: Tensor) -> Tensor:
-    """Turn states of bins into states of the masks above their lower edges, and the last's upper.
+    """Return the states of the masks above every edge of some bins.
 
-    ``above`` is the state of all pixels that lie above the bins.
+    ``states`` is the state of the pixels in each bin, ``(rows, bins, functions)``. ``above`` is the
+    state of all pixels above the last bin, ``(rows, functions)``. Returns ``(rows, bins + 1,
+    functions)``.
     """
     return torch.cat((states, above.unsqueeze(1)), 1).flip(1).cumsum(1).flip(1)

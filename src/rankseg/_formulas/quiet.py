@@ -1,9 +1,9 @@
-"""Functions of few numbers that wake no threads.
+"""Elementary functions and matrix products of small tensors that wake no other threads.
 
-Torch leaves ``exp``, ``log``, ``erfc`` and their like of a hundred float64 numbers, and every
-product of matrices, to libraries that share them out among threads. Where other work keeps the
-cores busy, waiting for these takes a thousand times as long as the numbers do. The functions here
-are computed by the thread that calls them, of up to ``FEW`` numbers at a time.
+For ``exp``, ``log``, ``erfc`` and similar functions of a hundred float64 numbers, and for every
+matrix product, torch calls libraries that use several threads. If other work keeps the cores busy,
+waiting for these threads takes a thousand times as long as the computation. The functions here
+compute in the calling thread, for tensors of up to ``FEW`` numbers.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 __all__ = ["FEW", "exp", "expm1", "log", "log1p", "product"]
 
 FEW = 1 << 15
-"""Numbers of which torch gives any other operation to several threads."""
+"""Size of a tensor up to which torch runs most operations in one thread."""
 
 FEW_OF_THESE = 1 << 11
-"""Numbers of which torch gives ``expm1`` and ``log1p`` to several threads."""
+"""Size of a tensor up to which torch runs ``expm1`` and ``log1p`` in one thread."""
 
 SMALL_PRODUCT = 1 << 18
-"""Multiplications that NumPy's library gives to one thread."""
+"""Multiplications of a matrix product up to which NumPy's library runs it in one thread."""
 
 
 def exp(x: Tensor) -> Tensor:
-    """Return ``exp(x)``; the relative error is that of rounding ``x``, some ``2e-16 |x|``."""
+    """Return ``exp(x)``, with a relative error of some ``2e-16 |x|``."""
     return torch.exp2(x * math.log2(math.e))
 
 
@@ -51,13 +51,16 @@ def log(x: Tensor) -> Tensor:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the product of two matrices or of many pairs, a few columns of ``right`` at a time."""
+    """Return the matrix product ``left @ right``, a few columns of ``right`` at a time.
+
+    Leading axes are batch axes, as in ``@``.
+    """
     if left.device.type != "cpu" or torch.compiler.is_compiling():
         return left @ right
     columns = max(1, SMALL_PRODUCT // max(1, left.shape[-2:].numel()))
     first, second = left.numpy(), right.numpy()
     out = np.empty((*first.shape[:-1], second.shape[-1]))
-    with np.errstate(all="ignore"):  # as torch: products of tiny numbers are 0
+    with np.errstate(all="ignore"):  # as torch, which does not warn of underflow
         for start in range(0, out.shape[-1], columns):
             part = slice(start, start + columns)
             np.matmul(first, second[..., part], out=out[..., part])

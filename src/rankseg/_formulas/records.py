@@ -1,4 +1,4 @@
-"""What the backends take and give."""
+"""Records that pass between solvers and backends: scan results, gains, integrals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from rankseg._formulas.bins import BINS, bin_edges
 from rankseg._formulas.floats import next_below
 
-# Compiled kernels hold these two numbers, and are compiled anew only when their own file changes.
+# Cached kernels contain these two numbers and are recompiled only if the kernel's file changes:
+# touch the kernel files after a change here.
 UNASSIGNED = -1
 """Label of a pixel that is in no mask, until it is resolved."""
 
@@ -23,18 +24,18 @@ ULPS_ABOVE_ONE = 4
 """Units in the last place by which a probability may exceed 1: averaging and resampling round."""
 
 DUST = 1e-16
-"""Powers of a probability below this are left out: they would be subnormal, and very slow."""
+"""Power sums leave out probabilities below this: their powers would be subnormal, and very slow."""
 
 POWERS = 12
-"""How many power sums ``split`` gives."""
+"""How many power sums ``split`` of a backend returns: ``sum p^j`` for ``j`` from 1 to 12."""
 
 State = tuple[Tensor, ...]
-"""What a model of the labels needs to know of masks, or of labels."""
+"""What a model needs to score masks or labels: for independent labels, count and mass by class."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one scan of the maps tells of every class of every image.
+    """The result of one scan of the maps, for every class of every image.
 
     Attributes
     ----------
@@ -58,17 +59,22 @@ class Survey:
     detail: Any = None
 
     def first_cuts(self, bonus: Tensor, offset: Tensor) -> Tensor:
-        """Return the largest ``(mass + bonus) / (count + offset)`` of three masks known at once.
+        """Return cuts to start Dinkelbach's iteration from: ``(batch, classes)``.
 
-        The empty one, the likeliest pixel, all above 1/2. Raising a cut needs a start that is not
-        above the optimum, as no mask's fraction is. The optimal cut is never above 1/2, so the last
-        of the three is usually close to it.
+        A cut is the largest ``(mass + bonus) / (count + offset)`` of three masks that need no
+        further scan: the empty mask, the likeliest pixel, and all pixels above 1/2. The iteration
+        must start at or below the optimum, and the fraction of a mask never exceeds the optimum.
+        The optimum is at most 1/2, so the third mask usually comes close.
         """
         masks = ((0, 0), (1, self.peak), (self.likely_count, self.likely_mass))
         return torch.stack([(mass + bonus) / (count + offset) for count, mass in masks]).amax(0)
 
     def below_peak(self, cuts: Tensor) -> Tensor:
-        """Lower cuts at the largest value: where it always pays, its fraction may round to it."""
+        """Lower cuts to just below the peak, so that the likeliest pixel stays in the mask.
+
+        Without smoothing that pixel always raises the objective, but its fraction may round up to
+        the peak, and the mask ``p > cut`` would be empty.
+        """
         return torch.minimum(cuts, next_below(self.peak))
 
     def best_cuts(
@@ -79,7 +85,11 @@ class Survey:
         offset: float,
         keep_peak: bool,
     ) -> Tensor:
-        """Return what ``best_cuts`` of a backend does, by its ``raise_cuts`` on the same maps."""
+        """Return the best cuts, ``(batch, classes)``, infinite for classes that are not active.
+
+        Backends implement their ``best_cuts`` by this method. ``raise_cuts`` is the backend's,
+        bound to the surveyed maps.
+        """
         terms = torch.full_like(self.mass, bonus), self.mass + offset
         cuts = raise_cuts(self.first_cuts(*terms), active, *terms)
         return torch.where(active, self.below_peak(cuts) if keep_peak else cuts, torch.inf)
@@ -89,7 +99,8 @@ class Survey:
 class Gains:
     """What a class gains from one more pixel of probability ``p``, as a function of ``p``.
 
-    ``(slope p - toll) / (size - shrink p)``, each ``(batch, classes)`` float64.
+    The gain is ``(slope p - toll) / (size - shrink p)``, each term ``(batch, classes)`` float64.
+    ``toll`` is the constant that is subtracted: a pixel of ``p = 0`` gains ``-toll / size``.
     """
 
     slope: Tensor
@@ -98,7 +109,7 @@ class Gains:
     shrink: Tensor
 
     def terms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the four, in their order."""
+        """Return ``(slope, toll, size, shrink)``."""
         return self.slope, self.toll, self.size, self.shrink
 
     def at(self, probs: Tensor) -> Tensor:
@@ -114,17 +125,18 @@ class Gains:
 
 @dataclass(frozen=True)
 class GainCurves:
-    """Gains of any rising shape: a straight line ``slope p - toll`` for every bin of ``bins``.
+    """Gains that rise with ``p`` in any shape: a straight line ``slope p - toll`` in every bin.
 
-    ``lines`` is ``(k, BINS, 2)`` float64; ``rows``, ``(k, 2)``, tells image and class of each. No
-    other class is given a pixel.
+    ``lines`` is ``(k, BINS, 2)`` float64, slope and ``toll``; the bins are those of ``bins``.
+    ``rows`` is ``(k, 2)``: image and class of each row of ``lines``. A class without a row gets no
+    pixel.
     """
 
     rows: Tensor
     lines: Tensor
 
     def at(self, probs: Tensor) -> Tensor:
-        """Return the gains of probabilities ``(batch, classes)``; 0 of other classes."""
+        """Return the gains at probabilities ``(batch, classes)``; 0 for classes without a row."""
         values = probs[self.rows.unbind(1)]
         row = torch.arange(len(values), device=values.device)
         bins = torch.searchsorted(bin_edges(values.device), values) - 1
@@ -133,14 +145,14 @@ class GainCurves:
 
     @classmethod
     def through(cls, rows: Tensor, knots: Tensor) -> GainCurves:
-        """Return the gains with the values ``knots``, ``(k, BINS + 1)``, at the edges of bins."""
+        """Return the gains that equal ``knots``, ``(k, BINS + 1)``, at the edges of the bins."""
         edges = bin_edges(knots.device)
         slope = knots.diff(dim=1) / edges.diff()
         return cls(rows, torch.stack((slope, slope * edges[:-1] - knots[:, :-1]), 2))
 
 
 class Steps(NamedTuple):
-    """What one more pixel does to ``Integrals``, by metric."""
+    """How one more pixel changes ``Integrals``, where the terms are defined; set by the metric."""
 
     per_hit: float
     per_mass: float
@@ -149,22 +161,23 @@ class Steps(NamedTuple):
 
 
 class Integrals(NamedTuple):
-    """The expected metric of a mask, less a constant, as pixels join it: per row, a sum over nodes.
+    """The expected metric of a mask minus a constant, as a sum over quadrature nodes for each row.
 
-    The score is ``sum_k part_k amount_k``. A pixel of probability ``p`` outside the mask
-    multiplies ``part`` by ``left = 1 - p + p label`` and adds ``-per_count p label / left`` to
-    ``amount``. As it joins, ``part`` is multiplied by ``label``, and divided by ``left`` if only
-    pixels ``outside`` belong there; ``amount`` rises by ``per_hit p label / left + per_mass p -
-    per_count``.
+    The score is ``sum_k part_k amount_k`` over the nodes ``k``. A pixel of probability ``p``
+    outside the mask multiplies ``part`` by ``left = 1 - p + p label`` and adds ``-per_count p label
+    / left`` to ``amount``. When the pixel joins the mask, ``part`` is multiplied by ``label``, and
+    also divided by ``left`` if ``steps.outside`` is True. ``amount`` then rises by ``per_hit p
+    label / left + per_mass p - per_count``.
 
     Attributes
     ----------
     label, part, amount
-        ``(rows, nodes)`` float64, for the mask and the pixels known before.
+        ``(rows, nodes)`` float64. ``label`` is ``exp(-u)`` at the nodes, no class. ``part`` and
+        ``amount`` cover the mask and all pixels that are surely outside of it.
     nodes
-        ``(rows,)`` int64: how many of them the row has.
+        ``(rows,)`` int64: how many nodes the row uses; the rest is padding.
     steps
-        The numbers that tell the metric.
+        The numbers of the metric.
     """
 
     label: Any

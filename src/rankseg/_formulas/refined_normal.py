@@ -9,11 +9,11 @@ skewness of the sum. With ``Phi`` and ``phi`` the standard normal distribution a
 
 and ``P(Y <= k)`` is close to ``F((k + 1/2 - mean) / sd)``.
 
-``F`` is not quite a distribution function: it leaves [0, 1] by a little in one tail, and where
-``|skew| > 3`` it falls again after a hill. The ``refined_normal_`` functions are the bare
-formulas, for sums that renormalise anyway. The ``proper_`` ones belong to a distribution: the
-largest value of ``F`` up to ``x``, within [0, 1]; its derivative; and its inverse. All work
-elementwise on broadcast arguments and keep their dtype.
+``F`` is not quite a distribution function: it slightly leaves [0, 1] in one tail, and if ``|skew| >
+3`` it has a local maximum after which it falls. The ``refined_normal_`` functions are these
+formulas as they stand, for sums that are renormalised anyway. The ``proper_`` functions belong to a
+true distribution: the largest value of ``F`` up to ``x``, clamped to [0, 1]; its derivative; and
+its inverse. All functions work elementwise on broadcast arguments and keep their dtype.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FAR = 40.0
-"""Where ``phi`` is 0 in float64; further out a power of ``x`` could only overflow against it."""
+"""``phi`` is 0 in float64 beyond this; ``x`` is clamped to it, lest powers of ``x`` overflow."""
 
 STEEP = 3.0
 """The absolute skewness above which ``f`` is negative between two of its zeros."""
@@ -47,7 +47,7 @@ def refined_normal_cdf(x: Tensor, skew: Tensor) -> Tensor:
     """Return ``F(x)``, not clamped."""
     near = x.clamp(-FAR, FAR)
     density = _normal_pdf(near)
-    # Of the tail, since torch.special.ndtr is 0 below -8.3, and by what wakes no threads.
+    # Not by torch.special.ndtr, which is 0 below -8.3; erfcx wakes no threads.
     distance = torch.where(near > 0, near, -near)  # abs, but with a derivative at 0
     tail = torch.special.erfcx(distance / math.sqrt(2)) * density * math.sqrt(math.pi / 2)
     normal = torch.where(near > 0, 1 - tail, tail)
@@ -66,14 +66,14 @@ def proper_cdf(x: Tensor, skew: Tensor) -> Tensor:
 
 
 def proper_pdf(x: Tensor, skew: Tensor) -> Tensor:
-    """Return the derivative of :func:`proper_cdf`: ``f``, or 0 where that does not rise."""
+    """Return the derivative of :func:`proper_cdf`: ``f``, or 0 where that function is constant."""
     above = refined_normal_cdf(-x, -skew)  # 1 - F(x), where that would round to 0
     rises = (refined_normal_cdf(x, skew) >= _hill(x, skew)) & (above > 0)
     return torch.where(rises, refined_normal_pdf(x, skew), 0.0).clamp(min=0)
 
 
 def proper_icdf(p: Tensor, skew: Tensor) -> Tensor:
-    """Return the smallest ``x`` where :func:`proper_cdf` reaches ``p``, in (0, 1)."""
+    """Return the smallest ``x`` where :func:`proper_cdf` reaches ``p``; ``p`` must be in (0, 1)."""
     p, skew = torch.broadcast_tensors(p, skew)
     low, high = torch.full_like(p, -FAR), torch.full_like(p, FAR)
     for _ in range(HALVINGS):
@@ -84,13 +84,14 @@ def proper_icdf(p: Tensor, skew: Tensor) -> Tensor:
 
 
 def _hill(x: Tensor, skew: Tensor) -> Tensor:
-    """Return the height of the hill that ``F`` has left of ``x``, or 0, as far left.
+    """Return the local maximum of ``F`` to the left of ``x``, or 0 if there is none.
 
-    ``f`` is 0 where ``x^3 - 3 x = -6 / skew``, which has the roots ``2 cos`` below.
+    ``f`` is 0 where ``x^3 - 3 x = -6 / skew``. The roots are ``2 cos`` of three angles; the maximum
+    is at one of them.
     """
     steep = skew.abs() > STEEP
     some = torch.where(steep, skew, 2 * STEEP)
-    turns = torch.where(some > 0, 2, 1)  # which of the three roots is the top of a hill
+    turns = torch.where(some > 0, 2, 1)  # which of the three roots is the local maximum
     top = 2 * torch.cos((torch.acos(-3 / some) + 2 * math.pi * turns) / 3)
     return torch.where(steep & (x > top), refined_normal_cdf(top, some), 0.0)
 

@@ -259,7 +259,7 @@ class CrossValidation:
     folder : CaseFolder
         The cases that could be used.
     presence : PresenceValidation or None
-        How well it is told which classes images hold, if that was to be fitted.
+        How well the fitted model predicts which classes are in an image; None if none was fitted.
     """
 
     before: Reliability
@@ -291,14 +291,14 @@ def cross_validate(
     kind : {'temperature', 'vector', 'binary', 'none'}
         As for `fit`.
     folds : int
-        In how many parts the cases are put, at least 2; each is left out once.
+        Number of folds that the cases are split into, at least 2; each is left out once.
     clusters : sequence of str or int, optional
         The patient or sequence of every case, in the order of ``folder.names``: those of one stay
         together.
     bins : int
         As for `reliability`.
     seed : int
-        Of the draws of pixels and of the parts.
+        Random seed for the sampled pixels and for the split into folds.
     presence : {'ignored', 'zero'}, optional
         As for `fit`. The calibrations then decide which classes are present, too.
     track : callable

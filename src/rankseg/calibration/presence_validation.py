@@ -1,4 +1,4 @@
-"""How well it is told which classes images hold, on images left out of the fit."""
+"""How well models predict which classes are in an image, on images left out of the fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["PresenceValidation", "cross_validate_presence"]
 
 @dataclass(frozen=True, eq=False)
 class PresenceValidation:
-    """What peaks and fitted models told of images that took no part in the fit.
+    """Predictions of which classes are present, on images that were left out of the fit.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class PresenceValidation:
 
     @classmethod
     def joined(cls, parts: Sequence[PresenceValidation]) -> PresenceValidation:
-        """Put the parts one after the other."""
+        """Concatenate the validations of several folds."""
         names = tuple(name for part in parts for name in part.names)
         columns = ("peak", "probability", "present")
         peak, probability, present = (

@@ -239,7 +239,10 @@ def checked_bins(bins: object) -> int:
 
 
 def warn_of_unfit(seen: SeenLabels) -> None:
-    """Warn of every mask whose foreground was read as void."""
+    """Warn of every label map without foreground whose foreground may have been read as void.
+
+    An example is a mask of 0 and 255 where 255 is ``ignore_index``.
+    """
     for name, reason in seen.truths_without_class().items():
         warnings.warn(f"{name} tells nothing of the foreground: {reason}", stacklevel=4)
 

@@ -427,7 +427,7 @@ def compare(
     """Decide every case by every method, and count.
 
     Decisions are made on the maps in float32, one image at a time, and know nothing of the label:
-    ignored pixels take part in them and are left out of the counts alone. One class is scored as
+    ignored pixels are decided too, and left out of the counts only. One class is scored as
     foreground against background; with several, all count, the background among them.
 
     Parameters

@@ -132,10 +132,10 @@ def ignored_label(ignore_index: object, num_classes: int) -> int | None:
 
 
 def mask_as_classes(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
-    """Return labels with 255 as class 1, if they are a mask of 0 and 255.
+    """Return the labels of a binary mask stored as 0 and 255, with 1 in place of 255.
 
-    They are if every pixel counts, there are two classes or one channel, and no label is another
-    value: 255 has no other meaning then. Other labels are returned as they are.
+    Labels are such a mask if all values are 0 or 255, there is one class or two, and
+    ``ignore_index`` is None. Then 255 cannot mean void. Any other labels are returned unchanged.
     """
     if num_classes > 2 or ignore_index is not None:
         return labels

@@ -1,4 +1,4 @@
-"""Cases in parts, to be left out in turn."""
+"""Split cases into folds for cross-validation."""
 
 from __future__ import annotations
 

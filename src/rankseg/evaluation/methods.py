@@ -67,7 +67,7 @@ def pruned_argmax(probs: Tensor, pruning_prob: float = 0.5) -> Tensor:
     """Argmax over the classes whose largest probability in the image exceeds ``pruning_prob``.
 
     The presence decision that RankSEG makes, without the rest of it. If no class exceeds
-    ``pruning_prob``, all take part; a single class that does not is left empty.
+    ``pruning_prob``, argmax is over all classes. With one class that does not, the mask is empty.
 
     Parameters
     ----------

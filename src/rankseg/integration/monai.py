@@ -247,7 +247,8 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
     def _of_present(self, maps: Tensor) -> Tensor:
         """Return the maps with 0 for classes that are absent, the background being one that is not.
 
-        Which are is told by all channels; by peaks the decision for the others tells it as well.
+        The presence rule needs all channels, the background too. With ``presence='peak'`` it does
+        not: the decision without the background finds the same classes.
         """
         settings = replace(self.whole.settings, from_logits=None, calibration=None)
         if settings.presence == "peak":

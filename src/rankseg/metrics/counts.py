@@ -90,9 +90,9 @@ class Counts:
         Raises
         ------
         TypeError
-            If a part is not `Counts`.
+            If an item of ``parts`` is not `Counts`.
         ValueError
-            If there is no part, or the numbers of classes differ.
+            If ``parts`` is empty, or the numbers of classes differ.
         """
         parts = list(parts)
         for part in parts:

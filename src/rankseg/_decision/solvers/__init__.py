@@ -1,4 +1,4 @@
-"""From a problem to its decision: one function per solver and kind of output."""
+"""The solvers: `solve` turns a problem into masks or labels by one function of the tables below."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ BINARY: dict[str, Solve] = {
 
 
 def solve(problem: Problem) -> Any:
-    """Decide a problem: choose the backend, scan the maps, solve, give back the caller's type.
+    """Return the decision of a problem, masks or labels, in the array type of the caller.
 
-    Probabilities are calibrated first, if they are to be.
+    Calibrates the maps if the settings say so, chooses the backend, scans the maps, and runs the
+    solver of the settings.
     """
     problem = problem.calibrated()
     settings = problem.settings
@@ -73,15 +74,19 @@ def solve(problem: Problem) -> Any:
 
 
 def present_in(problem: Problem) -> Tensor:
-    """Return the classes taken to be present in maps of probabilities, ``(batch, classes)``."""
+    """Return which classes the ``presence`` rule of the settings takes to be in each image.
+
+    ``(batch, classes)`` boolean.
+    """
     backend, _ = _backends.choose(problem.probs.device, problem.settings.from_logits)
     maps = backend.open_maps(problem.probs, problem.valid, problem.settings.from_logits)
     return present_classes(backend, maps, backend.survey(maps), problem.settings)
 
 
 def _looks_at_numbers(settings: Settings) -> bool:
-    """Return whether a solver looks at numbers to go on, and so must not meet NaN.
+    """Return whether the solver reads results on the host before it ends, and so must not meet NaN.
 
-    It waits for the device anyway. The others wait once, at the end.
+    If so, values are checked right after the scan: the solver waits for the device anyway. If not,
+    they are checked after the solver, so that the call waits for the device only once.
     """
     return settings.correlation > 0 or settings.solver not in ("RMA", "TR", "argmax")

@@ -7,12 +7,12 @@ that without pixel ``j`` (see :mod:`.volume`), ``g`` written for ``smooth``, the
     BA   (13)  2 sum_{j<=n} p_(j) sum_l phi(l) / (n + l + g + 1)     +  g sum_l phi(l) / (n + l + g)
     TRNA (12)  2 sum_{j<=n} p_(j) sum_l phi_-j(l) / (n + l + g + 1)  +  g sum_l phi(l) / (n + l + g)
 
-and the smallest ``n`` with the largest score is taken, among those up to the first with
-``p_(1) + ... + p_(n) >= (n + g + N) p_(n+1)`` for ``N`` pixels in all.
+The result is the smallest ``n`` of largest score, among ``n`` up to the first with
+``p_(1) + ... + p_(n) >= (n + g + N) p_(n+1)``, where ``N`` is the number of pixels.
 
-No step goes by pairs of pixels or of pixels and volumes. The sums over ``l`` are smooth in ``n``
-and known from a few ``n``; ``phi_-j`` depends on ``j`` by the number ``p_(j)`` alone, smoothly,
-so that TRNA is a weighted sum of a few blind approximations.
+The cost is not quadratic in pixels or volumes. The sums over ``l`` are smooth in ``n``, so they are
+interpolated from a few ``n``. ``phi_-j`` depends on ``j`` only by ``p_(j)``, and smoothly, so TRNA
+is a weighted sum of a few terms like those of BA.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from rankseg._decision.solvers.volume import HEAVY, Volume
 from rankseg._formulas.records import Survey
 
 BLIND_BELOW = 0.2
-"""BA+TRNA takes BA where one over the standard deviation is below this, as published."""
+"""``'BA+TRNA'`` takes BA if 1 / (standard deviation of the volume) is below this, as published."""
 
 
 def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
     """Return the mask of every class that maximises its expected Dice by BA, TRNA or either.
 
-    Equal pixels are taken together: along a run of equal values the slope of the score changes
-    its sign from minus to plus or not at all, so that the largest score is at an end.
+    A mask holds all pixels of equal probability or none of them. In a run of equal values the slope
+    of the score changes its sign at most once, from minus to plus, so the best ``n`` is at an end.
     """
     if torch.compiler.is_compiling():
         raise RuntimeError(
@@ -66,10 +66,11 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
 def _classes(
     backend: ModuleType, maps: Any, survey: Survey, settings: Settings
 ) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor, Tensor, Volume]]:
-    """Yield what there is to know of every class not pruned.
+    """Yield the inputs of the search for every class whose peak exceeds ``pruning_prob``.
 
-    Its image and class; the values that may be taken, up to where the paper stops, largest
-    first; the number these exceed; and its volume.
+    Each item has four fields: the indices of image and class; the probabilities of the pixels that
+    may be in the mask (up to where the paper stops), largest first; the cut ``low`` that all of
+    these exceed; and the distribution of the volume.
     """
     kept = survey.peak > settings.pruning_prob
     pixels = backend.sizes(maps).unsqueeze(1)
@@ -91,9 +92,10 @@ def _classes(
 
 
 def _best_cut(values: Tensor, low: Tensor, scored: Iterator[tuple[slice, Tensor]]) -> Tensor:
-    """Return the cut of the smallest mask of largest score, of those that hold all equal pixels.
+    """Return the cut of the smallest mask of largest score; equal pixels are not separated.
 
-    ``scored`` gives some ranks and what the masks that end there score, less the empty one.
+    ``scored`` yields, block by block, a slice of ranks and the scores of the masks that end at
+    these ranks, minus the score of the empty mask.
     """
     following = torch.cat((values[1:], low))
     cut, best = values[0], torch.zeros_like(values[0])
@@ -108,7 +110,7 @@ def _best_cut(values: Tensor, low: Tensor, scored: Iterator[tuple[slice, Tensor]
 def _compiled_cut(
     values: Tensor, low: Tensor, volume: Volume, settings: Settings, truncated: bool
 ) -> float:
-    """Return what `_best_cut` does, by compiled functions."""
+    """Return the same cut as `_best_cut`, computed by a compiled function."""
     from rankseg._decision.solvers import numba_ba as compiled
 
     moments = compiled.Moments(volume.mean, volume.variance, volume.third, volume.size)
@@ -119,10 +121,10 @@ def _compiled_cut(
 
 
 class Terms(Protocol):
-    """The sum over pixels of a score, as a few sums over pixels times functions of the count.
+    """The first sum of a score, as a sum over a few rows; BA has one row.
 
-    ``sum_{j<=n} p_(j) sum_l phi_-j(l) r(n + l)`` is the sum over rows of
-    ``sum_{j<=n} shares[row, j]`` times ``sum_l distributions[row, l] r(n + l)``.
+    ``sum_{j<=n} p_(j) sum_l phi_-j(l) r(n + l)`` equals the sum over rows of
+    ``(sum_{j<=n} shares[row, j]) (sum_l distributions[row, l] r(n + l))``.
     """
 
     @property
@@ -132,17 +134,17 @@ class Terms(Protocol):
 
     @property
     def distributions(self) -> Tensor:
-        """Distributions of the volume over its integers: ``(rows, width)``."""
+        """The distribution of the volume that each row assumes: ``(rows, width)``."""
         ...
 
     def shares(self, ranks: slice) -> Tensor:
-        """Return what the pixels of some ranks add to each row: ``(rows, ranks)``."""
+        """Return what each pixel of a slice of ranks adds to each row: ``(rows, ranks)``."""
         ...
 
 
 @dataclass(frozen=True)
 class Blind:
-    """The terms of BA: the volume is the same whichever pixel is looked at."""
+    """The terms of BA: one distribution of the volume for all pixels."""
 
     values: Tensor
     volume: Volume
@@ -157,11 +159,11 @@ class Blind:
 
 @dataclass(frozen=True)
 class Truncated:
-    """The terms of TRNA: the volume is that of the other pixels.
+    """The terms of TRNA: for each pixel, the distribution of the volume of all other pixels.
 
-    As the pixel left out goes from ``p = 1`` to ``1 - light``, or from ``light`` to 0, the volume
-    changes so little and so smoothly that a few nodes tell all. The others, between the two, are
-    few: each has a large share of the variance, and a row of its own.
+    For pixels with ``p >= 1 - light`` or ``p <= light`` that distribution is a smooth function of
+    ``p``, and is interpolated from a few nodes; each node is a row. Fewer than ``HEAVY`` pixels lie
+    between: each has a large share of the variance, and gets a row for itself.
     """
 
     values: Tensor
@@ -175,14 +177,21 @@ class Truncated:
 
     @cached_property
     def heavy(self) -> Tensor:
-        """Ranks of the pixels that are not light, and of some beyond them: ``(HEAVY,)`` or none."""
+        """Ranks of the pixels with ``light < p < 1 - light``, padded by the next ranks.
+
+        ``(HEAVY,)``, or empty if ``light`` is 1/2.
+        """
         number = HEAVY if self.light < 0.5 else 0
         sure = (self.values >= 1 - self.light).sum()
         return sure + torch.arange(number, device=sure.device)
 
     @cached_property
     def nodes(self) -> int:
-        """Nodes to interpolate at: what is singular first, a variance of 0, is sd off the axis."""
+        """Number of nodes for the interpolation in ``p``.
+
+        The nearest singularity is where the remaining variance is 0. It lies off the real axis, at
+        a distance that the standard deviation gives.
+        """
         return nodes_needed(math.asinh(4 * max(self.volume.sd, math.sqrt(HEAVY) / 2)))
 
     @property
@@ -213,10 +222,11 @@ TERMS: dict[str, Callable[[Tensor, Volume], Terms]] = {
 
 
 def gains(terms: Terms, volume: Volume, smooth: float) -> Iterator[tuple[slice, Tensor]]:
-    """Yield ranks, block by block, and the scores of the masks that end there less the empty one's.
+    """Yield slices of ranks, and the scores of the masks that end there minus the empty mask's.
 
-    Less it because scores of much smoothing all round to 1: with ``r(l) = g / (l + g)``, the
-    second sum of a score falls by ``n sum_l phi(l) r(l) / (n + l + g)`` from 0 to ``n`` pixels.
+    The difference is computed directly, because with large smoothing all scores round to 1. With
+    ``r(l) = g / (l + g)``, the second sum of a score falls by ``n sum_l phi(l) r(l) / (n + l + g)``
+    from 0 to ``n`` pixels.
     """
     integers = volume.integers
     distributions = terms.distributions

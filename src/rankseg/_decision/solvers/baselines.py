@@ -1,4 +1,4 @@
-"""The decisions that are optimal for pixel accuracy: argmax, and 0.5 for each class alone."""
+"""Baselines, optimal for pixel accuracy: argmax, and the threshold 0.5 for each class alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def argmax_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Sett
 
 
 def argmax_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the likeliest class of every pixel as masks that do not overlap."""
+    """Return argmax as one mask for each class, ``(batch, classes, *spatial)``, without overlap."""
     labels = _argmax(backend, maps, survey, void=-1)
     classes = torch.arange(survey.mass.shape[1], device=labels.device)
     return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.dim() - 1))
 
 
 def threshold_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the pixels of every class that are likelier in it than not."""
+    """Return, for every class, the mask of the pixels whose probability exceeds 1/2."""
     masks: Tensor = backend.masks(maps, survey, torch.full_like(survey.mass, 0.5))
     return masks
 

@@ -1,8 +1,8 @@
-"""Labels that share a hidden factor: the model behind ``correlation``.
+"""The model for ``correlation > 0``: all labels of a class in an image share a hidden factor.
 
-Given the factor, labels are independent (see ``correlation``), and the objective is averaged over
-it. Everything a mask is judged by is then a sum of functions of the probability, so the class
-profile takes the place of the pixels: they are counted once, and the rest is small.
+Given the factor, labels are independent (see ``_formulas.correlation``). The objective is averaged
+over the factor. It needs, for a mask, only sums of functions of the probability. These follow from
+the class profile, so the pixels are read once and everything else works on a few thousand bins.
 """
 
 from __future__ import annotations
@@ -25,21 +25,24 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class Correlated:
-    """The model; a state is one tensor ``(rows, functions)``: count, mass, sums given the factor.
+    """The model of correlated labels.
+
+    A state is a tuple of one tensor, ``(rows, functions)``: the count of pixels, the mass, and the
+    mass given each value of the factor.
 
     Attributes
     ----------
     rows
-        Image and class of the eligible, those that may be given to a pixel; no others are looked
-        at.
+        ``(rows, 2)``: image and class of the eligible classes, those that a pixel may be given to.
     average
-        What is maximised.
+        The objective, averaged over the factor.
     best
-        ``(batch, classes)``: the best cuts of these, 0 for the others.
+        ``(batch, classes)``: the best cut of each eligible class, 0 for the other classes.
     edges
-        The edge between two bins next to each of these.
+        ``(batch, classes)``: the best cut among the edges of the bins, 0 for the other classes.
     masks
-        States of the masks above the edges. States of labels follow from where the two differ.
+        ``(rows, functions)``: the states of the masks above ``edges``. The state of labels is
+        computed from the pixels where labels and these masks differ.
     """
 
     backend: ModuleType
@@ -61,7 +64,7 @@ class Correlated:
         correlation: float,
         eligible: Tensor,
     ) -> Correlated:
-        """Take the profile of the eligible classes, and find their best cuts."""
+        """Take the profiles of the eligible classes, and find their best cuts."""
         rows = rows_of(eligible)
         factor = Factor.of(correlation, rows.device)
         profile = backend.profile(maps, survey, rows)
@@ -75,12 +78,12 @@ class Correlated:
         return torch.where(active, self.best, torch.inf)
 
     def bracket(self, cuts: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-        # The edges too, so that pixels outside are labelled as the masks above the edges are.
+        # The bracket includes the edge: outside of it, cut and edge label every pixel alike.
         low = self.edges.minimum((1 - margin) * cuts).where(torch.isfinite(cuts), torch.inf)
         return low, self.edges.maximum((1 + margin) * cuts)
 
     def claim(self, cuts: Tensor) -> tuple[Tensor, State]:
-        # Gains from the masks themselves: the labels score as much, and need not be tallied.
+        # The state is that of the masks: these labels score about the same, and a tally costs time.
         labels, _, _ = self.backend.claim(self.maps, self.survey, cuts)
         return labels, (self.masks,)
 
@@ -89,7 +92,7 @@ class Correlated:
         rows, masks = self.rows[chosen], self.masks[chosen]
         changes = self.backend.exchange(self.maps, self.survey, labels, self.edges, rows)
         sums = masks + self.average.factor.curves.sums(changes)
-        sums = torch.where(sums[:, :1] > 0, sums, 0.0)  # no pixels: what is left is rounding
+        sums = torch.where(sums[:, :1] > 0, sums, 0.0)  # without pixels, rounding
         return (sums if chosen is ALL else self.masks.index_put((chosen,), sums),)
 
     def choose(self, images: Tensor, state: State, other: State) -> State:
@@ -100,7 +103,7 @@ class Correlated:
         return torch.zeros_like(self.best).index_put(self.rows.unbind(1), scores)
 
     def increment(self, state: State) -> GainCurves:
-        return self.slope(state)  # a pixel more or less: the same to a part in the volume
+        return self.slope(state)  # differs from the increment by about 1 / volume, relatively
 
     def slope(self, state: State, images: Tensor | None = None) -> GainCurves:
         chosen = self._rows_of(images)

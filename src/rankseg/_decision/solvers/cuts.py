@@ -1,8 +1,8 @@
-"""The cut of every class: the probability above which a pixel is in its mask.
+"""The cut of every class: a pixel is in the mask of the class if its probability exceeds the cut.
 
-Nothing is sorted. A linear-fractional objective is raised by Dinkelbach's iteration, whose every
-step counts and sums the values above the current cut; Dice with smoothing is first confined to
-the few pixels between two such cuts, and only those are sorted.
+No map is sorted. For a linear-fractional objective, Dinkelbach's iteration raises the cut; each
+step counts and sums the values above the current cut. For Dice with smoothing, two such cuts
+enclose the best one, and only the few pixels between the two are sorted.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def stopping_cuts(
 ) -> tuple[Tensor, Tensor]:
     """Return cut and count of the smallest mask that maximises ``mass / (count + offset)``.
 
-    ``(batch, classes)`` float64 each, count 0 for classes that are not ``active``. Counting up
-    the ranked values, this is where one no longer exceeds the fraction of those before it.
+    Both are ``(batch, classes)`` float64; the count is 0 for classes that are not ``active``. Take
+    the pixels of a class from the largest probability down. The mask ends before the first pixel
+    whose probability does not exceed ``mass / (count + offset)`` of the pixels before it.
     """
     none = torch.zeros_like(survey.mass)
     fraction = _Fraction(backend, maps, survey, active, none, none + offset)
@@ -52,10 +53,10 @@ def stopping_cuts(
 def fraction_cuts(
     backend: ModuleType, maps: Any, survey: Survey, objective: Objective, active: Tensor
 ) -> Tensor:
-    """Return, per image and class, the largest fraction that is not above the optimal cut.
+    """Return, per image and class, a lower bound on the optimal cut: ``(batch, classes)`` float64.
 
-    A fraction ``(mass + bonus) / (count + offset)`` of some mask, with the ``bonus`` of endless
-    ones; of a linear-fractional objective it is the optimal cut.
+    It is the largest ``(mass + bonus) / (count + offset)`` of any mask, with the limit of ``bonus``
+    for infinitely many pixels. For a linear-fractional objective it is the optimal cut itself.
     """
     fraction = _Fraction.with_fewest_bonus(backend, maps, survey, objective, active)
     return fraction.best_cut()
@@ -63,7 +64,7 @@ def fraction_cuts(
 
 @dataclass(frozen=True)
 class _Fraction:
-    """``(mass + bonus) / (count + offset)`` of a mask, to be made as large as it can be."""
+    """The fraction ``(mass + bonus) / (count + offset)`` of a mask, to be maximised over masks."""
 
     backend: ModuleType
     maps: Any
@@ -76,7 +77,7 @@ class _Fraction:
     def with_fewest_bonus(
         cls, backend: ModuleType, maps: Any, survey: Survey, objective: Objective, active: Tensor
     ) -> _Fraction:
-        """Return the fraction with the bonus of endless masks."""
+        """Return the fraction with the smallest ``bonus``: its limit for infinitely many pixels."""
         volume = survey.mass
         bonus = objective.bonus(torch.full_like(volume, torch.inf), volume)
         return cls(backend, maps, survey, active, bonus, objective.offset(volume))
@@ -91,7 +92,7 @@ class _Fraction:
         return count, mass
 
     def best_cut(self, start: Tensor | None = None) -> Tensor:
-        """Raise a cut by Dinkelbach's iteration until it rises no more, at the optimum."""
+        """Return the largest fraction of any mask, by Dinkelbach's iteration from ``start``."""
         if start is None:
             start = self.survey.first_cuts(self.bonus, self.offset)
         raised: Tensor = self.backend.raise_cuts(
@@ -101,12 +102,13 @@ class _Fraction:
 
 
 def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> Tensor:
-    """Find the best cut where the bonus falls with the count, between ``low`` and a higher cut.
+    """Return the best cut of an objective whose ``bonus`` falls as the mask grows.
 
-    With the bonus of endless masks, ``low`` is below every optimum. With the bonus of the
-    smallest mask possible the same iteration gives a cut above every optimum; the mask there is
-    a better bound on the smallest, and so gives a tighter one. What lies between the two is
-    sorted and scanned.
+    ``low`` was found with the smallest bonus, so it is at or below every optimum. The same
+    iteration with the bonus of the empty mask gives a cut ``high`` at or above every optimum. So
+    the best mask has at least the pixels above ``high``, and their count gives a smaller bonus: a
+    second round lowers ``high``. The values between ``low`` and ``high`` are sorted, and the
+    objective is evaluated at each.
     """
     volume = fraction.survey.mass
     widest_count, widest_mass = fraction.above(low)
@@ -128,7 +130,7 @@ def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> T
 
 
 def rows_of(chosen: Tensor) -> Tensor:
-    """List image and class of the rows chosen, ``(rows, 2)``; in a traced graph, of all rows."""
+    """List image and class of every row chosen, ``(rows, 2)``; in a traced graph list all rows."""
     if torch.compiler.is_compiling():
         axes = [torch.arange(size, device=chosen.device) for size in chosen.shape]
         return torch.cartesian_prod(*axes)
@@ -136,9 +138,9 @@ def rows_of(chosen: Tensor) -> Tensor:
 
 
 def _rows_to_scan(extra: Tensor, pixels: int) -> tuple[Tensor, int]:
-    """List the rows with values left to scan, and the most any row has.
+    """Return the rows that have values to scan, and the largest number of values of any row.
 
-    A traced graph cannot look at the counts, and takes every row whole.
+    A traced graph cannot read the counts: it scans every row with all its pixels.
     """
     rows = rows_of(extra > 0)
     if torch.compiler.is_compiling():
@@ -155,9 +157,9 @@ def best_among(
 ) -> Tensor:
     """Return the best cut of each row, given the values that may still join the mask.
 
-    ``values`` is ``(rows, width)``, largest first, of which the first ``extra`` count; ``base``
-    is count and mass of the mask without them, and the expected volume. Only places where the
-    value falls are cuts: within a run of equal values the objective is best at an end.
+    ``values`` is ``(rows, width)``, largest first; the first ``extra`` of a row are used. ``base``
+    is count and mass of the mask without these values, and the expected volume. A cut lies only
+    where the sorted values fall: in a run of equal values the objective is best at an end.
     """
     taken = torch.arange(values.shape[1] + 1, device=values.device)
     first, last = values[:, :1], low.unsqueeze(1)

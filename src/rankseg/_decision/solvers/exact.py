@@ -1,7 +1,8 @@
-"""The masks that maximise the expected metric itself: few cuts can be best, and all are tried.
+"""The masks that maximise the expected metric itself, not RMA's approximation of it.
 
-On CPUs masks that share no pixels are found by the same rules class by class, in one compiled
-function (``numba_exact``), unless classes are few and large.
+An upper bound leaves few cuts that can be best; all of these are evaluated. For masks that may
+overlap, the CPU backend applies the same rules row by row in one compiled function
+(``numba_exact``), unless the image is large.
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ def exact_cuts(
 ) -> Tensor:
     """Return, per image and class, the cut of the mask that maximises the expected metric.
 
-    As those of RMA, the cuts are ``(batch, classes)`` float64, infinite for classes that are not
-    ``active``, and a mask holds the pixels with ``p > cut``. Of the best mask RMA tells a value
-    that it reaches, and an upper bound leaves few masks that can (:meth:`_Search.bracket`). The
-    pixels these differ by are sorted, and the metric evaluated for each of them.
+    The cuts are ``(batch, classes)`` float64, infinite for classes that are not ``active``. A mask
+    holds the pixels with ``p > cut``. RMA's best value is a lower bound on the optimum. An upper
+    bound on the metric of each mask then excludes all but a bracket of masks
+    (:meth:`_Search.bracket`). The pixels inside the bracket are sorted, and the metric of each mask
+    in the bracket is evaluated.
     """
     search = _Search(
         backend,
@@ -66,16 +68,18 @@ def exact_cuts(
 
 @dataclass(frozen=True)
 class _Bracket:
-    """The masks that may be best, of every image and class, all tensors ``(batch, classes, ...)``.
+    """The masks that may be best, for every image and class: tensors ``(batch, classes, ...)``.
 
     Attributes
     ----------
     low, high
-        Such a mask holds all pixels above ``high`` and none that are not above ``low``.
+        The cut of the best mask is in ``[low, high]``: the mask holds every pixel with ``p > high``
+        and no pixel with ``p <= low``.
     count, between
-        How many pixels are above ``high``, and how many in ``(low, high]``.
+        How many pixels have ``p > high``, and how many have ``low < p <= high``.
     sums
-        Power sums of those above ``high``, and of those not above ``low``: see ``split``.
+        ``(batch, classes, 2, POWERS)``: power sums of the pixels with ``p > high``, then of those
+        with ``p <= low``; see ``split``.
     """
 
     low: Tensor
@@ -85,7 +89,7 @@ class _Bracket:
     sums: Tensor
 
     def replaced(self, rows: Tensor, by: _Bracket) -> _Bracket:
-        """Return the brackets with some of them replaced."""
+        """Return the brackets, those marked in ``rows`` (boolean) taken from ``by``."""
         fields = zip(vars(self).values(), vars(by).values(), strict=True)
         return _Bracket(*(_replaced(old, rows, new) for old, new in fields))
 
@@ -103,18 +107,20 @@ class _Search:
     active: Tensor
 
     def bracket(self) -> _Bracket:
-        """Enclose the best mask between two cuts.
+        """Enclose the best mask of every class between two cuts.
 
-        For a sum ``Y`` of independent labels with mean ``m``, and ``a >= 1``, ``E[1/(a + Y)]`` is
-        at least ``1/(a + m)``, by Jensen's inequality; at most ``1/(a - 1 + m)``, since ``m E[1/(a
-        + Y)] <= E[Y/(a - 1 + Y)] <= m/(a - 1 + m)``; and at most ``1/a``. So a mask's metric is
-        at most ``(gain + g) / (n + max(rest - 1, 0) + g)``, with gain and rest in the mean. By
-        Jensen, RMA's best value is one that the best mask reaches. Where the bound reaches it,
-        their difference times the denominator is a concave function of ``n``: these masks are an
-        interval, enclosed by any two where it does not. The interval is short, as bound and
-        value of a mask differ by ``2/(n + rest - 1 + g)`` of themselves at most.
+        Let ``Y`` be a sum of independent labels with mean ``m``, and ``a >= 1``. Then ``E[1/(a +
+        Y)]`` is at least ``1/(a + m)`` by Jensen's inequality. It is at most ``1/(a - 1 + m)``,
+        since ``m E[1/(a + Y)] <= E[Y/(a - 1 + Y)] <= m/(a - 1 + m)``, and at most ``1/a``.
 
-        The bound asks for ``a >= 1``, and leaves open the empty mask with ``g < 1``: there
+        So the metric of a mask of ``n`` pixels is at most ``(gain + g) / (n + max(rest - 1, 0) +
+        g)``, where gain and rest are expected values. The best mask scores at least RMA's best
+        value, by Jensen's inequality. The bound minus that value, times the denominator, is a
+        concave function of ``n``. So the masks whose bound reaches RMA's value are an interval of
+        ``n``, and any two masks that fail on either side enclose it. The interval is short: bound
+        and value of a mask differ relatively by at most ``2/(n + rest - 1 + g)``.
+
+        The bound needs ``a >= 1``, which the empty mask with ``g < 1`` violates. For that mask
         ``E[g/(g + Y)] <= P(Y = 0) + g E[2/(1 + Y)] <= exp(-m) + 2 g/m``.
         """
         pixels = torch.full_like(self.survey.mass, self.maps.pixels)
@@ -149,10 +155,12 @@ class _Search:
         return bracket
 
     def _half_width(self, cut: Tensor) -> Tensor:
-        """Guess how far from RMA's cut the bracket ends, if values are as dense as up to 1/2.
+        """Guess how far from RMA's ``cut`` the bracket extends to either side.
 
-        What the bound is above RMA's value pays for about two pixels at the cut; the next ones
-        cost their distance from the cut.
+        A mask that ends at a distance ``w`` from the cut gives up the sum of ``abs(p - cut)`` over
+        the pixels between. With ``density`` pixels per unit of probability that is ``density w^2 /
+        2``. The bound allows for about ``2 cut`` (two pixels at the cut), so ``w = sqrt(4 cut /
+        density)``. The density is estimated from the pixels between the cut and 1/2.
         """
         survey, bonus = self.survey, self.objective.bonus(torch.full_like(cut, torch.inf), cut)
         likely = survey.likely_mass + bonus
@@ -163,7 +171,7 @@ class _Search:
         return torch.where(distance > NEAR, guess, UNKNOWN)
 
     def _split(self, low: Tensor, high: Tensor, rows: Tensor) -> _Bracket:
-        """Learn what the brackets of some ``rows`` hold."""
+        """Count and sum the pixels above, inside and below the brackets of ``rows`` (boolean)."""
         high = high.masked_fill(high >= self.survey.peak, torch.inf)
         rate = self.survey.mass + self.smooth
         degree = powers_needed(rate).masked_fill(rate < MANY, POWERS) * rows
@@ -172,7 +180,10 @@ class _Search:
         )
 
     def _open_ends(self, bracket: _Bracket, deficit: Tensor) -> tuple[Tensor, Tensor]:
-        """Say where smaller cuts may still be best, and where larger ones."""
+        """Return where cuts below ``low`` may still be best, and where cuts above ``high`` may.
+
+        Both are ``(batch, classes)`` boolean. ``deficit`` is 1 minus RMA's best value.
+        """
         below, above = self.survey.mass - bracket.sums[:, :, 1, 0], bracket.sums[:, :, 0, 0]
         down = (bracket.low > 0) & self._may_be_best(
             bracket.count + bracket.between, below, deficit
@@ -181,18 +192,18 @@ class _Search:
         return down, up
 
     def _may_be_best(self, count: Tensor, mass: Tensor, deficit: Tensor) -> Tensor:
-        """Compare the bound of a mask with a value, given as what it lacks to 1."""
+        """Return whether the upper bound of a mask reaches ``1 - deficit``, up to rounding."""
         gain, rest = self._terms(mass)
         size = count + (rest - 1).clamp(min=0)
         whole = size + self.smooth
         return gain - size + deficit * whole >= -ROUNDING * whole
 
     def _terms(self, mass: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gain and rest of a mask in the mean."""
+        """Return the expected gain and the expected rest of a mask; see ``expectation``."""
         return self.ratio.gain(mass, mass), self.ratio.rest(mass, self.survey.mass - mass)
 
     def best_cut(self, bracket: _Bracket) -> Tensor:
-        """Evaluate every mask of the brackets; return the cuts of the best."""
+        """Evaluate every mask inside the brackets; return the cut of the best, by class."""
         cut = torch.full_like(bracket.low, torch.inf)
         _, rest = self._terms(bracket.sums[:, :, 0, 0])
         rate = bracket.count + bracket.between + self.survey.mass + self.smooth + 1
@@ -209,7 +220,10 @@ class _Search:
         return cut.where(self.active, torch.inf)
 
     def _integrals(self, nodes: Nodes, needed: Tensor, count: Tensor, sums: Tensor) -> Integrals:
-        """Return the expected metric of the smallest mask of each bracket, ready to take more."""
+        """Return the integrals of the smallest mask of each bracket, to which ``scan`` adds pixels.
+
+        ``count`` and ``sums`` are those of `_Bracket`, for the rows to scan.
+        """
         above, below = sums.unbind(1)
         inside, outside = series(above, nodes.u), series(below, nodes.u)
         part, amount = integrand(
@@ -219,7 +233,11 @@ class _Search:
         return Integrals(exp(-nodes.u), part, amount, needed.long(), steps)
 
     def _chunks(self, between: Tensor, needed: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-        """List rows to scan together, with the most values and nodes that any of them has."""
+        """Yield rows to scan together, ``(k, 2)``, and the most values and nodes any of them has.
+
+        Rows with many values come first. A chunk has at most ``SCANNED_AT_ONCE`` values, unless it
+        is a single row.
+        """
         if torch.compiler.is_compiling():
             axes = [torch.arange(size, device=between.device) for size in between.shape]
             yield torch.cartesian_prod(*axes), self.maps.pixels, most_nodes(self.maps.pixels)

@@ -1,11 +1,11 @@
-"""What one more pixel adds to the expected metric itself.
+"""How much one more pixel adds to the expected metric itself, rather than to RMA's objective.
 
-Let a mask hold ``n`` pixels. With the integrand of ``rankseg._formulas.expectation``, ``sum_k
-part_k amount_k`` over the nodes, a pixel of probability ``p`` that joins it turns ``part`` into
-``part t`` (Dice) or ``part t / (1 - p s)`` (IoU: it is no longer outside), and adds to ``amount``
-as in ``Integrals``; its own label is one of those that the mask was judged by before. So what it
-adds is a function of ``p`` alone, taken at the edges of the bins of a class profile, and the mask
-is known by its profile.
+The expected metric is ``sum_k part_k amount_k`` over quadrature nodes ``k``: see
+``rankseg._formulas.expectation``. A pixel of probability ``p`` that joins a mask multiplies
+``part`` by ``t`` (Dice) or by ``t / (1 - p s)`` (IoU, since the pixel is no longer outside). It
+also adds to ``amount`` as described in ``Integrals``. The pixel was in the sums over the image
+before it joined, so the gain is a function of ``p`` alone. The gain is evaluated at the edges of
+the bins of a class profile, and the sums over the mask are taken from the profile of the mask.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ __all__ = ["Expectation"]
 
 @dataclass(frozen=True)
 class Expectation:
-    """The expected metric of some masks, and what it becomes as a pixel joins: a row for each.
+    """The expected metric of several masks, one a row, and the gain of one more pixel in each.
 
     Attributes
     ----------
     ratio, smooth
-        The metric.
+        The metric, Dice or IoU, and its smoothing.
     nodes, part, amount
-        ``(rows, nodes)``: the score is ``sum part * amount``, plus 1 if ``smooth`` is not 0.
+        ``(rows, nodes)``: the expected metric is ``sum(part * amount)`` over the nodes, plus 1 if
+        ``smooth`` is not 0.
     """
 
     ratio: Ratio
@@ -41,7 +42,11 @@ class Expectation:
 
     @classmethod
     def of(cls, ratio: Ratio, smooth: float, inside: Tensor, whole: Tensor) -> Expectation:
-        """Take masks and classes as profiles, ``(rows, BINS, 2)``: bins count for their mean."""
+        """Return the expected metric of masks, given as profiles ``(rows, BINS, 2)``.
+
+        ``inside`` holds the pixels of the mask, ``whole`` all pixels of the image. Every pixel
+        counts with the mean probability of its bin.
+        """
         outside = (whole - inside).clamp(min=0)
         count, mass = inside.sum(1).unbind(1)
         volume = whole[..., 1].sum(1)
@@ -53,7 +58,10 @@ class Expectation:
         return cls(ratio, smooth, nodes, *integrand(ratio, smooth, nodes, count, mass, *sums))
 
     def gains(self, probs: Tensor) -> Tensor:
-        """Return what one more pixel of probabilities ``(rows, points)`` adds to each mask."""
+        """Return the gain of each mask from one more pixel of each probability, ``(rows, points)``.
+
+        ``probs`` is ``(rows, points)``; each gain is for that one pixel alone.
+        """
         dice, less_one = self.ratio.dice, float(self.smooth > 0)
         total = torch.zeros_like(probs)
         nodes = (self.nodes.u, self.part, self.amount)
@@ -67,7 +75,10 @@ class Expectation:
 
 
 def _filled_bins(profile: Tensor) -> Tensor:
-    """Return the bins of profiles that hold pixels, next to each other and then zeros."""
+    """Move the bins that hold pixels to the front of each row: ``(rows, most filled, 2)``.
+
+    Rows with fewer filled bins end with zeros.
+    """
     row, bin_ = (profile[..., 0] > 0).nonzero().unbind(1)
     number = torch.bincount(row, minlength=len(profile))
     place = torch.arange(len(row), device=row.device) - (number.cumsum(0) - number)[row]
@@ -76,9 +87,9 @@ def _filled_bins(profile: Tensor) -> Tensor:
 
 
 def _sums(profile: Tensor, u: Tensor) -> Sums:
-    """Return what the pixels of profiles contribute at every node, ``(rows, nodes)``.
+    """Return the sums of `series` over the pixels of profiles, at every node: ``(rows, nodes)``.
 
-    Added up one after the other: a row does not depend on how many bins other rows have.
+    Bins are added in order, so that a row does not depend on how many bins other rows have.
     """
     count, mass = profile.unbind(2)
     probs = (mass / count.clamp(min=1)).clamp(max=1)
@@ -86,7 +97,7 @@ def _sums(profile: Tensor, u: Tensor) -> Sums:
     for node in u.T.unsqueeze(2):
         t = torch.exp(-node)
         shrunk, left = probs * torch.expm1(-node), 1 - probs + probs * t
-        # Of a sure pixel t is left, which 1 + shrunk may round to 0.
+        # For p near 1, left is near t, which 1 + shrunk may round to 0.
         log_left = torch.where(left > 0.5, log1p(shrunk), log(left))
         logs.append((count * log_left).cumsum(1)[:, -1])
         hits.append((mass * t / left).cumsum(1)[:, -1])

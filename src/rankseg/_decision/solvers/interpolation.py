@@ -1,4 +1,4 @@
-"""Interpolation at Chebyshev nodes: a smooth function of many arguments from a few values."""
+"""Interpolation at Chebyshev nodes: a smooth function at many points from its values at a few."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 PRECISION = 1e-16
-"""Relative error aimed at: that of rounding."""
+"""Relative error aimed at: that of rounding in float64."""
 
 
 def nodes_needed(rate: float) -> int:
-    """Return how many nodes leave an error of rounding, if each divides it by ``exp(rate)``.
+    """Return how many nodes reduce the error to ``PRECISION``, if each divides it by ``exp(rate)``.
 
-    The rate is that of the largest ellipse with foci -1 and 1 inside which the function has no
-    singularity: ``acosh(x)`` for one at ``x`` on the real axis, ``asinh(y)`` for one at ``i y``.
+    The rate follows from the singularity of the function that is nearest to [-1, 1]: it is
+    ``acosh(x)`` for a singularity at ``x`` on the real axis, and ``asinh(y)`` for one at ``i y``.
+    It is the rate of the largest ellipse with foci -1 and 1 without a singularity inside.
     """
     return 1 + math.ceil(-math.log(PRECISION) / rate)
 
@@ -27,14 +28,14 @@ def chebyshev_nodes(number: int, device: torch.device) -> Tensor:
 
 
 def interpolation(number: int, points: Tensor) -> Tensor:
-    """Return what every node contributes at every point of [-1, 1]: ``(number, points)``.
+    """Return the weight of every node at every point of [-1, 1]: ``(number, points)``.
 
-    The barycentric formula: columns sum to 1, and ``values @ interpolation(number, points)`` is
-    the polynomial through the values at the nodes.
+    ``values @ interpolation(number, points)`` is the polynomial through the ``values`` at the
+    nodes, evaluated at the points. Columns sum to 1 (barycentric formula).
     """
     nodes, weights = _nodes_and_weights(number, points.device)
     distance = points - nodes.unsqueeze(1)
-    distance = distance.masked_fill_(distance == 0, 1e-300)  # on a node, which then tells it all
+    distance = distance.masked_fill_(distance == 0, 1e-300)  # a point on a node: its weight is 1
     shares = weights.unsqueeze(1) / distance
     return shares / shares.sum(0)
 
@@ -51,4 +52,4 @@ def _make_nodes(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.cos(angles), torch.sin(angles) * (1 - 2 * (index % 2))
 
 
-_kept_nodes = functools.cache(_make_nodes)  # for the few numbers that are ever asked for
+_kept_nodes = functools.cache(_make_nodes)  # only a few numbers of nodes occur

@@ -1,4 +1,4 @@
-"""Labels decided for all classes at once: a higher sum of objectives than class by class."""
+"""``solver='joint'``: labels by a local search for the largest sum of the class objectives."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from rankseg._formulas.objectives import OBJECTIVES
 from rankseg._formulas.records import UNASSIGNED, State, Survey
 
 NOTICEABLE = 1e-12
-"""Relative rise of the objective below which another pass would chase rounding."""
+"""A relative rise of the objective below this is rounding, and ends the iteration."""
 
 MARGIN = 0.1
-"""How far from its best cut, relatively, a class is followed as pixels change their labels.
+"""Pixels whose probability is within this relative distance of the cut of a class are relabelled.
 
-The probability at which it gains moves by 0.01 on most images, and by 0.06 where 140 classes meet;
-3 to 8 % of the pixels are within 0.1 of a cut."""
+As labels change, the probability from which a class gains moves by 0.01 on most images, and by 0.06
+with 140 classes. 3 to 8 % of the pixels are within 0.1 of a cut."""
 
 
 def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return labels that maximise the sum of the class objectives together.
+    """Return labels that no pass improves in the sum of class objectives, ``(batch, *spatial)``.
 
-    Starting from the labels of the published rule, every pixel is given anew to the class whose
-    objective rises fastest as the pixel joins it, and again as long as the sum over classes rises,
-    image by image. The labels returned never score less than those it started from.
+    The iteration starts from the labels of the published rule. A pass gives every pixel to the
+    class whose objective rises fastest as the pixel joins. Passes repeat for an image as long as
+    its sum over classes rises. So the result never scores less than the published rule.
 
-    Far from all cuts a pixel keeps its label, so that only the others are looked at: unless
-    some class gained from a probability outside of the ``MARGIN`` in the end, in which case all
-    pixels of the image are looked at from there on.
+    The first passes relabel only the pixels within ``MARGIN`` of a cut. Afterwards, if some class
+    of an image gains below its margin or loses above it, further passes relabel all pixels of that
+    image.
     """
     leaves_void = settings.unassigned_policy == "void"
     kept = present_classes(backend, maps, survey, settings)
@@ -71,7 +71,7 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
 
 @dataclass(frozen=True)
 class _Relabelling:
-    """One pass over all pixels: from labels to labels that score more."""
+    """One pass of `joint_labels` over the pixels of ``model.maps``: `step` relabels them."""
 
     model: Model
     eligible: Tensor
@@ -80,9 +80,10 @@ class _Relabelling:
     noticeable: Tensor
 
     def step(self, best: Best, rising: Tensor) -> tuple[Best, Tensor]:
-        """Relabel the images that are ``rising``; keep what scores more, image by image.
+        """Relabel all images; keep the new labels of those ``rising`` images that score more.
 
-        ``best`` is the labels, then their state.
+        ``best`` is ``(labels, *state)``. Returns the new ``best``, and which images scored more:
+        ``(batch,)`` boolean.
         """
         model, (labels, *old_state) = self.model, best
         state = tuple(old_state)
@@ -93,7 +94,7 @@ class _Relabelling:
             torch.full_like(model.survey.mass, torch.inf),  # nothing is contested
             model.slope(state, rising),
             self.eligible,
-            0.0 if self.leaves_void else -torch.inf,  # void is a pixel that all classes lose by
+            0.0 if self.leaves_void else -torch.inf,  # a pixel is void if no class gains from it
             self.void,
         )
         new_state = model.tally(proposed, rising)
@@ -104,7 +105,10 @@ class _Relabelling:
         return (torch.where(image, proposed, labels), *kept), rising
 
     def gains_outside(self, bracket: tuple[Tensor, Tensor], state: State) -> Tensor:
-        """Tell in which images a class gains below the lower end, or loses above the upper one."""
+        """Return the images, ``(batch,)``, where some class gains at ``low`` or loses at ``high``.
+
+        There the pixels outside of the bracket must be relabelled too.
+        """
         gains = self.model.slope(state)
         low, high = bracket
         inside = (gains.at(low) <= 0) & (gains.at(high) > 0)

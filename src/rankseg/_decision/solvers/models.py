@@ -1,7 +1,7 @@
-"""What is assumed of the labels of an image, and so what a mask is worth.
+"""Models: assumptions on the joint distribution of the labels, and the objective that follows.
 
-A model knows the best cut of every class, and the worth of any labels. Solvers that share pixels
-out among classes are written for any model.
+A model returns the best cut of every class, and the objective of any masks or labels. Solvers that
+give each pixel one label use the methods of `Model` only, so that they work for any model.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from rankseg._formulas.objectives import Objective
 from rankseg._formulas.records import GainCurves, Gains, State, Survey
 
 SMALL = 100.0
-"""Classes that expect fewer pixels get exact gains. Up to 1000 decides no crowd any better; see
+"""A class whose expected volume (in pixels) is below this gets exact gains.
+
+A limit of 1000 does not improve the labels of images with many small regions: see
 ``benchmarks/exact_labels.py``."""
 
 MOST_SMALL = 256
-"""Most classes of an image that get exact gains, at 2 ms each: those that expect most pixels.
+"""Most classes of an image that get exact gains, at 2 ms each: those of largest expected volume.
 
-With 4000 classes of 60 x 60 pixels, 256 take 1.4 s of one thread in all."""
+For 4000 classes on 60 x 60 pixels, 256 of them take 1.4 s of one thread in all."""
 
 ROWS = 8
-"""Classes that get exact gains at a time on CPUs: temporaries stay in a cache, and torch wakes no
-threads."""
+"""Classes whose exact gains are computed at a time on CPUs: temporaries stay in the cache, and
+torch wakes no threads."""
 
 ALL = slice(None)
 
 
 class Model(Protocol):
-    """What a solver asks of a model."""
+    """What solvers call. A *state* is what a model needs to score masks or labels, by class."""
 
     @property
     def backend(self) -> ModuleType:
@@ -54,46 +56,58 @@ class Model(Protocol):
 
     @property
     def survey(self) -> Survey:
-        """What the first scan told of them."""
+        """The result of the first scan of the maps."""
         ...
 
     def cuts(self, active: Tensor) -> Tensor:
-        """Return the best cut of every active class, infinite for the others."""
+        """Return the best cut of every active class, infinite for the others: (batch, classes)."""
         ...
 
     def bracket(self, cuts: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-        """Return ends below and above the best cuts, relatively at least by a margin."""
+        """Return a lower and an upper end around the best cuts, ``(batch, classes)`` each.
+
+        ``margin`` is relative: at 0.1 the ends are at most 0.9 and at least 1.1 times the cut.
+        """
         ...
 
     def claim(self, cuts: Tensor) -> tuple[Tensor, State]:
-        """Label the pixels above exactly one cut.
+        """Label the pixels that exceed the cut of exactly one class.
 
-        Return also the states that the other pixels are won at.
+        Return the labels, ``(batch, *spatial)``, and the state at which gains decide about the
+        other pixels, which are marked as contested or unassigned.
         """
         ...
 
     def tally(self, labels: Tensor, images: Tensor | None = None) -> State:
-        """Return the states of the labels; of other than these images, they need not be right."""
+        """Return the state of the labels, ``(batch, *spatial)``.
+
+        The state is needed for ``images`` only, ``(batch,)`` boolean; by default for all.
+        """
         ...
 
     def choose(self, images: Tensor, state: State, other: State) -> State:
-        """Return the state of these images, ``(batch,)`` boolean, and the other of the rest."""
+        """Return ``state`` where ``images``, ``(batch,)`` boolean, is True, elsewhere ``other``."""
         ...
 
     def score(self, state: State) -> Tensor:
-        """Return the worth of every class, ``(batch, classes)``."""
+        """Return the objective of every class in this state, ``(batch, classes)``."""
         ...
 
     def increment(self, state: State) -> Gains | GainCurves:
-        """Return what one more pixel adds."""
+        """Return how much one more pixel of probability p adds to the objective of each class."""
         ...
 
     def slope(self, state: State, images: Tensor | None = None) -> Gains | GainCurves:
-        """Return what an infinitesimal part of a pixel adds, in these images at least."""
+        """Return the derivative of each class objective as a pixel of probability p joins.
+
+        `increment` is the difference that a whole pixel makes. The slope is the difference that a
+        fraction of a pixel makes, divided by the fraction, as the fraction goes to 0. It is needed
+        for ``images`` only, as in `tally`.
+        """
         ...
 
     def of(self, part: Unsettled) -> Model:
-        """Return the same model on the maps of unsettled pixels; the others have their labels."""
+        """Return the same model on the maps of the unsettled pixels; the rest keep their labels."""
         ...
 
     def with_objective(self, objective: Objective) -> Model:
@@ -103,10 +117,11 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Independent:
-    """Labels are independent given the image, as in both papers; a state is count and mass.
+    """Labels of pixels are independent given the image, as in both papers.
 
-    A mask is worth its RMA objective. Where the maps hold only some of the pixels, the others have
-    their labels: ``settled``, count and mass of these.
+    The objective is RMA's. A state is the count of pixels and the sum of their probabilities (the
+    mass) for each class. If ``maps`` hold only the unsettled pixels, ``settled`` is count and mass
+    of the pixels that have their labels already.
     """
 
     backend: ModuleType
@@ -154,7 +169,10 @@ class Independent:
 
 @dataclass(frozen=True)
 class Exact(Independent):
-    """The same, with the cuts of the masks that maximise the expected metric itself."""
+    """Independent labels, with the cuts of the masks that maximise the expected metric itself.
+
+    Scores and gains are still RMA's.
+    """
 
     settings: Settings
 
@@ -164,11 +182,19 @@ class Exact(Independent):
 
 @dataclass(frozen=True)
 class ExactLabels(Exact):
-    """The same, with pixels shared out by what they add to the expected metric itself.
+    """`Exact`, with exact gains for small classes when pixels are given one label each.
 
-    ``rows`` lists image and class of the small ones, and ``whole`` holds their profiles: a state
-    has the profiles of their masks too. To the others RMA's gains do, which differ by the
-    reciprocal of the volume, relatively. ``eligible`` are those that a pixel may be given to.
+    A small class has an expected volume below ``SMALL``. Larger classes use RMA's gains, whose
+    relative error is about 1 / volume.
+
+    Attributes
+    ----------
+    eligible
+        ``(batch, classes)`` boolean: the classes that a pixel may be given to.
+    rows
+        ``(k, 2)``: image and class of the small classes.
+    whole
+        ``(k, BINS, 2)``: their profiles. A state is count, mass and the profiles of their masks.
     """
 
     eligible: Tensor
@@ -185,7 +211,10 @@ class ExactLabels(Exact):
         settings: Settings,
         eligible: Tensor,
     ) -> Exact:
-        """Take the profiles of small classes; without any, or in a traced graph, RMA's gains do."""
+        """Take the profiles of the small classes.
+
+        Returns an `Exact`, with RMA's gains, if no class is small and in a traced graph.
+        """
         exact = Exact(backend, maps, survey, objective, settings)
         if torch.compiler.is_compiling():
             return exact
@@ -204,18 +233,19 @@ class ExactLabels(Exact):
         return self.with_small(self.objective.increment(count, mass, self.survey.mass), state)
 
     def profile(self, labels: Tensor) -> Tensor:
-        """Return the profiles of the pixels with the labels of small classes."""
-        none = torch.full_like(self.survey.mass, torch.inf)  # labels are told from empty masks
+        """Return the profile of the pixels labelled as each small class: ``(k, BINS, 2)``."""
+        # exchange() gives the difference from the masks above the cuts: these masks are empty.
+        none = torch.full_like(self.survey.mass, torch.inf)
         held: Tensor = self.backend.exchange(self.maps, self.survey, labels, none, self.rows)
         return held
 
     def expectation(self, state: State, rows: slice = ALL) -> Expectation:
-        """Return the expected metric of small classes, or of some rows of these."""
+        """Return the expected metric of the small classes, or of those in a slice of ``rows``."""
         ratio = RATIOS[self.settings.metric]
         return Expectation.of(ratio, self.settings.smooth, state[2][rows], self.whole[rows])
 
     def with_small(self, gains: Gains, state: State) -> GainCurves:
-        """Return the gains of all classes, those of small ones exact."""
+        """Return the gains of all eligible classes: exact for small classes, RMA's for larger."""
         edges = bin_edges(self.whole.device)
         # No pixel is above the peak, where an integral need not be finite.
         peak = torch.searchsorted(edges, self.survey.peak[self.rows.unbind(1)].clamp(max=1))
@@ -232,7 +262,11 @@ class ExactLabels(Exact):
 
 
 def _small(survey: Survey, eligible: Tensor) -> Tensor:
-    """Return which classes get exact gains: the small ones of an image, or some of very many."""
+    """Return which classes get exact gains: ``(batch, classes)`` boolean.
+
+    These are the eligible classes with an expected volume below ``SMALL`` pixels. If an image has
+    more than ``MOST_SMALL`` of them, those with the largest expected volumes are taken.
+    """
     small = eligible & (survey.mass < SMALL) & (survey.peak > 0)
     order = survey.mass.where(small, -1).argsort(dim=1, descending=True, stable=True)
     return small & (order.argsort(1) < MOST_SMALL)

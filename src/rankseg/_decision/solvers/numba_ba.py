@@ -1,7 +1,7 @@
-"""BA and TRNA compiled by numba: the best cut of one class, from its values.
+"""BA and TRNA compiled by numba: the best cut of one class, given its probabilities.
 
-The formulas are those of ``ba``, ``volume`` and ``reciprocals``, which say why. There each is an
-operation of torch, and for small maps takes far longer than the numbers do.
+The formulas are those of ``ba``, ``volume`` and ``reciprocals``, and are explained there. In torch,
+small maps spend most of the time on launching operations, which compiled code avoids.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rankseg._decision.solvers.volume import CERTAIN, HEAVY, LEAST
 from rankseg._formulas.refined_normal import FAR
 
 MOST_NODES = 64
-"""More than any interpolation needs."""
+"""No interpolation needs more nodes than this."""
 
 
 class Moments(NamedTuple):
-    """Of the volume of a class: mean, variance, third central moment, and the largest possible."""
+    """Mean, variance and third central moment of the volume of a class, and the largest volume."""
 
     mean: float
     variance: float
@@ -60,7 +60,7 @@ def _number_before(start, step, skew, probability):
 
 @jit
 def _range(moments, eps):
-    """Return the integers that count, first and last; see ``Volume.range``."""
+    """Return the smallest and the largest volume that sums run over; see ``Volume.range``."""
     sd = _sd(moments)
     reach = math.sqrt(2.0 * (math.log(2.0) - math.log(eps))) + 4.0
     lowest = math.floor(moments.mean - reach * sd) - 2
@@ -73,7 +73,10 @@ def _range(moments, eps):
 
 @jit
 def _write_without(moments, p, first, out):
-    """Write the probability of each integer from ``first`` on, with a pixel of ``p`` left out."""
+    """Write the distribution of the volume without a pixel of probability ``p``.
+
+    ``out[i]`` is the probability of the volume ``first + i``; see ``Volume.without``.
+    """
     spread = p * (1.0 - p)
     variance = max(moments.variance - spread, CERTAIN)
     sd = math.sqrt(variance)
@@ -105,7 +108,7 @@ def _write_nodes(nodes, weights):
 
 @jit
 def _interpolate(nodes, weights, point, shares):
-    """Write what every node contributes at a point of [-1, 1]."""
+    """Write the weight of every node at a point of [-1, 1] into ``shares``."""
     total = 0.0
     for k in range(nodes.size):
         distance = point - nodes[k]
@@ -128,7 +131,7 @@ def _write_moments(distribution, first, shift, at, out):
 
 
 class Light(NamedTuple):
-    """How the pixels left out are told apart; see ``Truncated``. BA has no nodes, and one row."""
+    """Which pixels are interpolated and which have a row; see ``Truncated``. BA has no nodes."""
 
     limit: float
     heavy: int  # the first rank of a heavy pixel
@@ -140,7 +143,7 @@ class Light(NamedTuple):
 
 @jit
 def _take(p, rank, light, taken):
-    """Let the mask take one more pixel."""
+    """Add the pixel of probability ``p`` and rank ``rank`` to the sums over the mask, ``taken``."""
     nodes = light.nodes.size
     if nodes == 0:
         taken[0] += p
@@ -159,7 +162,7 @@ def _take(p, rank, light, taken):
 
 
 class Scratch(NamedTuple):
-    """What a class needs: by row of the distributions, by node of a block, and both."""
+    """Work arrays for one class: by row (``taken``), by node of a block, and both (``moments``)."""
 
     taken: np.ndarray
     at: np.ndarray
@@ -172,7 +175,7 @@ class Scratch(NamedTuple):
 
 @jit
 def _score(taken, moments, shares, knots):
-    """Return the sum over rows of what they took times their moment, at one count."""
+    """Return the sum over rows of ``taken`` times the moment of the row, for one mask."""
     total = 0.0
     for row in range(taken.size):
         if taken[row] != 0.0:
@@ -232,7 +235,7 @@ def _best(values, low, smooth, first, distributions, lost, light, scratch):
 
 @jit
 def _light_share(moments):
-    """Return up to which ``p`` pixels are light; see ``Truncated``."""
+    """Return the ``p`` up to which a pixel is light; see ``Truncated.light``."""
     share = 4.0 * max(moments.variance, CERTAIN) / HEAVY
     return 0.5 if share >= 1.0 else share / (1.0 + math.sqrt(1.0 - share)) / 2.0
 
@@ -241,7 +244,8 @@ def _light_share(moments):
 def refined_cut(values, low, moments, eps, smooth, truncated):
     """Return the cut of the best mask of a class by BA, or if ``truncated`` by TRNA.
 
-    ``values`` are those that may be taken, largest first, and exceed ``low``.
+    ``values`` are the probabilities of the pixels that may be in the mask, largest first; all
+    exceed ``low``.
     """
     first, last = _range(moments, eps)
     width = last - first + 1

@@ -1,4 +1,4 @@
-"""Which classes are in an image at all: those that are given pixels."""
+"""Which classes are taken to be in an image: only these are given pixels."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def present_classes(backend: ModuleType, maps: Any, survey: Survey, settings: Se
 
 
 def least_peak(settings: Settings) -> float | None:
-    """Return what the largest probability of a present class exceeds, if its mask overlaps others.
+    """Return the limit that the largest probability of a present class exceeds.
 
-    By argmax such a class is present if it is likelier than not somewhere. None if more than the
-    peak tells.
+    For masks that may overlap: with ``presence='argmax'`` a class is present if it exceeds 1/2
+    somewhere. Returns None if presence depends on more than the largest probability.
     """
     if isinstance(settings.presence, PresenceModel):
         return None
@@ -41,7 +41,10 @@ def least_peak(settings: Settings) -> float | None:
 def _by_model(
     model: PresenceModel, backend: ModuleType, maps: Any, survey: Survey, settings: Settings
 ) -> Tensor:
-    """Return the classes that a model takes to be present, by the way absent ones are scored."""
+    """Return the classes that a fitted model takes to be present, ``(batch, classes)`` boolean.
+
+    The rule depends on how absent classes are scored; see ``absent`` of `PresenceModel`.
+    """
     some = survey.peak > 0
     if model.absent == "ignored":
         return some
@@ -50,7 +53,7 @@ def _by_model(
     objective = OBJECTIVES[settings.metric](settings.smooth)
     cuts = optimal_cuts(backend, maps, survey, objective, some)
     count, mass = backend.above(maps, survey, cuts, some)
-    # Given that the class is there, its probabilities are larger by the reciprocal.
+    # Given that the class is present, its probabilities are divided by that of its presence.
     times = 1 / share.maximum(survey.peak)
     score = objective.score(count, mass * times, survey.mass * times).where(some, 0)
     expected, number = (share * score).sum(1, keepdim=True), share.sum(1, keepdim=True)
@@ -60,5 +63,5 @@ def _by_model(
 
 
 def eligible_classes(kept: Tensor) -> Tensor:
-    """Return the classes a leftover pixel may get: those kept, or all if none is."""
+    """Return the classes that a pixel in no mask may get: those kept, or all if none is kept."""
     return kept | ~kept.any(1, keepdim=True)

@@ -14,15 +14,15 @@ from rankseg._decision.solvers.interpolation import chebyshev_nodes, interpolati
 from rankseg._formulas.quiet import FEW, product
 
 DIRECT = 24
-"""Counts that are too few to be worth interpolating."""
+"""Up to this many counts in a block, moments are computed at every count, not interpolated."""
 
 RATIO = 4
-"""Most that ``n + l`` grows from end to end of a block."""
+"""``n + l`` at the end of a block is at most this many times that at its start."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The counts from ``start`` to before ``stop``; ``first`` is the smallest volume."""
+    """The counts ``n`` from ``start`` to ``stop - 1``; ``first`` is the smallest volume ``l``."""
 
     start: int
     stop: int
@@ -37,8 +37,8 @@ class Block:
     def moments(self, distributions: Tensor, shifted: Tensor) -> Tensor:
         """Return ``sum_l phi(l) / (n + shifted_l)`` for each distribution and count.
 
-        ``distributions`` is ``(rows, width)``, ``shifted`` the integers ``l`` plus a number
-        not below 0, ``(width,)``; the result ``(rows, stop - start)``.
+        ``distributions`` is ``(rows, width)``: ``phi`` at the volumes ``l``. ``shifted`` is
+        ``(width,)``: ``l + c`` with a constant ``c >= 0``. Returns ``(rows, stop - start)``.
         """
         nodes, matrix = self._nodes
         moments = torch.zeros_like(distributions[:, :1])
@@ -49,11 +49,12 @@ class Block:
 
     @cached_property
     def _nodes(self) -> tuple[Tensor, Tensor | None]:
-        """Counts to take the moments at, and how to have all from these (None: they are all).
+        """The counts at which moments are computed, and the matrix that interpolates the others.
 
-        As functions of ``y = n + first`` the moments have all their poles at numbers not above 0,
-        so as functions of ``(y - middle) / (y + middle)`` at those of modulus 1 or more. With the
-        geometric mean of the block's ends as ``middle`` it is symmetric about 0.
+        The matrix is None if the block is so short that moments are computed at all its counts. As
+        functions of ``y = n + first`` the moments have their poles at ``y <= 0``. As functions of
+        ``x = (y - middle) / (y + middle)`` they have them at ``abs(x) >= 1``. With the geometric
+        mean of the block's ends as ``middle``, the block is symmetric about ``x = 0``.
         """
         if self.stop - self.start <= DIRECT:
             return self.counts, None
@@ -68,7 +69,7 @@ class Block:
 
 
 def count_blocks(most: int, rows: int, first: int, device: torch.device) -> Iterator[Block]:
-    """Yield the counts from 1 to ``most`` in blocks small enough for that many distributions."""
+    """Yield the counts from 1 to ``most`` in blocks, shorter the more ``rows`` (distributions)."""
     longest = FEW // max(rows, 8)
     start = 1
     while start <= most:

@@ -18,7 +18,10 @@ from rankseg._formulas.records import Survey
 
 
 def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the mask of every class that is best for it alone, to RMA or exactly."""
+    """Return the best mask of each class alone; masks may overlap: ``(batch, classes, *spatial)``.
+
+    "Best" is by the RMA objective, or by the expected metric itself for ``solver='exact'``.
+    """
     kept = present_classes(backend, maps, survey, settings)
     cuts = model_of(backend, maps, survey, settings, kept, shared=False).cuts(kept)
     masks: Tensor = backend.masks(maps, survey, cuts)
@@ -26,10 +29,12 @@ def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings
 
 
 def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[Tensor, bool] | None:
-    """Return what `own_masks` would, and whether some value is no probability, where it is sooner.
+    """Return the masks of `own_masks` and the fault flag, computed one row at a time, or None.
 
-    All that the mask of a class needs is known after few looks at it, and where a backend takes
-    class after class it is still in a nearby cache then. None where it is not to be had so.
+    A row is one class of one image. The backend scans a row, finds its cut and writes its mask
+    before it goes on to the next row, so that the values are still in the cache. The flag is True
+    if some value is no probability. Returns None if this backend or these settings need a survey of
+    all rows first.
     """
     objective = OBJECTIVES[settings.metric](settings.smooth)
     exact, least = settings.solver == "exact", least_peak(settings)
@@ -51,7 +56,7 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
 def _completed(
     found: tuple[Tensor, bool, Tensor], backend: ModuleType, maps: Any, settings: Settings
 ) -> tuple[Tensor, bool]:
-    """Return all masks, those not known as `own_masks` finds them."""
+    """Return the masks found, with those that are not known replaced by those of `own_masks`."""
     masks, fault, known = found
     if fault or bool(known.all()):
         return masks, fault
@@ -60,7 +65,10 @@ def _completed(
 
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return labels that share the pixels out between these masks by the published rule."""
+    """Return one label for each pixel, from the masks of all classes, by the published rule.
+
+    See `share_out` for the rule.
+    """
     kept = present_classes(backend, maps, survey, settings)
     model = model_of(backend, maps, survey, settings, kept)
     return share_out(model, model.cuts(kept), kept, settings)
@@ -74,9 +82,10 @@ def model_of(
     kept: Tensor,
     shared: bool = True,
 ) -> Model:
-    """Return the model of the labels that the settings ask for, for the classes ``kept``.
+    """Return the model (see `models`) that the settings ask for, for the present classes ``kept``.
 
-    ``shared`` tells whether a pixel has one label only.
+    ``kept`` is ``(batch, classes)`` boolean. ``shared`` is True if every pixel gets one label, and
+    False if masks may overlap.
     """
     objective = OBJECTIVES[settings.metric](settings.smooth)
     eligible = eligible_classes(kept) if shared else kept
@@ -90,11 +99,12 @@ def model_of(
 
 
 def share_out(model: Model, cuts: Tensor, kept: Tensor, settings: Settings) -> Tensor:
-    """Share the pixels out by the published rule, with the masks and the gains of a model.
+    """Give every pixel one label by the published rule, ``(batch, *spatial)``.
 
-    Each class ``kept`` keeps its mask. A pixel in exactly one mask gets that class; one in several
-    goes, among those, to the class that gains most by it; one in none goes to the eligible class
-    that gains most, or is left void by that policy.
+    The mask of a class is the set of pixels above its cut, ``(batch, classes)``; classes that are
+    not ``kept`` have none. A pixel in exactly one mask gets that class. A pixel in several masks
+    gets the one of these classes whose objective gains most. A pixel in no mask gets the eligible
+    class that gains most, or void if ``unassigned_policy`` is ``'void'``.
     """
     leaves_void = settings.unassigned_policy == "void"
     takers = torch.zeros_like(kept) if leaves_void else eligible_classes(kept)

@@ -1,4 +1,7 @@
-"""The pixels whose labels a look at brackets of the cuts leaves open, as maps of their own."""
+"""Unsettled pixels: those whose label depends on where in its bracket each cut lies.
+
+They are copied into smaller maps, so that an iterative solver need not scan the whole image.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,25 @@ from torch import Tensor
 from rankseg._formulas.records import Survey
 
 FEW = 0.125
-"""Largest share of the pixels that is copied: more would take time and memory."""
+"""Unsettled pixels are copied if they are at most this share of every image; a larger copy would
+not pay."""
 
 
 @dataclass(frozen=True)
 class Unsettled:
-    """Pixels left to share out.
+    """The pixels that are still to be labelled.
 
     Attributes
     ----------
     maps, survey
-        Of these pixels; mass and peak are those of all.
+        Maps of the unsettled pixels and their survey; its mass and peak are those of all pixels.
     labels
-        Of all pixels, as far as they are known; None if all are left.
+        ``(batch, *spatial)``: the labels of all pixels, negative where unsettled. None if all
+        pixels are unsettled: then ``maps`` are the whole maps.
     place
-        ``(pixels,)``: where the pixels left are in the flat labels.
+        ``(pixels,)``: the index of each unsettled pixel in the flat ``labels``; None as above.
     settled
-        Count and mass of the others, ``(batch, classes)``.
+        Count and mass of the settled pixels by label, ``(batch, classes)`` each.
     """
 
     maps: Any
@@ -38,11 +43,11 @@ class Unsettled:
 
     @classmethod
     def all_of(cls, maps: Any, survey: Survey) -> Unsettled:
-        """Leave all pixels open."""
+        """Treat all pixels as unsettled, without a copy."""
         return cls(maps, survey, None, None, (0.0, 0.0))
 
     def joined(self, backend: ModuleType, own: Tensor) -> Tensor:
-        """Return the labels of all pixels, from those of the pixels left."""
+        """Return the labels of all pixels, given the labels ``own`` of the unsettled ones."""
         if self.labels is None:
             return own
         joined: Tensor = backend.join(self.labels, self.maps, self.place, own)
@@ -57,10 +62,11 @@ def split_off(
     eligible: Tensor,
     void: int,
 ) -> Unsettled:
-    """Label the pixels that are in one mask only, wherever in the brackets the cuts lie.
+    """Label every pixel that is in exactly one mask wherever the cuts lie in their brackets.
 
-    ``bracket`` is both ends of each, ``(batch, classes)``, infinite for classes without a mask.
-    Where the other pixels are many, so that a copy is not worth it, all are left.
+    ``bracket`` is the lower and the upper end for every cut, ``(batch, classes)`` each, infinite
+    for classes without a mask. If more than ``FEW`` of the pixels of some image remain, no pixel is
+    labelled and all are unsettled.
     """
     low, high = bracket
     labels, count, mass = backend.claim(maps, survey, high, low)

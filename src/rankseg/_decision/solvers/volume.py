@@ -1,8 +1,8 @@
-"""The volume of a class as BA and TRNA see it: a refined normal variable on a few integers.
+"""The distribution of the volume of a class (its number of pixels) that BA and TRNA assume.
 
-Dai and Li (RankSEG, JMLR 24(224), 2023) replace the Poisson-binomial volume of a class by the
-refined normal with its mean, variance and skewness, on the integers of its central ``1 - eps``
-interval, where it is renormalised.
+The volume is a sum of independent labels, so it is Poisson-binomial. Dai and Li (RankSEG, JMLR
+24(224), 2023) replace that distribution by the refined normal of the same mean, variance and
+skewness. They keep the integers of its central ``1 - eps`` interval and renormalise.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from torch import Tensor
 from rankseg._formulas.refined_normal import refined_normal_cdf
 
 HEAVY = 16
-"""A pixel with more than 1/16 of the variance is taken by itself; there are fewer than 16."""
+"""A pixel with more than 1/16 of the variance gets a distribution computed for it alone (TRNA).
+Fewer than 16 pixels can have so much."""
 
 CERTAIN = 1e-12
-"""Variance below which a volume is its mean, an integer: the normal is a step to float64."""
+"""Least variance. With less, the volume is certain to be its mean, an integer: in float64 the
+normal distribution is then a step."""
 
 LEAST = 1e-9
-"""No pixel that there is leaves less than this within the integers that count."""
+"""Least total probability to renormalise by. Leaving out a pixel of the class always keeps more in
+``Volume.range``; leaving out the made-up pixel of an interpolation node may keep less."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Mean, variance and third central moment of the volume; ``size`` is the largest possible.
+    """Mean, variance and third central moment of the volume of a class, in pixels.
 
-    ``eps`` is the probability left out, half of it at either end.
+    ``size`` is the largest possible volume, the number of pixels of the image. ``eps`` is the
+    probability that is cut off, half of it in each tail.
     """
 
     mean: float
@@ -47,11 +51,11 @@ class Volume:
 
     @cached_property
     def range(self) -> tuple[int, int]:
-        """The integers that count, first and last.
+        """The smallest and the largest volume that sums run over, both included.
 
-        The first is one below the integer under the quantile of ``eps / 2``, at least 0; the last
-        is the integer over that of ``1 - eps / 2``, at most ``size``. Here the distribution is
-        taken as continuous, ``F((y - mean) / sd)``; the upper tail is the lower one mirrored.
+        The quantiles are those of the continuous distribution ``F((y - mean) / sd)``. The first
+        volume is ``floor(quantile(eps / 2)) - 1``, at least 0. The last is ``ceil(quantile(1 - eps
+        / 2))``, at most ``size``; it is found in the distribution of ``-y``.
         """
         reach = math.sqrt(2 * (math.log(2) - math.log(self.eps))) + 4
         lowest = math.floor(self.mean - reach * self.sd) - 2
@@ -66,21 +70,21 @@ class Volume:
 
     @cached_property
     def integers(self) -> Tensor:
-        """The integers that count: ``(width,)`` float64."""
+        """The volumes that sums run over, from first to last of ``range``: ``(width,)`` float64."""
         first, last = self.range
         return torch.arange(first, last + 1, dtype=torch.float64, device=self.device)
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """The probability of each integer: ``(1, width)``."""
+        """The probability of each volume in ``integers``: ``(1, width)``."""
         return self.without(torch.zeros(1, dtype=torch.float64, device=self.device))
 
     def without(self, pixels: Tensor) -> Tensor:
-        """Return the same with one pixel left out, for each of some: ``(pixels, width)``.
+        """Return the distribution of the volume of all pixels but one: ``(pixels, width)``.
 
-        ``pixels`` holds the probabilities of those left out. The integers stay the same. Where
-        the refined normal is negative in a tail it is kept so: its sums against smooth functions
-        are what is wanted, and cutting it off would shift them.
+        ``pixels``, ``(pixels,)``, holds the probability of the pixel that each row leaves out. The
+        columns are ``integers`` in every row. The refined normal may be negative in a tail and is
+        not clipped: the rows are summed against smooth functions, and clipping would bias the sums.
         """
         p = pixels.unsqueeze(1)
         spread = p * (1 - p)
@@ -95,10 +99,11 @@ class Volume:
 
 
 def _numbers_before(x: Tensor, skew: Tensor, probability: float) -> list[int]:
-    """Count, in rows of ascending ``x``, those before ``F`` first exceeds a probability below 1/2.
+    """Count, in rows of ascending ``x``, the values before ``F(x)`` first exceeds a probability.
 
-    With a skewness beyond 3 ``F`` may fall again later. What is counted ends where it is known to
-    have exceeded the probability: at 0, or if skewed to the left at one of its turns, +-sqrt 3.
+    The probability is below 1/2. With ``|skew| > 3``, ``F`` may fall below it again further right.
+    So the count ends at an ``x`` where ``F`` has surely exceeded it: at 0, or for negative skewness
+    at ``-sqrt 3`` or ``sqrt 3``, where the skewness term of ``F`` has its extrema.
     """
     turn = x.new_full((len(x), 1), -math.sqrt(3))
     below = refined_normal_cdf(torch.cat((turn, x), 1), skew) <= probability

@@ -37,7 +37,10 @@ def read_npz(path: Path, names: Names) -> Stored:
 
 
 def read_pt(path: Path, names: Names) -> Stored:
-    """Read a tensor or a dictionary of tensors, and run nothing that the file may ask for."""
+    """Read a tensor, or one tensor of a dictionary, from a file of ``torch.save``.
+
+    Code stored in the file is never executed: torch loads weights only.
+    """
     is_zip = zipfile.is_zipfile(path)
     try:
         with path.open("rb") as file:
@@ -63,7 +66,7 @@ def read_pt(path: Path, names: Names) -> Stored:
 
 
 def _refuse_more(more: bool) -> None:
-    """Refuse a file to which several arrays were saved one after another: one would be read."""
+    """Refuse a file that holds several arrays saved one after another: only one would be read."""
     if more:
         raise ValueError(
             "more follows the first array: it must hold what one call saved. Write one file for "
@@ -72,7 +75,7 @@ def _refuse_more(more: bool) -> None:
 
 
 def refuse_appended(path: Path) -> None:
-    """Refuse a zip archive to which another one was saved: readers see the last alone."""
+    """Refuse a file of several zip archives one after another: readers see only the last."""
     _refuse_more(_is_appended(path))
 
 

@@ -194,10 +194,11 @@ def _check_sums(maps: Tensor) -> None:
 
 
 def _check_gaps(maps: Tensor, gaps: str) -> None:
-    """Warn of parts that are not stored, where they can hardly have been zeros.
+    """Warn that a Zarr file lacks chunks whose values were hardly all zero.
 
-    Zarr does not store chunks of zeros. Logits are none, and neither are the probabilities of
-    classes that exclude each other, except where they are padded.
+    Zarr does not store a chunk of zeros, so a missing chunk is fine if zeros are plausible. They
+    are not for logits. For probabilities that sum to 1 over the classes they are plausible only as
+    padding. ``gaps`` says how many chunks are missing.
     """
     some = (maps != 0).any(0)
     sums = maps.sum(0, dtype=torch.float64)[some]
@@ -220,7 +221,7 @@ def _sums_to_one(maps: Tensor, axis: int) -> bool:
     sampled = np.linspace(0, pixels - 1, min(pixels, SAMPLES)).astype(np.int64)
     values = rows[np.unravel_index(sampled, rows.shape[:-1])].double()
     if not (values >= 0).all() or (values.amax(-1) - values.amin(-1)).max() < ROUNDING:
-        return False  # of equal values nothing can be told
+        return False  # all values equal: they might sum to 1 along any axis
     return bool(((values.sum(-1) - 1).abs() <= ROUNDING).all())
 
 

@@ -86,7 +86,10 @@ class Names:
     usual: tuple[str, ...]
 
     def pick(self, held: Sequence[str]) -> str:
-        """Return a name that is held; of a single array, its own."""
+        """Return which of the array names ``held`` to read.
+
+        A single array is read whatever its name, unless another name was asked for.
+        """
         wanted = self.usual if self.chosen is None else (self.chosen,)
         for name in wanted:
             if name in held:
