@@ -224,8 +224,8 @@ Pixels = tuple[Tensor, Tensor, Tensor]
 def _bins_of(problem: Problem, prediction: Tensor, image: int) -> Pixels:
     """Return the mean of the pixels in every bin, those inside the mask apart, by class."""
     backend, _ = _backends.choose(problem.probs.device)
-    probs, row = problem.probs[image], torch.zeros(1, 2, dtype=torch.long)
-    row = row.to(probs.device)
+    probs = problem.probs[image]
+    row = torch.zeros(1, 2, dtype=torch.long, device=probs.device)
     valid = None if problem.valid is None else problem.valid[image]
     found = []
     for label, values in enumerate(probs):

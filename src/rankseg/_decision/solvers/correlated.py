@@ -111,8 +111,8 @@ class Correlated:
         return GainCurves(self.rows[chosen], average.gain_lines(state[0][chosen]))
 
     def _rows_of(self, images: Tensor | None) -> Any:
-        """Return which rows are of some images; all of them where that is not worth a copy."""
-        if images is None or torch.compiler.is_compiling() or bool(images.all()):
+        """Return which rows are of some images; all of them where to look would be a wait."""
+        if images is None or not self.backend.FAULT_IS_KNOWN or bool(images.all()):
             return ALL
         return images[self.rows[:, 0]].nonzero().squeeze(1)
 
