@@ -46,11 +46,12 @@ class Factor:
     def of(cls, correlation: float, device: torch.device) -> Factor:
         """Return the factor, from a cache; without a correlation it has one node of weight 1."""
         key = correlation, device
-        if key in _KEPT and not torch.compiler.is_dynamo_compiling():
-            return _KEPT[key]  # a constant in an exported graph: ONNX has no ndtr and no ndtri
+        kept = None if torch.compiler.is_dynamo_compiling() else _KEPT.get(key)
+        if kept is not None:
+            return kept  # a constant in an exported graph: ONNX has no ndtr and no ndtri
         factor = _make_factor(correlation, device)
         if not torch.compiler.is_compiling():
-            if len(_KEPT) == MOST_KEPT:
+            if len(_KEPT) >= MOST_KEPT:
                 _KEPT.clear()
             _KEPT[key] = factor
         return factor
