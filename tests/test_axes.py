@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg._files.formats import read_image, read_labels, read_maps, write_labels
+from rankseg._formats import read_image, read_labels, read_maps, write_labels
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.image import imread
 
 from rankseg import RankSEG
-from rankseg._files.formats import write_labels
+from rankseg._formats import write_labels
 from rankseg.calibration import Calibration, PresenceModel, cross_validate, fit
 from rankseg.evaluation import CaseFolder, aggregate, evaluate
 from rankseg.evaluation.case_folders import clusters_of

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg._files import formats as _formats
+from rankseg import _formats
 from rankseg._files import whole as _files
-from rankseg._files.formats import (
+from rankseg._formats import (
     find_files,
     read_image,
     read_labels,

@@ -28,7 +28,7 @@ OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
 ADAPTERS = ("mmseg", "monai", "nnunet", "onnx", "paddleseg", "sam", "transformers")
 
 FOLDERS = [
-    *("_version", "_common", "_files", "_formulas", "_backends", "_decision"),
+    *("_version", "_common", "_files", "_formats", "_formulas", "_backends", "_decision"),
     *("distribution", "metrics", "functional", "rankseg"),
     *("integration", "_demo", "evaluation", "calibration", "prediction"),
     *("tuning", "plots", "report", "app", "_commands", "cli", "__main__"),

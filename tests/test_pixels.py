@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg._files.formats import read_image, read_labels, read_maps, write_labels
-from rankseg._files.formats.common import in_unit_range
+from rankseg._formats import read_image, read_labels, read_maps, write_labels
+from rankseg._formats.common import in_unit_range
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 tifffile = pytest.importorskip("tifffile", reason="needs tifffile")

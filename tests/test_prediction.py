@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from rankseg import RankSEG, prediction
 from rankseg._commands import app
 from rankseg._files import whole as _files
-from rankseg._files.formats import read_image, read_labels
+from rankseg._formats import read_image, read_labels
 from rankseg.integration.transformers import postprocess
 from rankseg.prediction import Outcome, predict_files
 

@@ -25,7 +25,7 @@ from rankseg._common.optional import require
 from rankseg._decision.module import RankSEG
 from rankseg._demo.example import load_sample
 from rankseg._demo.network import maps_of_image
-from rankseg._files.formats import MAPS, PICTURES, ending, read_image, read_maps, write_labels
+from rankseg._formats import MAPS, PICTURES, ending, read_image, read_maps, write_labels
 from rankseg.integration.transformers import restore_semantic_probs
 from rankseg.plots import paint_labels
 from rankseg.prediction.networks import load_transformers, run_transformers, to_pixels

@@ -1,1 +1,1 @@
-"""Reading and writing: formats, folders, and files written whole or not at all."""
+"""Folders, batches of files, and files written whole or not at all."""

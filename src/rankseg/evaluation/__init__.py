@@ -35,9 +35,9 @@ from rankseg._common.arguments import class_count, distinct_names, number
 from rankseg._common.warn import about, warn
 from rankseg._files.batch import reason_of
 from rankseg._files.folders import shortened
-from rankseg._files.formats import LabelFile
 from rankseg._files.spreadsheets import write_csv
 from rankseg._files.whole import write_whole
+from rankseg._formats import LabelFile
 from rankseg.evaluation.case_folders import (
     Case,
     CaseFolder,

@@ -28,9 +28,9 @@ from rankseg._common.arguments import (
 )
 from rankseg._decision.prior_correction import prior_correction
 from rankseg._files.folders import file_of, files_of, stem
-from rankseg._files.formats.arrays import refuse_appended
-from rankseg._files.formats.common import as_tensor
 from rankseg._files.small import read_json_object, read_rows
+from rankseg._formats.arrays import refuse_appended
+from rankseg._formats.common import as_tensor
 
 __all__ = [
     "Case",

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from rankseg._common.warn import warn
 from rankseg._files.folders import RECORD, ending, files_of, stem
-from rankseg._files.formats import (
+from rankseg._files.small import read_json_object
+from rankseg._formats import (
     LABELS_READ,
     HoldsMapsError,
     LabelFile,
     align,
     read_label_file,
 )
-from rankseg._files.formats.common import LABEL_NAMES, MAP_NAMES
-from rankseg._files.small import read_json_object
+from rankseg._formats.common import LABEL_NAMES, MAP_NAMES
 
 __all__ = ["label_files", "of_masks", "read_only", "read_prediction"]
 

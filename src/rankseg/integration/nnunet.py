@@ -27,8 +27,8 @@ from rankseg._common.arguments import integer
 from rankseg._decision.module import RankSEG
 from rankseg._files.batch import OTHER_FOLDER, Outcome, Record, Track, reason_of, work_through
 from rankseg._files.folders import file_of, files_of
-from rankseg._files.formats.arrays import refuse_appended
 from rankseg._files.whole import identify, reserve, write_whole
+from rankseg._formats.arrays import refuse_appended
 from rankseg.integration._nnunet_geometry import (
     ENDING,
     PLANS,

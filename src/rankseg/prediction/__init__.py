@@ -17,7 +17,8 @@ from torch import Tensor
 from rankseg._common.arguments import choice, integer
 from rankseg._decision.module import RankSEG
 from rankseg._files.batch import Outcome, Record, Track, work_through
-from rankseg._files.formats import (
+from rankseg._files.whole import identify
+from rankseg._formats import (
     LABELS_WRITTEN,
     MAPS,
     PICTURES,
@@ -28,7 +29,6 @@ from rankseg._files.formats import (
     stem,
     write_labels,
 )
-from rankseg._files.whole import identify
 from rankseg.prediction.networks import Decider, load_network
 
 __all__ = ["Outcome", "predict_files"]

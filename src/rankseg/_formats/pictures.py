@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rankseg._common.colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
 from rankseg._common.optional import require
-from rankseg._files.formats.axes import arrange_image
-from rankseg._files.formats.common import Names, Stored, as_tensor, colours_of, in_unit_range
-from rankseg._files.formats.tiff import read_image_tiff
 from rankseg._files.whole import write_whole
+from rankseg._formats.axes import arrange_image
+from rankseg._formats.common import Names, Stored, as_tensor, colours_of, in_unit_range
+from rankseg._formats.tiff import read_image_tiff
 
 __all__ = ["read_picture", "read_png", "write_png"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._files.formats.common import Stored
+from rankseg._formats.common import Stored
 
 __all__ = ["arrange_image", "arrange_labels", "arrange_maps", "letters", "spatial_axes"]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._common.optional import require
-from rankseg._files.formats.common import Names, Stored, as_tensor, check_room
 from rankseg._files.whole import write_whole
+from rankseg._formats.common import Names, Stored, as_tensor, check_room
 
 __all__ = ["affine_of", "read_label_nifti", "read_nifti", "reorient", "write_nifti"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._common.optional import require
-from rankseg._files.formats.common import Names, Stored, as_tensor
 from rankseg._files.whole import write_whole
+from rankseg._formats.common import Names, Stored, as_tensor
 
 __all__ = ["read_npy", "read_npz", "read_pt", "read_safetensors", "refuse_appended", "write_npy"]
 

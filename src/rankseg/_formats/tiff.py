@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._common.optional import require
-from rankseg._files.formats.common import (
+from rankseg._files.whole import write_whole
+from rankseg._formats.common import (
     Names,
     Stored,
     as_tensor,
@@ -24,7 +25,6 @@ from rankseg._files.formats.common import (
     colours_of,
     in_unit_range,
 )
-from rankseg._files.whole import write_whole
 
 __all__ = ["Place", "read_image_tiff", "read_label_tiff", "read_tiff", "write_tiff"]
 
@@ -32,7 +32,7 @@ GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
 """TIFF tags that say where pixels are: scale, tie points, transformation and GeoKeys."""
 
 LETTERS = {"C": "c", "S": "c", "T": "t", "Z": "z", "Y": "y", "X": "x"}
-"""The letter of `rankseg._files.formats.axes` for an axis of tifffile; of others ``p``."""
+"""The letter of `rankseg._formats.axes` for an axis of tifffile; of others ``p``."""
 
 
 CONVERTED = ("PALETTE", "SEPARATED", "YCBCR")

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg._common.optional import require
-from rankseg._files.formats.axes import letters
-from rankseg._files.formats.common import LABEL_NAMES, Names, Stored, as_tensor, check_room
 from rankseg._files.whole import write_folder_whole
+from rankseg._formats.axes import letters
+from rankseg._formats.common import LABEL_NAMES, Names, Stored, as_tensor, check_room
 
 __all__ = ["read_zarr", "write_zarr"]
 
 TYPES = {"channel": "c", "time": "t"}
-"""The letter of `rankseg._files.formats.axes` for a type of axis of OME-Zarr."""
+"""The letter of `rankseg._formats.axes` for a type of axis of OME-Zarr."""
 
 OLD_AXES = "tczyx"
 """The axes of OME-Zarr before version 0.3, which names none."""

@@ -47,7 +47,7 @@ class Stored:
     array : Tensor
         In memory.
     axes : str, optional
-        One letter for each axis, as `rankseg._files.formats.axes` lists them. None if the file does
+        One letter for each axis, as `rankseg._formats.axes` lists them. None if the file does
         not name its axes.
     geometry : object, optional
         Where the pixels lie: the header of a NIfTI file, the place of a TIFF.

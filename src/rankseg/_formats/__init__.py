@@ -12,7 +12,7 @@ ending                    axes of maps, and which array
                           written one by one are stacked
 ========================  ======================================================================
 
-`rankseg._files.formats.axes` has the rules. Spatial axes are never reordered, from any format to
+`rankseg._formats.axes` has the rules. Spatial axes are never reordered, from any format to
 any other.
 """
 
@@ -32,9 +32,9 @@ from torch import Tensor
 
 from rankseg._common.warn import warn
 from rankseg._files.folders import ending, files_of, stem
-from rankseg._files.formats import arrays, nifti, pictures, tiff, zarr
-from rankseg._files.formats.axes import arrange_labels, arrange_maps, spatial_axes
-from rankseg._files.formats.common import (
+from rankseg._formats import arrays, nifti, pictures, tiff, zarr
+from rankseg._formats.axes import arrange_labels, arrange_maps, spatial_axes
+from rankseg._formats.common import (
     LABEL_NAMES,
     MAP_NAMES,
     HoldsMapsError,
