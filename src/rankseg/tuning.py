@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from rankseg._common.arguments import choice, metric_name, number
 from rankseg._decision.calibration import MOST, Calibration
 from rankseg._decision.module import RankSEG
-from rankseg._decision.settings import PRUNING_PROB, USUAL_CORRELATION, combined
+from rankseg._decision.settings import PRUNING_PROB
 from rankseg._files.whole import write_whole
 from rankseg.evaluation import Comparison, Counted, Method, argmax, compare
 from rankseg.evaluation.case_folders import Case, CaseFolder, Failure, checked_cases, reasons
 from rankseg.evaluation.differences import Difference, Floats
 from rankseg.evaluation.folds import folds_of
+from rankseg.evaluation.methods import DEFAULT
 from rankseg.metrics import Metric
 
 __all__ = ["Candidate", "Tuning", "standard_candidates", "tune"]
@@ -125,8 +126,7 @@ def standard_candidates(
         options |= rule
         options |= {"calibration": calibration} if calibration is not None else {}
         found.append(Candidate(options))
-    usual: dict[str, Any] = {"metric": metric, "solver": combined("auto", metric, "multiclass")}
-    usual["correlation"] = USUAL_CORRELATION
+    usual = {"metric": metric, "solver": DEFAULT[0], "correlation": DEFAULT[1]}
     unlike = [candidate for candidate in found if candidate.options != usual]
     return sorted(unlike, key=lambda one: len(one.options))
 

@@ -229,7 +229,7 @@ def _bins_of(problem: Problem, prediction: Tensor, image: int) -> Pixels:
     valid = None if problem.valid is None else problem.valid[image]
     found = []
     for label, values in enumerate(probs):
-        inside = _mask(prediction[image], label, len(probs))
+        inside = _masks(prediction[image], len(probs), slice(label, label + 1))[0]
         if valid is not None:
             values, inside = values.where(valid, 0), inside & valid
         maps = (values, values.where(inside, 0))
@@ -246,11 +246,13 @@ def _bins_of(problem: Problem, prediction: Tensor, image: int) -> Pixels:
     return mean, inside.expand_as(mean), count
 
 
-def _mask(prediction: Tensor, label: int, classes: int) -> Tensor:
-    """Return the mask of one class from the masks or labels of an image."""
+def _masks(prediction: Tensor, classes: int, chosen: slice = slice(None)) -> Tensor:
+    """Return the masks of the chosen classes, ``(k, *spatial)``, from masks or labels."""
     if prediction.dtype == torch.bool:
-        return prediction[label]
-    return prediction == (1 if classes == 1 else label)
+        return prediction[chosen]
+    first = int(classes == 1)  # with one channel the label 1 is its mask
+    labels = torch.arange(first, first + classes, device=prediction.device)[chosen]
+    return prediction.long() == labels.view(-1, *[1] * prediction.dim())
 
 
 @dataclass(frozen=True)
@@ -333,22 +335,13 @@ class _Scoring:
         for start in range(0, sizes[axis], step):
             length = min(step, sizes[axis] - start)
             values = probs.narrow(axis + 1, start, length).flatten(1)
-            inside = self._masks(image, axis, start, length)
+            prediction = self.prediction[image]
+            across = axis + (prediction.dtype == torch.bool)  # masks have the classes before
+            inside = _masks(prediction.narrow(across, start, length), len(probs)).flatten(1)
             if valid is not None:
                 counts = valid[image].narrow(axis, start, length).flatten()
                 values, inside = values.where(counts, 0), inside & counts
             yield values, inside, torch.ones_like(values, dtype=torch.float64)
-
-    def _masks(self, image: int, axis: int, start: int, length: int) -> Tensor:
-        """Return the masks of some pixels, ``(classes, n)``."""
-        prediction = self.prediction[image]
-        if prediction.dtype == torch.bool:
-            return prediction.narrow(axis + 1, start, length).flatten(1)
-        labels = prediction.narrow(axis, start, length).flatten().long()
-        classes = self.problem.probs.shape[1]
-        if classes == 1:
-            return (labels == 1).unsqueeze(0)
-        return labels == torch.arange(classes, device=labels.device).unsqueeze(1)
 
 
 def _add_powers(probs: Tensor, inside: Tensor, numbers: Tensor, degree: int, sums: Tensor) -> None:

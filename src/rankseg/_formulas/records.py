@@ -139,6 +139,7 @@ class GainCurves:
         """Return the gains at probabilities ``(batch, classes)``; 0 for classes without a row."""
         values = probs[self.rows.unbind(1)]
         row = torch.arange(len(values), device=values.device)
+        # Not `bin_of`: its logarithm wakes threads for few values.
         bins = torch.searchsorted(bin_edges(values.device), values) - 1
         slope, toll = self.lines[row, bins.clamp(0, BINS - 1)].unbind(1)
         return torch.zeros_like(probs).index_put(self.rows.unbind(1), slope * values - toll)

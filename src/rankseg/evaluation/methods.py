@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from rankseg._decision.module import RankSEG
-from rankseg._decision.settings import PRUNING_PROB, USUAL_CORRELATION, checked
+from rankseg._decision.settings import PRUNING_PROB, USUAL_CORRELATION, checked, combined
 from rankseg.metrics import Metric
 
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
@@ -106,7 +106,7 @@ class _PrunedArgmax:
         return pruned_argmax(probs, self.pruning_prob)
 
 
-DEFAULT = ("joint", USUAL_CORRELATION)
+DEFAULT = (combined("auto", "dice", "multiclass"), USUAL_CORRELATION)
 """Solver and correlation of RankSEG by default; of masks, RMA is the same."""
 
 

@@ -38,8 +38,6 @@ ROWS = 8
 """Classes whose exact gains are computed at a time on CPUs: temporaries stay in the cache, and
 torch wakes no threads."""
 
-ALL = slice(None)
-
 
 class Model(Protocol):
     """What solvers call. A *state* is what a model needs to score masks or labels, by class."""
@@ -239,7 +237,7 @@ class ExactLabels(Exact):
         held: Tensor = self.backend.exchange(self.maps, self.survey, labels, none, self.rows)
         return held
 
-    def expectation(self, state: State, rows: slice = ALL) -> Expectation:
+    def expectation(self, state: State, rows: slice = slice(None)) -> Expectation:
         """Return the expected metric of the small classes, or of those in a slice of ``rows``."""
         ratio = RATIOS[self.settings.metric]
         return Expectation.of(ratio, self.settings.smooth, state[2][rows], self.whole[rows])

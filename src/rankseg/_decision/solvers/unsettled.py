@@ -47,9 +47,7 @@ class Unsettled:
         return cls(maps, survey, None, None, (0.0, 0.0))
 
     def joined(self, backend: ModuleType, own: Tensor) -> Tensor:
-        """Return the labels of all pixels, given the labels ``own`` of the unsettled ones."""
-        if self.labels is None:
-            return own
+        """Return the labels of all pixels, given the labels ``own`` of those that were copied."""
         joined: Tensor = backend.join(self.labels, self.maps, self.place, own)
         return joined
 
