@@ -1,0 +1,148 @@
+// What every kernel uses: the size of blocks, rows of values, sums in a fixed order.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+// One file is compiled once for each level of instructions (v1, v3, v4 or neon). The names of its
+// functions end in the level. All else stands in a namespace without a name: the linker must not
+// replace a function of one level by that of another.
+#define RANKSEG_JOIN(name, level) rankseg_##name##_##level
+#define RANKSEG_NAMED(name, level) RANKSEG_JOIN(name, level)
+#define RANKSEG_EXPORT(name) \
+  extern "C" __attribute__((visibility("default"))) int RANKSEG_NAMED(name, RANKSEG_LEVEL)
+
+namespace {
+
+// Pixels of a block: 4 KiB of float32, so that a block stays in the first-level cache.
+constexpr int64_t BLOCK = 1024;
+
+// Blocks of a group: the unit of most work, small against an image, large against a thread's start.
+constexpr int64_t GROUP = 16;
+
+constexpr double INFINITE = std::numeric_limits<double>::infinity();
+
+enum Status : int { DONE = 0, OUT_OF_MEMORY = 1 };
+
+template <class T>
+T least(T a, T b) {
+  return b < a ? b : a;
+}
+
+template <class T>
+T most(T a, T b) {
+  return a < b ? b : a;
+}
+
+constexpr int64_t divided_up(int64_t number, int64_t by) { return (number + by - 1) / by; }
+
+// Memory that a thread works in. It may be had or not: ask `ok` before use.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(std::calloc(static_cast<size_t>(size > 0 ? size : 1), sizeof(T)))) {}
+  ~Buffer() { std::free(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  bool ok() const { return data_ != nullptr; }
+  T* get() const { return data_; }
+  T& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  T* data_;
+};
+
+// Four values at a time. The compiler makes of it the instructions that the level has.
+using Double4 = double __attribute__((vector_size(32)));
+using Float4 = float __attribute__((vector_size(16)));
+using Mask4 = int64_t __attribute__((vector_size(32)));
+
+inline Double4 load4(const double* from) {
+  Double4 values;
+  std::memcpy(&values, from, sizeof values);
+  return values;
+}
+
+inline Double4 load4(const float* from) {
+  Float4 values;
+  std::memcpy(&values, from, sizeof values);
+  return __builtin_convertvector(values, Double4);
+}
+
+inline Double4 only(Mask4 mask, Double4 values) { return (Double4)((Mask4)values & mask); }
+
+inline double total(Double4 sum) { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
+inline int64_t total(Mask4 sum) { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
+
+// Call `add(k, values)` for every four values of a row, `k` from 0 to 3 in turn: sums of four
+// accumulators depend on the row alone, and not on the level. The last values come with `padding`.
+template <class T, class Add>
+inline void by_fours(const T* row, int64_t size, T padding, Add add) {
+  int64_t i = 0;
+  for (; i + 16 <= size; i += 16) {
+    for (int k = 0; k < 4; k++) add(k, load4(row + i + 4 * k));
+  }
+  if (i < size) {
+    T rest[16];
+    for (int64_t j = 0; j < 16; j++) rest[j] = i + j < size ? row[i + j] : padding;
+    for (int k = 0; k < 4; k++) add(k, load4(rest + 4 * k));
+  }
+}
+
+template <class T>
+inline double sum(const T* row, int64_t size) {
+  Double4 sums[4] = {};
+  by_fours(row, size, T(0), [&](int k, Double4 values) { sums[k] += values; });
+  return total((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+struct CountAndSum {
+  int64_t count;
+  double sum;
+};
+
+// Count and sum of the values that are `inside(values)`. The padding is a value that is not.
+template <class T, class Inside>
+inline CountAndSum count_and_sum(const T* row, int64_t size, T padding, Inside inside) {
+  Double4 sums[4] = {};
+  Mask4 counts[4] = {};  // minus the counts: what is true is -1
+  by_fours(row, size, padding, [&](int k, Double4 values) {
+    const Mask4 mask = inside(values);
+    sums[k] += only(mask, values);
+    counts[k] += mask;
+  });
+  return {-total((counts[0] + counts[1]) + (counts[2] + counts[3])),
+          total((sums[0] + sums[1]) + (sums[2] + sums[3]))};
+}
+
+template <class T>
+inline CountAndSum sum_above(const T* row, int64_t size, T cut) {
+  const Double4 above = Double4{} + static_cast<double>(cut);
+  return count_and_sum(row, size, -std::numeric_limits<T>::infinity(),
+                       [&](Double4 values) -> Mask4 { return values > above; });
+}
+
+template <class T>
+inline CountAndSum sum_between(const T* row, int64_t size, T low, T high) {
+  const Double4 above = Double4{} + static_cast<double>(low);
+  const Double4 up_to = Double4{} + static_cast<double>(high);
+  return count_and_sum(row, size, -std::numeric_limits<T>::infinity(),
+                       [&](Double4 values) -> Mask4 { return (values > above) & (values <= up_to); });
+}
+
+// Round to the type of the values: the same of its values exceed the result as exceed `value`.
+template <class T>
+inline T round_down(double value) {
+  const T rounded = static_cast<T>(value);
+  return static_cast<double>(rounded) > value
+             ? std::nextafter(rounded, -std::numeric_limits<T>::infinity())
+             : rounded;
+}
+
+inline double next_below(double value) { return std::nextafter(value, -INFINITE); }
+
+}  // namespace

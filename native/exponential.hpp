@@ -1,0 +1,79 @@
+// Rows of logits to rows of probabilities, in place.
+//
+// A probability is NaN where its logit, or for softmax any of its pixel, is NaN or infinite. The
+// survey finds that.
+#pragma once
+
+#include <bit>
+
+#include "base.hpp"
+
+namespace {
+
+// Steps of the byte that stores the rounding error of a logarithm.
+constexpr double STEPS = 127.0;
+
+constexpr float LOG2_E = 1.44269504088896340736f;
+constexpr float LOG_2_HIGH = 355.0f / 512.0f;  // of so few bits that its multiples are exact
+constexpr float LOG_2_LOW = static_cast<float>(0.69314718055994530942 - 355.0 / 512.0);
+constexpr float LEAST_EXPONENT = -87.0f;  // below this an exponential is less than 2e-38: 0
+
+// Return e ** x of a float32 x <= 0, to a unit in the last place; vectorised.
+inline float exponential(float x) {
+  // For NaN too, and for what another thread changed to more than 0.
+  const float bounded = x > LEAST_EXPONENT ? (x < 0.0f ? x : 0.0f) : LEAST_EXPONENT;
+  const float whole = static_cast<float>(static_cast<int32_t>(bounded * LOG2_E - 0.5f));
+  const float r = (x - whole * LOG_2_HIGH) - whole * LOG_2_LOW;
+  constexpr float C2 = 1.0f / 2, C3 = 1.0f / 6, C4 = 1.0f / 24, C5 = 1.0f / 120;
+  constexpr float C6 = 1.0f / 720, C7 = 1.0f / 5040;
+  const float tail = C2 + r * (C3 + r * (C4 + r * (C5 + r * (C6 + r * C7))));
+  const float power = std::bit_cast<float>(static_cast<int32_t>((whole + 127.0f) * 8388608.0f));
+  const float result = (1.0f + (r + r * r * tail)) * power;
+  return x < LEAST_EXPONENT ? 0.0f : result;
+}
+
+inline double exponential(double x) { return std::exp(x); }
+
+// Turn logits into exp(logit - log): `logs` are logarithms of sums over classes.
+template <class T>
+void softmax_row(T* row, const T* logs, const int8_t* rests, int64_t size) {
+  const T scale = static_cast<T>(std::numeric_limits<T>::epsilon() / (2 * STEPS));
+  for (int64_t i = 0; i < size; i++) {
+    const T rest = static_cast<T>(rests[i]) * (std::abs(logs[i]) * scale);
+    const T below = (row[i] - logs[i]) - (sizeof(T) == 4 ? rest : T(0));
+    row[i] = exponential(below < T(0) || below != below ? below : T(0));
+  }
+}
+
+// Turn logits into 1 / (1 + exp(-logit)).
+template <class T>
+void sigmoid_row(T* row, int64_t size) {
+  for (int64_t i = 0; i < size; i++) {
+    const T rare = exponential(-std::abs(row[i]));
+    row[i] = (row[i] > T(0) ? T(1) : rare) / (T(1) + rare) + T(0) * row[i];
+  }
+}
+
+// Add the exponentials of one class to `totals`; NaN if a logit is not finite.
+template <class T>
+void add_exponentials(const T* row, const T* tops, double* totals, int64_t size) {
+  for (int64_t i = 0; i < size; i++) {
+    totals[i] += static_cast<double>(exponential(row[i] - tops[i]) + T(0) * row[i]);
+  }
+}
+
+// Write logarithms of the sums, and in a byte what they lose by rounding.
+template <class T>
+void write_logs(const T* tops, const double* totals, T* logs, int8_t* rests, int64_t size) {
+  const double scale = static_cast<double>(std::numeric_limits<T>::epsilon()) / (2 * STEPS);
+  for (int64_t i = 0; i < size; i++) {
+    const double exact = static_cast<double>(tops[i]) + std::log(totals[i]);
+    logs[i] = static_cast<T>(exact);
+    const double step = std::abs(static_cast<double>(logs[i])) * scale;
+    const double rest = step > 0 ? (exact - static_cast<double>(logs[i])) / step : 0.0;
+    const double bounded = rest > STEPS ? STEPS : rest > -STEPS ? rest : -STEPS;  // NaN: -STEPS
+    rests[i] = static_cast<int8_t>(std::nearbyint(bounded));
+  }
+}
+
+}  // namespace

@@ -1,0 +1,301 @@
+// The scan of all values, and passes that read a block only if their cut crosses it.
+//
+// The survey keeps the sum, the smallest and the largest value of every block of every class. A
+// later pass reads a block only if its cut lies between the two: in real maps most blocks are all
+// inside or all outside a mask.
+//
+// A unit of work is a group of blocks of one image, and of one class where the work is by class. One
+// thread does a unit, its blocks in order, so that sums do not depend on the number of threads.
+#pragma once
+
+#include "maps.hpp"
+
+namespace {
+
+// Bits of a value as an integer. Values that are not negative order as their bits do. All that is
+// negative or NaN has bits above those of 1.
+template <class T>
+using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+
+template <class T>
+struct Extremes {
+  Bits<T> low, high;
+};
+
+template <class T>
+Extremes<T> extremes(const T* row, int64_t size) {
+  using Vector __attribute__((vector_size(32))) = Bits<T>;
+  constexpr int64_t WIDTH = sizeof(Vector) / sizeof(T);
+  Bits<T> first;
+  std::memcpy(&first, row, sizeof first);
+  Vector low[2] = {Vector{} + first, Vector{} + first}, high[2] = {low[0], low[0]};
+  int64_t i = 0;
+  for (; i + 2 * WIDTH <= size; i += 2 * WIDTH) {
+    for (int k = 0; k < 2; k++) {
+      Vector bits;
+      std::memcpy(&bits, row + i + k * WIDTH, sizeof bits);
+      low[k] = bits < low[k] ? bits : low[k];
+      high[k] = bits > high[k] ? bits : high[k];
+    }
+  }
+  Extremes<T> found{first, first};
+  for (int k = 0; k < 2; k++) {
+    for (int64_t j = 0; j < WIDTH; j++) {
+      found.low = least(found.low, static_cast<Bits<T>>(low[k][j]));
+      found.high = most(found.high, static_cast<Bits<T>>(high[k][j]));
+    }
+  }
+  for (; i < size; i++) {
+    const Bits<T> bits = std::bit_cast<Bits<T>>(row[i]);
+    found.low = least(found.low, bits);
+    found.high = most(found.high, bits);
+  }
+  return found;
+}
+
+// Copy a row, and -0.0, whose bits are the largest, as 0.0.
+template <class T>
+void copy_without_negative_zeros(const T* row, int64_t size, T* to) {
+  for (int64_t i = 0; i < size; i++) to[i] = row[i] != T(0) ? row[i] : T(0);
+}
+
+// What a survey learns of some blocks of a class.
+struct Surveyed {
+  double mass = 0.0, likely_mass = 0.0;  // the sum of the values, and of those above 1/2
+  int64_t likely_count = 0;              // the number of those above 1/2
+  bool sound = true;                     // all are probabilities
+};
+
+// Survey a group of blocks; `highest` is the largest value accepted.
+template <class T>
+Surveyed survey_group(const Source& s, const Blocks<T>& tables, T highest, int64_t image,
+                      int64_t label, int64_t group, T* scratch) {
+  const Bits<T> half = std::bit_cast<Bits<T>>(T(0.5)), limit = std::bit_cast<Bits<T>>(highest);
+  Surveyed found;
+  const int64_t at = tables.at(image, label);
+  for (int64_t b = group * GROUP; b < least(tables.blocks, (group + 1) * GROUP); b++) {
+    const Range range = block_range(s, b);
+    const T* row = read_row(s, image, label, range, scratch);
+    Extremes<T> ends = extremes(row, range.size);
+    if (ends.high > limit) {
+      copy_without_negative_zeros(row, range.size, scratch);
+      row = scratch;
+      ends = extremes(row, range.size);
+      found.sound &= ends.high <= limit;
+    }
+    double mass;
+    if (ends.high >= half) {
+      const CountAndSum likely = sum_above(row, range.size, T(0.5));
+      mass = sum(row, range.size);
+      found.likely_count += likely.count;
+      found.likely_mass += likely.sum;
+    } else {
+      mass = sum(row, range.size);
+    }
+    tables.low[at + b] = std::bit_cast<T>(ends.low);
+    tables.peak[at + b] = std::bit_cast<T>(ends.high);
+    tables.mass[at + b] = mass;
+    found.mass += mass;
+  }
+  return found;
+}
+
+inline void add(Surveyed& to, const Surveyed& group) {
+  to.mass += group.mass;
+  to.likely_count += group.likely_count;
+  to.likely_mass += group.likely_mass;
+  to.sound &= group.sound;
+}
+
+template <class T>
+double peak_of(const Blocks<T>& tables, int64_t image, int64_t label) {
+  T peak = 0;
+  const T* peaks = tables.peak + tables.at(image, label);
+  for (int64_t b = 0; b < tables.blocks; b++) peak = most(peak, peaks[b]);
+  return static_cast<double>(peak);
+}
+
+}  // namespace
+
+// The result of a survey for every class of every image, (batch, classes) each.
+struct Survey {
+  double* mass;
+  double* peak;
+  double* likely_count;
+  double* likely_mass;
+};
+
+namespace {
+
+template <class T>
+int survey(const Team* team, const Source& s, const Tables* t, double highest, const Survey& out,
+           int32_t* fault) {
+  const Blocks<T> tables(s, t);
+  const int64_t groups = groups_of(s), rows = s.batch * s.classes;
+  const Buffer<Surveyed> found(rows * groups);
+  if (!found.ok()) return OUT_OF_MEMORY;
+  const int status = share_out(team, rows * groups, values_of(s), [&](int64_t first, int64_t last) {
+    T scratch[BLOCK];
+    for (int64_t unit = first; unit < last; unit++) {
+      const int64_t row = unit / groups;
+      found[unit] = survey_group(s, tables, static_cast<T>(highest), row / s.classes,
+                                 row % s.classes, unit % groups, scratch);
+    }
+    return DONE;
+  });
+  *fault = 0;
+  for (int64_t row = 0; row < rows; row++) {
+    Surveyed all;
+    for (int64_t group = 0; group < groups; group++) add(all, found[row * groups + group]);
+    out.mass[row] = all.mass;
+    out.peak[row] = peak_of(tables, row / s.classes, row % s.classes);
+    out.likely_count[row] = static_cast<double>(all.likely_count);
+    out.likely_mass[row] = all.likely_mass;
+    *fault |= !all.sound;
+  }
+  return status;
+}
+
+// Smallest and largest value of a row, which may be negative, or NaN if the maps were changed.
+template <class T>
+void survey_block(const T* row, int64_t size, double* mass, T* low, T* peak) {
+  *mass = sum(row, size);
+  *low = row[0];
+  *peak = row[0];
+  for (int64_t i = 1; i < size; i++) {
+    *low = row[i] < *low ? row[i] : *low;
+    *peak = row[i] > *peak ? row[i] : *peak;
+  }
+}
+
+// Write the tables of active classes only. A unit is a class of an image.
+template <class T>
+int survey_active(const Team* team, const Source& s, const Tables* t, const uint8_t* active) {
+  const Blocks<T> tables(s, t);
+  return share_out(team, s.batch * s.classes, values_of(s), [&](int64_t first, int64_t last) {
+    T scratch[BLOCK];
+    for (int64_t unit = first; unit < last; unit++) {
+      if (!active[unit]) continue;
+      for (int64_t b = 0; b < tables.blocks; b++) {
+        const Range range = block_range(s, b);
+        const T* row = read_row(s, unit / s.classes, unit % s.classes, range, scratch);
+        const int64_t at = unit * tables.blocks + b;
+        survey_block(row, range.size, tables.mass + at, tables.low + at, tables.peak + at);
+      }
+    }
+    return DONE;
+  });
+}
+
+// Count and sum the values above a cut in a group of blocks.
+template <class T>
+CountAndSum group_above(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
+                        int64_t group, T cut, T* scratch) {
+  CountAndSum found{0, 0.0};
+  const int64_t at = tables.at(image, label);
+  for (int64_t b = group * GROUP; b < least(tables.blocks, (group + 1) * GROUP); b++) {
+    if (tables.peak[at + b] <= cut) continue;
+    const Range range = block_range(s, b);
+    CountAndSum here{range.size, tables.mass[at + b]};
+    if (!(tables.low[at + b] > cut)) {
+      here = sum_above(read_row(s, image, label, range, scratch), range.size, cut);
+    }
+    found.count += here.count;
+    found.sum += here.sum;
+  }
+  return found;
+}
+
+template <class T>
+int above(const Team* team, const Source& s, const Tables* t, const double* cuts,
+          const uint8_t* active, double* counts, double* sums) {
+  const Blocks<T> tables(s, t);
+  const int64_t groups = groups_of(s), rows = s.batch * s.classes;
+  const Buffer<CountAndSum> found(rows * groups);
+  if (!found.ok()) return OUT_OF_MEMORY;
+  const int status = share_out(team, rows * groups, values_of(s), [&](int64_t first, int64_t last) {
+    T scratch[BLOCK];
+    for (int64_t unit = first; unit < last; unit++) {
+      const int64_t row = unit / groups;
+      if (!active[row]) continue;
+      found[unit] = group_above(s, tables, row / s.classes, row % s.classes, unit % groups,
+                                round_down<T>(cuts[row]), scratch);
+    }
+    return DONE;
+  });
+  for (int64_t row = 0; row < rows; row++) {
+    int64_t count = 0;
+    sums[row] = 0.0;
+    for (int64_t unit = row * groups; unit < (row + 1) * groups; unit++) {
+      count += found[unit].count;
+      sums[row] += found[unit].sum;
+    }
+    counts[row] = static_cast<double>(count);
+  }
+  return status;
+}
+
+template <class T>
+void mark_above(const T* row, int64_t size, T cut, uint8_t* mask) {
+  for (int64_t i = 0; i < size; i++) mask[i] = row[i] > cut;
+}
+
+// Mark the pixels of one group above the cut, in a `mask` of all pixels.
+template <class T>
+void mask_group(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
+                int64_t group, T cut, uint8_t* mask, T* scratch) {
+  const int64_t at = tables.at(image, label);
+  for (int64_t b = group * GROUP; b < least(tables.blocks, (group + 1) * GROUP); b++) {
+    if (tables.peak[at + b] <= cut) continue;
+    const Range range = block_range(s, b);
+    if (tables.low[at + b] > cut) {
+      std::memset(mask + range.first, 1, static_cast<size_t>(range.size));
+    } else {
+      mark_above(read_row(s, image, label, range, scratch), range.size, cut, mask + range.first);
+    }
+  }
+}
+
+// Mark the pixels above the cut of their class; `out` arrives all 0.
+template <class T>
+int masks(const Team* team, const Source& s, const Tables* t, const double* cuts, uint8_t* out) {
+  const Blocks<T> tables(s, t);
+  const int64_t groups = groups_of(s);
+  return share_out(team, s.batch * s.classes * groups, values_of(s), [&](int64_t first, int64_t last) {
+    T scratch[BLOCK];
+    for (int64_t unit = first; unit < last; unit++) {
+      const int64_t row = unit / groups;
+      mask_group(s, tables, row / s.classes, row % s.classes, unit % groups,
+                 round_down<T>(cuts[row]), out + row * s.pixels, scratch);
+    }
+    return DONE;
+  });
+}
+
+}  // namespace
+
+// Scan every value once: write the tables and the survey, and whether some value is at fault.
+RANKSEG_EXPORT(survey)(const Team* team, const Source* s, const Tables* t, double highest,
+                       const Survey* out, int32_t* fault) {
+  return by_type(s, [&](auto zero) {
+    return survey<decltype(zero)>(team, *s, t, highest, *out, fault);
+  });
+}
+
+RANKSEG_EXPORT(survey_active)(const Team* team, const Source* s, const Tables* t,
+                              const uint8_t* active) {
+  return by_type(s, [&](auto zero) { return survey_active<decltype(zero)>(team, *s, t, active); });
+}
+
+// Count and sum of the values above the cut of their class, (batch, classes).
+RANKSEG_EXPORT(above)(const Team* team, const Source* s, const Tables* t, const double* cuts,
+                      const uint8_t* active, double* counts, double* sums) {
+  return by_type(s, [&](auto zero) {
+    return above<decltype(zero)>(team, *s, t, cuts, active, counts, sums);
+  });
+}
+
+RANKSEG_EXPORT(masks)(const Team* team, const Source* s, const Tables* t, const double* cuts,
+                      uint8_t* out) {
+  return by_type(s, [&](auto zero) { return masks<decltype(zero)>(team, *s, t, cuts, out); });
+}
