@@ -275,7 +275,7 @@ RANKSEG_EXPORT(raise_cuts)(const Team* team, const Source* s, const Tables* t,
 //
 // A row whose peak does not exceed `pruning_prob` has no mask; `out` arrives all 0.
 RANKSEG_EXPORT(own_masks)(const Team* team, const Source* s, const Tables* t, double highest,
-                          double bonus, double offset, int32_t keep_peak, double pruning_prob,
+                          double bonus, double offset, int64_t keep_peak, double pruning_prob,
                           uint8_t* sound, uint8_t* out) {
   return by_type(s, [&](auto zero) {
     return own_masks<decltype(zero)>(team, *s, t, highest, {bonus, offset, keep_peak != 0},

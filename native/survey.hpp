@@ -115,21 +115,9 @@ double peak_of(const Blocks<T>& tables, int64_t image, int64_t label) {
   return static_cast<double>(peak);
 }
 
-}  // namespace
-
-// The result of a survey for every class of every image, (batch, classes) each.
-struct Survey {
-  double* mass;
-  double* peak;
-  double* likely_count;
-  double* likely_mass;
-};
-
-namespace {
-
 template <class T>
-int survey(const Team* team, const Source& s, const Tables* t, double highest, const Survey& out,
-           int32_t* fault) {
+int survey(const Team* team, const Source& s, const Tables* t, double highest, double* out,
+           uint8_t* fault) {
   const Blocks<T> tables(s, t);
   const int64_t groups = groups_of(s), rows = s.batch * s.classes;
   const Buffer<Surveyed> found(rows * groups);
@@ -143,16 +131,17 @@ int survey(const Team* team, const Source& s, const Tables* t, double highest, c
     }
     return DONE;
   });
-  *fault = 0;
+  bool sound = true;
   for (int64_t row = 0; row < rows; row++) {
     Surveyed all;
     for (int64_t group = 0; group < groups; group++) add(all, found[row * groups + group]);
-    out.mass[row] = all.mass;
-    out.peak[row] = peak_of(tables, row / s.classes, row % s.classes);
-    out.likely_count[row] = static_cast<double>(all.likely_count);
-    out.likely_mass[row] = all.likely_mass;
-    *fault |= !all.sound;
+    out[row] = all.mass;
+    out[rows + row] = peak_of(tables, row / s.classes, row % s.classes);
+    out[2 * rows + row] = static_cast<double>(all.likely_count);
+    out[3 * rows + row] = all.likely_mass;
+    sound &= all.sound;
   }
+  *fault = !sound;
   return status;
 }
 
@@ -274,11 +263,13 @@ int masks(const Team* team, const Source& s, const Tables* t, const double* cuts
 
 }  // namespace
 
-// Scan every value once: write the tables and the survey, and whether some value is at fault.
+// Scan every value once: write the tables, the survey, and whether some value is no probability.
+//
+// The survey is (4, batch, classes): sum, largest value, and number and sum of the values above 1/2.
 RANKSEG_EXPORT(survey)(const Team* team, const Source* s, const Tables* t, double highest,
-                       const Survey* out, int32_t* fault) {
+                       double* out, uint8_t* fault) {
   return by_type(s, [&](auto zero) {
-    return survey<decltype(zero)>(team, *s, t, highest, *out, fault);
+    return survey<decltype(zero)>(team, *s, t, highest, out, fault);
   });
 }
 

@@ -8,18 +8,19 @@
 // `start` is the function of torch's OpenMP library that starts a team: `GOMP_parallel`. After an
 // operation, torch's threads spin for about a millisecond in wait of the next one. Threads of
 // another library would compete with them for the cores. Without it (null), threads are made anew.
+//
+// `values_per_task` is the least number of values in a task. To wake a thread costs about as much as
+// 0.1 ms of work.
 struct Team {
   void (*start)(void (*member)(void*), void* data, unsigned threads, unsigned flags);
   int64_t threads;
+  int64_t values_per_task;
 };
 
 // Let `threads` threads, this one among them, each call `member(data)` once.
 extern "C" void rankseg_start(const Team* team, void (*member)(void*), void* data, int64_t threads);
 
 namespace {
-
-// Least number of values in a task: at least 0.1 ms of work. To wake a thread costs about as much.
-constexpr int64_t VALUES_PER_TASK = 1 << 18;
 
 template <class Job>
 struct Work {
@@ -46,7 +47,7 @@ template <class Job>
 int share_out(const Team* team, int64_t units, int64_t values, const Job& job) {
   int64_t tasks = 4 * team->threads;
   if (units < tasks) tasks = units;
-  if (values / VALUES_PER_TASK < tasks) tasks = values / VALUES_PER_TASK;
+  if (values / team->values_per_task < tasks) tasks = values / team->values_per_task;
   if (tasks <= 1 || team->threads <= 1) return units > 0 ? job(0, units) : 0;
   Work<Job> work{job, units, tasks, 0, 0};
   rankseg_start(team, &Work<Job>::go_through, &work, tasks < team->threads ? tasks : team->threads);

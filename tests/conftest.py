@@ -25,7 +25,7 @@ SHARED_WORK = 1 << 12
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(params=["numba", "torch"])
+@pytest.fixture(params=["native", "torch"])
 def backend(request, monkeypatch):
     """Run the test once on each backend, named explicitly so that none stands in for another."""
     monkeypatch.setenv("RANKSEG_BACKEND", request.param)
@@ -35,7 +35,7 @@ def backend(request, monkeypatch):
 @pytest.fixture
 def threads(monkeypatch):
     """Set the number of threads, and set it back; even small work is shared between them."""
-    monkeypatch.setattr("rankseg._backends.numba_cpu.VALUES_PER_TASK", SHARED_WORK)
+    monkeypatch.setattr("rankseg._backends.native_library.VALUES_PER_TASK", SHARED_WORK)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import maps
-from rankseg._backends import numba_cpu, torch_reference, triton_gpu
+from rankseg._backends import native, torch_reference, triton_gpu
 from rankseg._formulas.objectives import Dice, IoU
 from rankseg._formulas.records import CONTESTED, UNASSIGNED, Gains
 
@@ -107,9 +107,9 @@ def test_faults(gpu, value):
 
 
 def test_the_backend_has_every_operation(gpu):
-    operations = {name for name in vars(numba_cpu) if name in vars(torch_reference)}
+    operations = {name for name in vars(native) if name in vars(torch_reference)}
     operations = {
-        name for name in operations if name[0].islower() and callable(vars(numba_cpu)[name])
+        name for name in operations if name[0].islower() and callable(vars(native)[name])
     }
     here = torch_reference.__name__
     operations = {name for name in operations if vars(torch_reference)[name].__module__ == here}

@@ -8,7 +8,7 @@ import torch
 
 import maps
 from rankseg import RankSEG, expected_score
-from rankseg._backends import numba_cpu, numba_cuts
+from rankseg._backends import native, numba_cuts
 from rankseg._formulas.expectation import RATIOS
 from rankseg._formulas.objectives import Dice
 
@@ -29,7 +29,7 @@ def both_ways(monkeypatch, threads):
     def decide(probs, valid=None, **options):
         results = []
         for at_once in (True, False):
-            monkeypatch.setattr(numba_cpu, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
+            monkeypatch.setattr(native, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
             threads(2 if at_once else 1)
             results.append(RankSEG(output_mode="multilabel", **options)(probs, valid))
         return results
@@ -82,8 +82,8 @@ def test_more_masks_in_question_than_are_kept(both_ways):
     crowded = torch.cat((torch.ones(number // 8), torch.full((number,), 0.25)))
     probs = torch.stack((crowded, torch.rand(len(crowded)))).unsqueeze(0)
     ratio, endless = RATIOS["dice"], Dice().endless
-    opened = numba_cpu.open_maps(probs, None)
-    *_, known = numba_cpu.exact_masks(opened, 0.5, ratio, 0.0, *endless)
+    opened = native.open_maps(probs, None)
+    *_, known = native.exact_masks(opened, 0.5, ratio, 0.0, *endless)
     assert known.tolist() == [[False, True]]
     ours, others = both_ways(probs, **OPTIONS["exact"])
     assert torch.equal(ours, others)
@@ -110,7 +110,7 @@ def test_one_channel_as_labels(both_ways):
     masks, _ = both_ways(probs, solver="RMA")
     for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(numba_cpu, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
+            patch.setattr(native, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
             assert torch.equal(RankSEG(solver="joint")(probs), masks[:, 0].long())
 
 
@@ -131,17 +131,17 @@ def test_it_waits_for_enough_rows_unless_they_are_small(
     monkeypatch, threads, number, rows, pixels, at_once
 ):
     threads(number)
-    monkeypatch.setattr(numba_cpu, "VALUES_PER_TASK", 1 << 18)
-    opened = numba_cpu.open_maps(torch.zeros(1, rows, 1).expand(1, rows, pixels), None)
-    assert numba_cpu.takes_rows_at_once(opened) == at_once
-    assert numba_cpu.takes_rows_at_once(opened, alike=False)
+    monkeypatch.setattr(native, "VALUES_PER_TASK", 1 << 18)
+    opened = native.open_maps(torch.zeros(1, rows, 1).expand(1, rows, pixels), None)
+    assert native.takes_rows_at_once(opened) == at_once
+    assert native.takes_rows_at_once(opened, alike=False)
 
 
 def test_where_the_ways_are_not_alike_only_the_size_of_a_row_decides(monkeypatch, threads):
-    monkeypatch.setattr(numba_cpu, "LARGE_ROW", 1000)
+    monkeypatch.setattr(native, "LARGE_ROW", 1000)
     probs = torch.zeros(5, 7, 1).expand(5, 7, 1001)
     for number in (1, 2):
         threads(number)
         for pixels in (1000, 1001):
-            opened = numba_cpu.open_maps(probs[..., :pixels], None)
-            assert numba_cpu.takes_rows_at_once(opened, alike=False) == (pixels == 1000)
+            opened = native.open_maps(probs[..., :pixels], None)
+            assert native.takes_rows_at_once(opened, alike=False) == (pixels == 1000)

@@ -164,7 +164,7 @@ def test_half_precision_is_widened_exactly(backend, solver):
 def test_backends_decide_alike_where_sums_are_exact(monkeypatch, solver):
     probs = maps.dyadic(2, 4, 70, 80)
     decided = []
-    for name in ("numba", "torch"):
+    for name in ("native", "torch"):
         monkeypatch.setenv("RANKSEG_BACKEND", name)
         decided.append(rankdice_ba(probs, solver, 0.5))
     np.testing.assert_array_equal(*decided)

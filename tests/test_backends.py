@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import maps
-from rankseg._backends import numba_cpu, torch_reference
+from rankseg._backends import native, torch_reference
 from rankseg._formulas.bins import BINS, bin_edges, bin_of
 from rankseg._formulas.objectives import Dice, IoU
 from rankseg._formulas.records import (
@@ -50,7 +50,7 @@ def opened(request, _slabs, threads):
     threads(2)
     probs, valid = regions(torch.float32), valid_pixels(request.param)
     pairs = []
-    for backend in (numba_cpu, torch_reference):
+    for backend in (native, torch_reference):
         opened_maps = backend.open_maps(probs, valid)
         pairs.append((backend, opened_maps, backend.survey(opened_maps)))
     return pairs
@@ -110,7 +110,7 @@ def test_raise_cuts_where_more_values_are_doubtful_than_are_kept():
     probs[:, :, ::7] = 1.0
     cuts, active = torch.tensor([[0.25, 0.0]]).double(), torch.ones(1, 2, dtype=torch.bool)
     raised = []
-    for backend in (numba_cpu, torch_reference):
+    for backend in (native, torch_reference):
         m = backend.open_maps(probs.float(), None)
         survey = backend.survey(m)
         bonus, offset = torch.zeros_like(cuts), survey.mass + 1
@@ -199,11 +199,11 @@ def test_split_skips_no_block_that_matters():
     # A block of nearly equal values is taken for one of equal values, but only as far as the
     # product of all (1 - p s), with s about 1 / rate, does not notice.
     values = torch.linspace(0, 1, 400 * 1024, dtype=torch.float64).view(1, 1, -1) ** 8
-    opened_maps = numba_cpu.open_maps(values, None)
-    survey = numba_cpu.survey(opened_maps)
+    opened_maps = native.open_maps(values, None)
+    survey = native.survey(opened_maps)
     everything = torch.full_like(survey.mass, torch.inf)
     degree = torch.full_like(survey.mass, POWERS).long()
-    sums = numba_cpu.split(opened_maps, survey, everything, everything, degree, survey.mass)[2]
+    sums = native.split(opened_maps, survey, everything, everything, degree, survey.mass)[2]
     order = torch.arange(1, POWERS + 1).double()
     direct = torch.stack([(values**power).sum() for power in order])
     assert not torch.equal(sums[0, 0, 1], direct)  # blocks were skipped
@@ -233,7 +233,7 @@ def test_scan(threads, outside, less_one):
     values = np.sort(values * (np.arange(width) < extra[:, None]), 1)[:, ::-1].copy()
     terms = integrals(rows, outside, less_one)
     arguments = torch.from_numpy(values), torch.from_numpy(extra), terms
-    taken = numba_cpu.scan(*arguments)
+    taken = native.scan(*arguments)
     assert torch.equal(taken, torch_reference.scan(*arguments))
     assert len(taken.unique()) > 5
     for row in range(0, rows, 7):
@@ -329,8 +329,8 @@ def test_bins_hold_their_upper_edge(dtype):
     assert (values <= edges[bins + 1]).all()
     assert ((values > edges[bins]) | (bins == 0)).all()
     probs = values.view(1, 1, -1)
-    m = numba_cpu.open_maps(probs, None)
-    counts = numba_cpu.profile(m, numba_cpu.survey(m), torch.zeros(1, 2, dtype=torch.long))
+    m = native.open_maps(probs, None)
+    counts = native.profile(m, native.survey(m), torch.zeros(1, 2, dtype=torch.long))
     assert torch.equal(counts[0, :, 0], torch.bincount(bins, minlength=BINS).double())
 
 
@@ -340,8 +340,8 @@ def test_profiles_sum_the_values_of_every_bin(dtype):
     ends = torch.tensor(ends)
     values = torch.cat((torch.rand(5000, generator=torch.manual_seed(0)), ends.repeat(400)))
     values = values[torch.randperm(len(values))].double().to(dtype)
-    m = numba_cpu.open_maps(values.view(1, 1, -1), None)
-    profile = numba_cpu.profile(m, numba_cpu.survey(m), torch.zeros(1, 2, dtype=torch.long))[0]
+    m = native.open_maps(values.view(1, 1, -1), None)
+    profile = native.profile(m, native.survey(m), torch.zeros(1, 2, dtype=torch.long))[0]
     expected = torch.zeros(BINS, 2).double()
     expected.index_add_(0, bin_of(values), torch.stack((values.double() ** 0, values.double()), 1))
     assert torch.allclose(profile, expected, rtol=1e-14, atol=0)

@@ -399,7 +399,7 @@ class TestInfo:
         assert rows["torch"].strip() == torch.__version__
         shown = next(line for line in result.stdout.splitlines() if line.startswith("CPU backend"))
         assert backend in shown
-        reason = {"numba": "compiled kernels", "torch": "named by RANKSEG_BACKEND"}[backend]
+        reason = {"native": "compiled kernels", "torch": "named by RANKSEG_BACKEND"}[backend]
         assert reason in shown
 
     def test_warms_up_both_dtypes(self, monkeypatch):

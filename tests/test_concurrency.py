@@ -19,7 +19,7 @@ import maps
 import public_calls
 from conftest import SHARED_WORK
 from rankseg import RankSEG, _backends, rankdice_ba
-from rankseg._backends import numba_cpu, numba_labels, numba_threads
+from rankseg._backends import native, numba_labels, numba_threads
 from rankseg._decision.problem import Problem
 from rankseg._decision.settings import Settings
 from rankseg._formulas.bins import BINS, bin_of
@@ -37,7 +37,7 @@ class Decisions(Dataset):
         return CASES
 
     def __getitem__(self, index):
-        numba_cpu.VALUES_PER_TASK = SHARED_WORK
+        native.VALUES_PER_TASK = SHARED_WORK
         torch.set_num_threads(self.threads)  # workers start with one
         return RankSEG()(probability_map(index)[None])[0]
 
@@ -49,16 +49,16 @@ def probability_map(index):
 @pytest.fixture(scope="module")
 def expected():
     """Decide in the parent first, on every kind of threads: none of them must reach the workers."""
-    before = torch.get_num_threads(), numba_cpu.VALUES_PER_TASK
+    before = torch.get_num_threads(), native.VALUES_PER_TASK
     torch.set_num_threads(2)
-    numba_cpu.VALUES_PER_TASK = SHARED_WORK
+    native.VALUES_PER_TASK = SHARED_WORK
     decisions = [RankSEG()(probability_map(index)[None])[0] for index in range(CASES)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numba_threads, "_start_team", None)
         assert torch.equal(RankSEG()(probability_map(0)[None])[0], decisions[0])
     assert numba_threads._pool.cache_info().currsize
     torch.set_num_threads(before[0])
-    numba_cpu.VALUES_PER_TASK = before[1]
+    native.VALUES_PER_TASK = before[1]
     return torch.stack(decisions)
 
 
@@ -244,16 +244,16 @@ def test_a_failure_that_is_lost_in_the_team_is_not_taken_for_success(monkeypatch
 def test_values_that_appear_between_two_passes_find_no_room():
     """Another thread may write to the maps: no pass writes beyond what it was given."""
     probs = torch.full((1, 2, 3000), 0.25)
-    opened = numba_cpu.open_maps(probs, None)
-    survey = numba_cpu.survey(opened)
+    opened = native.open_maps(probs, None)
+    survey = native.survey(opened)
     rows = torch.tensor([[0, 0], [0, 1]])
     low, high = torch.tensor([0.1, 0.4]).double(), torch.tensor([0.3, 0.5]).double()
-    found = numba_cpu.between(opened, survey, low, high, rows, width=5)
+    found = native.between(opened, survey, low, high, rows, width=5)
     assert found.tolist() == [[0.25] * 5, [0.0] * 5]
 
     labels = np.full((2, 3000), -1)
     valid = np.ones((2, 3000), np.bool_)
-    maps_of_two = numba_cpu.open_maps(probs.repeat(2, 1, 1), torch.from_numpy(valid))
+    maps_of_two = native.open_maps(probs.repeat(2, 1, 1), torch.from_numpy(valid))
     place, values = np.full((2, 5), 7), np.zeros((2, 2, 5), np.float32)
     numba_labels.gather_unsettled(
         maps_of_two.source,
@@ -274,10 +274,10 @@ def test_values_that_appear_between_two_passes_find_no_room():
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf, -1.0, 7.0])
 def test_values_that_become_no_probabilities_are_in_some_bin(value, dtype):
     probs = torch.full((1, 1, 2000), 0.25, dtype=dtype)
-    opened = numba_cpu.open_maps(probs, None)
-    survey = numba_cpu.survey(opened)
+    opened = native.open_maps(probs, None)
+    survey = native.survey(opened)
     probs[0, 0, 100:200] = value
-    table = numba_cpu.profile(opened, survey, torch.tensor([[0, 0]]))
+    table = native.profile(opened, survey, torch.tensor([[0, 0]]))
     assert table[0, :, 0].sum() == 2000
     assert 0 <= bin_of(probs).min() <= bin_of(probs).max() < BINS
 

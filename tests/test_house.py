@@ -20,7 +20,7 @@ from rankseg._decision.solvers import BINARY, SOLVERS
 
 SOURCE = REPOSITORY / "src" / "rankseg"
 
-OPTIONAL = ("numba", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
+OPTIONAL = ("native", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
 OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton")
 OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
@@ -95,7 +95,7 @@ def test_names_are_imported_at_first_use():
 
 
 def test_the_check_above_can_fail():
-    assert "numba" in loaded_by("import rankseg._backends.numba_cpu")
+    assert "native" in loaded_by("import rankseg._backends.native")
 
 
 def imports(path):
@@ -229,8 +229,8 @@ def test_auto_is_never_a_solver_of_one_channel_only():
 def test_deciding_while_the_interpreter_ends():
     code = (
         "import atexit, torch, rankseg\n"
-        "from rankseg._backends import numba_cpu\n"
-        "torch.set_num_threads(2); numba_cpu.VALUES_PER_TASK = 4096\n"
+        "from rankseg._backends import native\n"
+        "torch.set_num_threads(2); native.VALUES_PER_TASK = 4096\n"
         "probs = torch.rand(1, 3, 200, 200).softmax(1)\n"
         "atexit.register(lambda: print(rankseg.RankSEG()(probs).shape))"
     )
@@ -246,14 +246,14 @@ def test_types_are_shipped():
 
 
 def test_backends_offer_the_same_operations():
-    from rankseg._backends import numba_cpu, torch_reference
+    from rankseg._backends import native, torch_reference
 
     cuts = {"open_maps", "survey", "above", "raise_cuts", "best_cuts", "between", "masks"}
     operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
     operations |= {"sizes", "moments", "winners"}
     operations |= {"split", "scan", "takes_rows_at_once"}
     for backend, more in (
-        (numba_cpu, {"own_masks", "exact_masks"}),
+        (native, {"own_masks", "exact_masks"}),
         (torch_reference, set()),
     ):
         public = {

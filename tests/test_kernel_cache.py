@@ -10,7 +10,7 @@ import pytest
 from rankseg._backends.numba_compile import _Cache
 from rankseg._backends.numba_compile import kernel as compiled_kernel
 
-numba = pytest.importorskip("numba")
+numba = pytest.importorskip("native")
 
 
 def doubled(values):

@@ -129,7 +129,7 @@ def test_backends_agree_bit_for_bit_where_sums_are_exact(monkeypatch, metric, so
         probs = maps.dyadic(2, 7, 5000, dtype=dtype)
         for policy in ("max_score", "void"):
             decided = []
-            for name in ("numba", "torch"):
+            for name in ("native", "torch"):
                 monkeypatch.setenv("RANKSEG_BACKEND", name)
                 decided.append(rankseg(probs, metric, solver=solver, unassigned_policy=policy))
             np.testing.assert_array_equal(*decided)

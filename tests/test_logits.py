@@ -63,12 +63,12 @@ def test_decision_is_that_of_the_probabilities(backend, options, link, dtype, sc
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_probabilities_that_are_read(dtype, link):
-    from rankseg._backends import numba_cpu
+    from rankseg._backends import native
 
     logits = torch.cat([random_logits(scale, dtype) for scale in (0.1, 3.0, 30.0, 1e4)])
     logits[0, :, :5] = 0.0
     logits[1, 0], logits[1, 1] = EXTREME[dtype], -EXTREME[dtype]
-    survey = numba_cpu.survey(numba_cpu.open_maps(logits, None, link))
+    survey = native.survey(native.open_maps(logits, None, link))
     exact = probabilities(logits.double(), link)
     tolerance = 1e-13 if dtype == torch.float64 else 3e-6
     assert not survey.fault

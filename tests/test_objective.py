@@ -110,7 +110,7 @@ def test_permuting_pixels_permutes_the_mask(seed):
 
 
 def test_half_precision_bits_become_the_same_numbers():
-    numba = pytest.importorskip("numba")
+    numba = pytest.importorskip("native")
     kernels = pytest.importorskip("rankseg._backends.numba_kernels")
     float16, bfloat16 = (
         numba.njit(lambda patterns, out, widen=widen: widen(patterns, 0, 1, out))

@@ -13,17 +13,17 @@ from types import ModuleType
 
 import torch
 
-from rankseg._backends import torch_reference
+from rankseg._backends import native, torch_reference
 
 __all__ = ["choose"]
 
-BACKENDS = ("torch", "numba", "triton")
+BACKENDS = ("torch", "native", "triton")
 
 
 def choose(device: torch.device, from_logits: str | None = None) -> tuple[ModuleType, str]:
     """Return the backend for maps on ``device`` and the reason it was chosen.
 
-    The environment variable ``RANKSEG_BACKEND`` names one explicitly (``torch``, ``numba`` or
+    The environment variable ``RANKSEG_BACKEND`` names one explicitly (``torch``, ``native`` or
     ``triton``); a backend that was named and cannot run is an error, never replaced by another.
 
     Raises
@@ -40,27 +40,23 @@ def choose(device: torch.device, from_logits: str | None = None) -> tuple[Module
         raise ValueError(f"RANKSEG_BACKEND must be one of {list(BACKENDS)}, got {named!r}")
     if named == "torch":
         return torch_reference, "named by RANKSEG_BACKEND"
-    no_numba = _why_not_numba(device)
-    if not no_numba and named != "triton":
-        from rankseg._backends import numba_cpu  # numba takes half a second to load
-
-        return numba_cpu, "compiled kernels for CPU tensors"
+    no_native = _why_not_native(device)
+    if not no_native and named != "triton":
+        return native, "compiled kernels for CPU tensors"
     no_triton = _why_not_triton(device, from_logits)
-    if not no_triton and named != "numba":
-        from rankseg._backends import triton_gpu  # and Triton is not everywhere
+    if not no_triton and named != "native":
+        from rankseg._backends import triton_gpu  # Triton is not everywhere
 
         return triton_gpu, "compiled kernels for GPU tensors"
     if named:
-        refusal = no_numba if named == "numba" else no_triton
+        refusal = no_native if named == "native" else no_triton
         raise RuntimeError(f"RANKSEG_BACKEND={named} cannot run here: {refusal}")
-    return torch_reference, no_numba if device.type == "cpu" else no_triton
+    return torch_reference, no_native if device.type == "cpu" else no_triton
 
 
-def _why_not_numba(device: torch.device) -> str:
+def _why_not_native(device: torch.device) -> str:
     if device.type != "cpu":
         return f"its kernels run on the CPU, the tensor is on {device}"
-    if not _is_installed("numba"):
-        return "numba is not installed"
     return ""
 
 

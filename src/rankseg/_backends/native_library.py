@@ -1,7 +1,7 @@
 """The shared library of the CPU kernels: how it is found, which instructions it uses, how to call.
 
-``native/`` holds its sources. Every function takes a `Team` of threads first and returns a status.
-A call releases the interpreter's lock, and Ctrl-C is raised after it.
+``native/`` holds its sources, whose headers explain every function. A call releases the
+interpreter's lock, and Ctrl-C is raised after it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["Source", "Survey", "Tables", "address", "call", "level", "levels"]
+__all__ = ["GainTable", "Metric", "Source", "Steps", "Tables", "Volume", "address", "call", "level"]
 
 ORDER = ("v1", "v3", "v4")
 """Levels of x86-64, each with the instructions of those before it; other processors have one."""
+
+VALUES_PER_TASK = 1 << 18
+"""Least number of probabilities that a thread is woken for: at least 0.1 ms of work."""
 
 OUT_OF_MEMORY = 1
 
@@ -27,13 +31,13 @@ POINTER, INTEGER, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
 class Team(ctypes.Structure):
-    """Who starts threads, and how many: ``Team`` in ``native/threads.hpp``."""
+    """Who starts threads, and how many: ``native/threads.hpp``."""
 
-    _fields_ = (("start", POINTER), ("threads", INTEGER))
+    _fields_ = (("start", POINTER), ("threads", INTEGER), ("values_per_task", INTEGER))
 
 
 class Source(ctypes.Structure):
-    """Where maps lie in memory: ``Source`` in ``native/maps.hpp``."""
+    """Where maps lie in memory: ``native/maps.hpp``."""
 
     _fields_ = (
         ("values", POINTER),
@@ -55,49 +59,115 @@ class Source(ctypes.Structure):
 
 
 class Tables(ctypes.Structure):
-    """Sum, smallest and largest value of every block: ``Tables`` in ``native/maps.hpp``."""
+    """Sum, smallest and largest value of every block: ``native/maps.hpp``."""
 
     _fields_ = (("mass", POINTER), ("low", POINTER), ("peak", POINTER))
 
 
-class Survey(ctypes.Structure):
-    """Results of a survey by class: ``Survey`` in ``native/survey.hpp``."""
+class GainTable(ctypes.Structure):
+    """What classes gain from one more pixel: ``native/labels.hpp``."""
 
-    _fields_ = tuple((name, POINTER) for name in ("mass", "peak", "likely_count", "likely_mass"))
+    _fields_ = (("terms", POINTER), ("pieces", INTEGER), ("place", POINTER))
 
 
-MAPS = (ctypes.POINTER(Source), ctypes.POINTER(Tables))
-"""What most functions take first, after the team."""
+class Steps(ctypes.Structure):
+    """How one more pixel changes the integrals: ``native/moments.hpp``."""
+
+    _fields_ = (
+        ("per_hit", DOUBLE),
+        ("per_mass", DOUBLE),
+        ("per_count", DOUBLE),
+        ("outside", INTEGER),
+    )
+
+
+class Metric(ctypes.Structure):
+    """The metric that exact masks maximise: ``native/exact.hpp``."""
+
+    _fields_ = (
+        ("dice", INTEGER),
+        ("smooth", DOUBLE),
+        ("bonus", DOUBLE),
+        ("offset", DOUBLE),
+        ("steps", Steps),
+    )
+
+
+class Volume(ctypes.Structure):
+    """Moments of the volume of a class: ``native/refined.hpp``."""
+
+    _fields_ = (
+        ("mean", DOUBLE),
+        ("variance", DOUBLE),
+        ("third", DOUBLE),
+        ("size", INTEGER),
+        ("eps", DOUBLE),
+    )
+
+
+VALUES = (torch.float32, torch.float64, np.dtype(np.float32), np.dtype(np.float64))
+DOUBLES = (torch.float64, np.dtype(np.float64))
+INTEGERS = (torch.int64, np.dtype(np.int64))
+BYTES = (np.dtype(np.int8),)
+FLAGS = (torch.bool, np.dtype(np.bool_))
+"""The types of arrays that a function takes."""
+
+MAPS = (Source, Tables)
+"""What most functions take first."""
 
 SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "log_sums": (MAPS[0], POINTER, POINTER),
-    "survey": (*MAPS, DOUBLE, ctypes.POINTER(Survey), ctypes.POINTER(ctypes.c_int32)),
-    "survey_active": (*MAPS, POINTER),
-    "above": (*MAPS, *[POINTER] * 4),
-    "masks": (*MAPS, POINTER, POINTER),
-    "raise_cuts": (*MAPS, *[POINTER] * 6),
-    "own_masks": (*MAPS, DOUBLE, DOUBLE, DOUBLE, ctypes.c_int32, DOUBLE, POINTER, POINTER),
-    "between": (*MAPS, POINTER, POINTER, POINTER, INTEGER, INTEGER, POINTER),
+    "log_sums": (Source, VALUES, BYTES),
+    "survey": (*MAPS, DOUBLE, DOUBLES, FLAGS),
+    "survey_active": (*MAPS, FLAGS),
+    "above": (*MAPS, DOUBLES, FLAGS, DOUBLES, DOUBLES),
+    "masks": (*MAPS, DOUBLES, FLAGS),
+    "raise_cuts": (*MAPS, DOUBLES, DOUBLES, DOUBLES, DOUBLES, FLAGS, DOUBLES),
+    "own_masks": (*MAPS, DOUBLE, DOUBLE, DOUBLE, INTEGER, DOUBLE, FLAGS, FLAGS),
+    "between": (*MAPS, DOUBLES, DOUBLES, INTEGERS, INTEGER, INTEGER, DOUBLES),
+    "claim": (*MAPS, DOUBLES, DOUBLES, INTEGERS, DOUBLES, DOUBLES),
+    "count_unsettled": (Source, INTEGERS, INTEGERS),
+    "gather_unsettled": (Source, INTEGERS, FLAGS, INTEGERS, INTEGER, INTEGER, INTEGERS, VALUES),
+    "resolve": (*MAPS, INTEGERS, DOUBLES, GainTable, FLAGS, DOUBLE, INTEGER),
+    "tally": (Source, INTEGERS, DOUBLES, DOUBLES),
+    "winners": (*MAPS, DOUBLES, DOUBLES, FLAGS),
+    "profile": (*MAPS, INTEGERS, INTEGER, DOUBLES, DOUBLES),
+    "exchange": (*MAPS, INTEGERS, DOUBLES, INTEGERS, INTEGER, DOUBLES),
+    "moments": (*MAPS, FLAGS, DOUBLES, DOUBLES, DOUBLES),
+    "split": (*MAPS, DOUBLES, DOUBLES, INTEGERS, DOUBLES, DOUBLES, DOUBLES),
+    "scan": (
+        *(DOUBLES, INTEGERS, INTEGER, INTEGER),
+        *(DOUBLES, DOUBLES, DOUBLES, INTEGERS, INTEGER, Steps, INTEGERS),
+    ),
+    "exact_masks": (*MAPS, DOUBLE, Metric, DOUBLE, FLAGS, FLAGS, FLAGS),
+    "refined_cut": (DOUBLES, INTEGER, DOUBLE, Volume, DOUBLE, INTEGER, DOUBLES),
 }
-"""Arguments of every function of the library, after the team."""
+"""What every function of the library takes after the team: a structure, a number, or an array."""
 
 
 def call(name: str, *arguments: Any) -> None:
     """Call a function of the library on ``torch.get_num_threads()`` threads.
 
+    Arrays are torch tensors or NumPy arrays. What a function writes to must be contiguous; a copy
+    is made of other arrays that are not.
+
     Raises
     ------
+    TypeError
+        If an array is not of the type that the function takes.
     MemoryError
         If a thread could not get the memory that it works in.
     """
-    team = Team(_start_team, torch.get_num_threads())
-    if _function(name)(ctypes.byref(team), *arguments) == OUT_OF_MEMORY:
+    function, kinds = _function(name)
+    held = [_checked(argument, kind) for argument, kind in zip(arguments, kinds, strict=True)]
+    team = Team(_start_team, torch.get_num_threads(), VALUES_PER_TASK)
+    if function(team, *map(_passed, held)) == OUT_OF_MEMORY:
         raise MemoryError("not enough memory for the work of the CPU kernels")
 
 
-def address(array: np.ndarray | None) -> int | None:
-    """Return where a contiguous array begins, or None for None."""
-    return None if array is None else array.__array_interface__["data"][0]
+def address(array: np.ndarray) -> int:
+    """Return where a contiguous array begins."""
+    begin: int = array.__array_interface__["data"][0]
+    return begin
 
 
 def levels() -> list[str]:
@@ -120,6 +190,24 @@ def level() -> str:
     return named or levels()[-1]
 
 
+def _checked(argument: Any, kind: Any) -> Any:
+    """Return an array contiguous, if it is of a type that is taken; anything else as it is."""
+    if not isinstance(kind, tuple):
+        return argument
+    if argument.dtype not in kind:
+        raise TypeError(f"a kernel takes arrays of {kind}, got one of {argument.dtype}")
+    if isinstance(argument, Tensor):
+        return argument.contiguous()
+    return argument if argument.flags.c_contiguous else np.ascontiguousarray(argument)
+
+
+def _passed(argument: Any) -> Any:
+    """Return what ctypes takes for an argument: of an array, where it begins."""
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    return address(argument) if isinstance(argument, np.ndarray) else argument
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
     name = "_native.dll" if sys.platform == "win32" else "_native.so"
@@ -136,11 +224,18 @@ def _library() -> ctypes.CDLL:
 
 
 @functools.cache
-def _function(name: str) -> Any:
-    function = getattr(_library(), f"rankseg_{name}_{level()}")
-    function.argtypes = (ctypes.POINTER(Team), *SIGNATURES[name])
+def _function(name: str) -> tuple[Any, tuple[Any, ...]]:
+    """Return a function of the level in use, and the kinds of its arguments."""
+    function, kinds = getattr(_library(), f"rankseg_{name}_{level()}"), SIGNATURES[name]
+    function.argtypes = tuple(map(_c_type, (Team, *kinds)))
     function.restype = ctypes.c_int
-    return function
+    return function, kinds
+
+
+def _c_type(kind: Any) -> Any:
+    if isinstance(kind, tuple):
+        return POINTER
+    return ctypes.POINTER(kind) if issubclass(kind, ctypes.Structure) else kind
 
 
 def _find_team() -> int | None:

@@ -1,6 +1,6 @@
 """Reference backend: every operation in plain torch, for any device and for traced graphs.
 
-The functions bear the names, and do the work, of those in the numba backend, whose docstrings
+The functions bear the names, and do the work, of those in the CPU backend (``native``), whose docstrings
 describe them. Sums run in float64 over slabs of the first spatial axis, so that
 temporaries stay small against the input; nothing waits for the device.
 """
@@ -33,8 +33,6 @@ from rankseg._formulas.records import (
 
 FAULT_IS_KNOWN = False
 """The fault flag of a survey is on the device: to read it may wait for the device."""
-
-COMPILES = False
 
 SLAB = 1 << 20
 """Values per slab and image: 4 MiB of float32."""

@@ -1,6 +1,6 @@
 """GPU backend: Triton kernels for what labels and masks need, plain torch for the rest.
 
-The functions bear the names, and do the work, of those in the numba backend, whose docstrings
+The functions bear the names, and do the work, of those in the CPU backend (``native``), whose docstrings
 describe them; what is not here is the reference's. Nothing waits for the device but the raising of
 cuts, once for every few steps.
 """
@@ -31,7 +31,6 @@ from rankseg._formulas.loop import MOST_STEPS
 from rankseg._formulas.records import ULPS_ABOVE_ONE, GainCurves, Gains, Survey
 
 __all__ = [
-    "COMPILES",
     "FAULT_IS_KNOWN",
     "above",
     "best_cuts",
@@ -57,8 +56,6 @@ __all__ = [
 
 FAULT_IS_KNOWN = False
 """The fault flag of a survey is in device memory: to read it waits for the device."""
-
-COMPILES = False
 
 TILE = 2048
 """Pixels that a program holds at a time where it looks at one class."""

@@ -2,7 +2,7 @@
 
 An upper bound leaves few cuts that can be best; all of these are evaluated. For masks that may
 overlap, the CPU backend applies the same rules row by row in one compiled function
-(``numba_exact``), unless the image is large.
+(``native/exact.hpp``), unless the image is large.
 """
 
 from __future__ import annotations

@@ -1,0 +1,407 @@
+// Labels: work across the classes of an image.
+#pragma once
+
+#include "profile.hpp"
+
+namespace {
+
+// Labels of pixels that are in no mask, or in several: `_formulas/records.py`.
+constexpr int64_t UNASSIGNED = -1, CONTESTED = -2;
+
+// Call `work(image, group, block, range, scratch)` for every block of every image.
+//
+// A unit is a group of blocks of one image.
+template <class T, class Work>
+int by_block(const Team* team, const Source& s, Work work) {
+  const int64_t groups = groups_of(s), blocks = blocks_of(s);
+  return share_out(team, s.batch * groups, values_of(s), [&](int64_t first, int64_t last) {
+    for (int64_t unit = first; unit < last; unit++) {
+      const int64_t image = unit / groups, group = unit % groups;
+      for (int64_t b = group * GROUP; b < least(blocks, (group + 1) * GROUP); b++) {
+        work(image, group, b, block_range(s, b));
+      }
+    }
+    return DONE;
+  });
+}
+
+// Count and sum of the pixels of each class, by group of blocks, and added up.
+class Tally {
+ public:
+  explicit Tally(const Source& s)
+      : s_(s), groups_(groups_of(s)), found_(s.batch * groups_ * s.classes) {}
+  bool ok() const { return found_.ok(); }
+
+  void add(int64_t image, int64_t group, int64_t label, const CountAndSum& more) const {
+    CountAndSum& to = found_[(image * groups_ + group) * s_.classes + label];
+    to.count += more.count;
+    to.sum += more.sum;
+  }
+
+  // Write (batch, classes) counts and sums.
+  void write(double* counts, double* sums) const {
+    for (int64_t image = 0; image < s_.batch; image++) {
+      for (int64_t label = 0; label < s_.classes; label++) {
+        int64_t count = 0;
+        double sum = 0.0;
+        for (int64_t group = 0; group < groups_; group++) {
+          const CountAndSum& here = found_[(image * groups_ + group) * s_.classes + label];
+          count += here.count;
+          sum += here.sum;
+        }
+        counts[image * s_.classes + label] = static_cast<double>(count);
+        sums[image * s_.classes + label] = sum;
+      }
+    }
+  }
+
+ private:
+  const Source& s_;
+  int64_t groups_;
+  Buffer<CountAndSum> found_;
+};
+
+// Count and sum the values of the pixels with a mark.
+template <class T, class Mark>
+CountAndSum sum_marked(const T* row, const Mark* marks, int64_t size, Mark chosen) {
+  T only_chosen[BLOCK];
+  int64_t count = 0;
+  for (int64_t i = 0; i < size; i++) {
+    count += marks[i] == chosen;
+    only_chosen[i] = marks[i] == chosen ? row[i] : T(0);
+  }
+  return {count, sum(only_chosen, size)};
+}
+
+// Cuts of every class, rounded to the type of the values.
+template <class T>
+class Rounded {
+ public:
+  Rounded(const Source& s, const double* cuts) : classes_(s.classes), cuts_(s.batch * s.classes) {
+    if (!ok()) return;
+    for (int64_t row = 0; row < s.batch * s.classes; row++) cuts_[row] = round_down<T>(cuts[row]);
+  }
+  bool ok() const { return cuts_.ok(); }
+  T at(int64_t image, int64_t label) const { return cuts_[image * classes_ + label]; }
+
+ private:
+  int64_t classes_;
+  Buffer<T> cuts_;
+};
+
+// Mark which classes claim each pixel, by a cut that the pixel exceeds.
+//
+// The mark is 0 for no class, `classes + label` for one, and 2 * classes for several. A pixel above
+// the `reach` but not above the cut of a class is marked as claimed by several.
+template <class T>
+void add_claims(const T* row, int64_t size, T cut, T reach, int32_t label, int32_t classes,
+                int32_t* claims) {
+  const int32_t claim = classes + label, several = 2 * classes;
+  for (int64_t i = 0; i < size; i++) {
+    const int32_t doubted = row[i] > reach ? several : 0;
+    claims[i] = least(claims[i] + (row[i] > cut ? claim : doubted), several);
+  }
+}
+
+// Label the pixels with one claim; mark those with none and with several.
+inline void settle(const int32_t* claims, int64_t size, int32_t classes, int64_t* labels) {
+  for (int64_t i = 0; i < size; i++) {
+    const int32_t claim = claims[i];
+    const int32_t unsettled = claim == 0 ? UNASSIGNED : CONTESTED;
+    labels[i] = claim > 0 && claim < 2 * classes ? claim - classes : unsettled;
+  }
+}
+
+template <class T>
+int claim(const Team* team, const Source& s, const Tables* t, const double* cuts,
+          const double* reaches, int64_t* labels, double* counts, double* sums) {
+  const Blocks<T> tables(s, t);
+  const Rounded<T> cut(s, cuts), reach(s, reaches);
+  const Tally tally(s);
+  if (!cut.ok() || !reach.ok() || !tally.ok()) return OUT_OF_MEMORY;
+  const int32_t classes = static_cast<int32_t>(s.classes);
+  const int status =
+      by_block<T>(team, s, [&](int64_t image, int64_t group, int64_t b, Range range) {
+        int64_t* here = labels + image * s.pixels + range.first;
+        int64_t rivals = 0, only = 0;
+        for (int64_t label = s.classes - 1; label >= 0; label--) {
+          if (tables.peak[tables.at(image, label) + b] > reach.at(image, label)) {
+            rivals++;
+            only = label;
+          }
+        }
+        const int64_t at = tables.at(image, only) + b;
+        const bool whole = rivals == 1 && tables.low[at] > cut.at(image, only);
+        if (rivals == 0 || whole) {
+          for (int64_t i = 0; i < range.size; i++) here[i] = whole ? only : UNASSIGNED;
+          if (whole) tally.add(image, group, only, {range.size, tables.mass[at]});
+          return;
+        }
+        T scratch[BLOCK];
+        int32_t claims[BLOCK] = {};
+        for (int64_t label = only; label < s.classes; label++) {
+          if (!(tables.peak[tables.at(image, label) + b] > reach.at(image, label))) continue;
+          add_claims(read_row(s, image, label, range, scratch), range.size, cut.at(image, label),
+                     reach.at(image, label), static_cast<int32_t>(label), classes, claims);
+        }
+        settle(claims, range.size, classes, here);
+        for (int64_t label = only; label < s.classes; label++) {
+          if (!(tables.peak[tables.at(image, label) + b] > reach.at(image, label))) continue;
+          tally.add(image, group, label,
+                    sum_marked(read_row(s, image, label, range, scratch), claims, range.size,
+                               static_cast<int32_t>(classes + label)));
+        }
+      });
+  tally.write(counts, sums);
+  return status;
+}
+
+// Return whether a pixel is to be decided.
+inline bool is_valid(const Source& s, int64_t image, int64_t pixel) {
+  return s.valid == nullptr || s.valid[image * s.pixels + pixel] != 0;
+}
+
+inline void void_outside(const Source& s, int64_t image, Range range, int64_t void_index,
+                         int64_t* labels) {
+  if (s.valid == nullptr) return;
+  for (int64_t i = 0; i < range.size; i++) {
+    if (!is_valid(s, image, range.first + i)) labels[i] = void_index;
+  }
+}
+
+// List the valid pixels without a label; return how many there are.
+inline int64_t list_unsettled(const Source& s, int64_t image, Range range, const int64_t* labels,
+                              int32_t* picked) {
+  uint8_t marks[BLOCK];
+  for (int64_t i = 0; i < range.size; i++) marks[i] = labels[i] < 0;
+  if (s.valid != nullptr) {
+    const uint8_t* valid = s.valid + image * s.pixels + range.first;
+    for (int64_t i = 0; i < range.size; i++) marks[i] = marks[i] & (valid[i] != 0);
+  }
+  return list_marked(marks, range.size, picked);
+}
+
+// Count the valid pixels without a label, by group of blocks: (batch, groups).
+inline int count_unsettled(const Team* team, const Source& s, const int64_t* labels,
+                           int64_t* counts) {
+  return by_block<float>(team, s, [&](int64_t image, int64_t group, int64_t, Range range) {
+    int32_t picked[BLOCK];
+    counts[image * groups_of(s) + group] +=
+        list_unsettled(s, image, range, labels + image * s.pixels + range.first, picked);
+  });
+}
+
+// Copy the values of these pixels, group after group from `starts` on, and tell where they are.
+//
+// Maps and `place` have `width` pixels an image. Pixels not valid become `void_index`.
+template <class T>
+int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const uint8_t* active,
+                     const int64_t* starts, int64_t void_index, int64_t width, int64_t* place,
+                     T* values) {
+  const int64_t groups = groups_of(s);
+  const Buffer<int64_t> done(s.batch * groups);
+  if (!done.ok()) return OUT_OF_MEMORY;
+  return by_block<T>(team, s, [&](int64_t image, int64_t group, int64_t, Range range) {
+    T scratch[BLOCK];
+    int32_t picked[BLOCK];
+    int64_t* here = labels + image * s.pixels + range.first;
+    void_outside(s, image, range, void_index, here);
+    const int64_t unit = image * groups + group, start = starts[unit] + done[unit];
+    int64_t size = list_unsettled(s, image, range, here, picked);
+    size = least(size, width - start);  // the mask may have changed since it was counted
+    if (size <= 0) return;
+    done[unit] += size;
+    for (int64_t j = 0; j < size; j++) place[image * width + start + j] = range.first + picked[j];
+    for (int64_t label = 0; label < s.classes; label++) {
+      if (!active[image * s.classes + label]) continue;
+      const T* row = read_row(s, image, label, range, scratch);
+      T* to = values + (image * s.classes + label) * width + start;
+      for (int64_t j = 0; j < size; j++) to[j] = row[picked[j]];
+    }
+  });
+}
+
+}  // namespace
+
+// What classes gain from one more pixel of probability p. Mirrored in `native_library.py`.
+//
+// `terms` is (rows, pieces, 4 or 2): the terms of `Gains`, or for each bin the line of `GainCurves`.
+// `place` is the row of every image and class, or -1.
+struct GainTable {
+  const double* terms;
+  int64_t pieces;
+  const int64_t* place;
+};
+
+namespace {
+
+// The gains of one class of an image.
+struct Gain {
+  const double* terms;
+  int64_t pieces;
+
+  double at(double p) const {
+    if (pieces == 1) return (terms[0] * p - terms[1]) / (terms[2] - terms[3] * p);
+    const double* line = terms + 2 * bin_of(p);
+    return line[0] * p - line[1];
+  }
+};
+
+// The gains of a class of an image; `terms` is null if it has none.
+inline Gain gain_of(const GainTable& gains, int64_t row) {
+  const int64_t place = gains.place[row], terms = gains.pieces == 1 ? 4 : 2;
+  return {place < 0 ? nullptr : gains.terms + place * gains.pieces * terms, gains.pieces};
+}
+
+// The pixels of a block without a label, and who gains most in each.
+struct Contest {
+  int64_t size;
+  int32_t pixels[BLOCK];
+  double reach_free[BLOCK];  // 1 if nobody claims the pixel, else 0
+  double values[BLOCK];
+  double best[BLOCK];
+  int64_t winner[BLOCK];
+};
+
+// Let one class bid for the pixels in which it exceeds its reach; ties stay as they are.
+inline void bid(Contest& c, const Gain& gain, double reach_free, double reach_contested,
+                int64_t label) {
+  if (gain.pieces == 1) {
+    const double slope = gain.terms[0], toll = gain.terms[1];
+    const double size = gain.terms[2], shrink = gain.terms[3];
+    for (int64_t j = 0; j < c.size; j++) {
+      const double value = c.values[j], standing = c.best[j];
+      const int64_t holder = c.winner[j];
+      const double gained = (slope * value - toll) / (size - shrink * value);
+      const double reach = c.reach_free[j] != 0.0 ? reach_free : reach_contested;
+      const bool wins = (value > reach) & (gained > standing);
+      c.best[j] = wins ? gained : standing;
+      c.winner[j] = wins ? label : holder;
+    }
+    return;
+  }
+  for (int64_t j = 0; j < c.size; j++) {
+    const double reach = c.reach_free[j] != 0.0 ? reach_free : reach_contested;
+    if (!(c.values[j] > reach)) continue;
+    const double gained = gain.at(c.values[j]);
+    if (gained > c.best[j]) {
+      c.best[j] = gained;
+      c.winner[j] = label;
+    }
+  }
+}
+
+template <class T>
+int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels, const double* cuts,
+            const GainTable& gains, const uint8_t* eligible, double floor, int64_t void_index) {
+  const Blocks<T> tables(s, t);
+  const Rounded<T> cut(s, cuts);
+  if (!cut.ok()) return OUT_OF_MEMORY;
+  return by_block<T>(team, s, [&](int64_t image, int64_t, int64_t b, Range range) {
+    int64_t* here = labels + image * s.pixels + range.first;
+    Contest c;
+    uint8_t marks[BLOCK];
+    for (int64_t i = 0; i < range.size; i++) marks[i] = here[i] < 0;
+    c.size = list_marked(marks, range.size, c.pixels);
+    if (c.size == 0) return;
+    for (int64_t j = 0; j < c.size; j++) {
+      const bool is_free = here[c.pixels[j]] == UNASSIGNED;
+      c.reach_free[j] = is_free;
+      c.best[j] = is_free ? floor : -INFINITE;
+      c.winner[j] = void_index;
+    }
+    // A gain that some eligible class reaches in every pixel: gains rise with the probability, so that
+    // a class whose largest value gains less can win nowhere. The allowance covers rounding.
+    double surest = -INFINITE;
+    for (int64_t label = 0; label < s.classes; label++) {
+      const int64_t row = image * s.classes + label;
+      const Gain gain = gain_of(gains, row);
+      if (!eligible[row] || gain.terms == nullptr) continue;
+      const double sure = gain.at(static_cast<double>(tables.low[row * tables.blocks + b]));
+      surest = sure > surest ? sure : surest;
+    }
+    surest -= 1e-9 * std::abs(surest);
+    for (int64_t label = 0; label < s.classes; label++) {
+      const int64_t row = image * s.classes + label;
+      const Gain gain = gain_of(gains, row);
+      if (gain.terms == nullptr) continue;
+      const double peak = static_cast<double>(tables.peak[row * tables.blocks + b]);
+      const bool hopeless = !eligible[row] || gain.at(peak) < surest;
+      const double reach_free = hopeless ? INFINITE : -1.0;
+      const double reach_contested = static_cast<double>(cut.at(image, label));
+      if (peak <= least(reach_free, reach_contested)) continue;
+      T scratch[BLOCK];
+      const T* values = read_row(s, image, label, range, scratch);
+      for (int64_t j = 0; j < c.size; j++) c.values[j] = static_cast<double>(values[c.pixels[j]]);
+      bid(c, gain, reach_free, reach_contested, label);
+    }
+    for (int64_t j = 0; j < c.size; j++) here[c.pixels[j]] = c.winner[j];
+    void_outside(s, image, range, void_index, here);
+  });
+}
+
+template <class T>
+int tally(const Team* team, const Source& s, const int64_t* labels, double* counts, double* sums) {
+  const Tally tally(s);
+  if (!tally.ok()) return OUT_OF_MEMORY;
+  const int status =
+      by_block<T>(team, s, [&](int64_t image, int64_t group, int64_t, Range range) {
+        T scratch[BLOCK];
+        const int64_t* here = labels + image * s.pixels + range.first;
+        const Labels ends = extremes_of(here, range.size);
+        for (int64_t label = most<int64_t>(0, ends.low); label <= least(s.classes - 1, ends.high);
+             label++) {
+          bool present = false;
+          for (int64_t i = 0; i < range.size; i++) present |= here[i] == label;
+          if (!present) continue;
+          tally.add(image, group, label,
+                    sum_marked(read_row(s, image, label, range, scratch), here, range.size, label));
+        }
+      });
+  tally.write(counts, sums);
+  return status;
+}
+
+}  // namespace
+
+// Label the pixels in exactly one mask and within no other reach; count and sum them by class.
+RANKSEG_EXPORT(claim)(const Team* team, const Source* s, const Tables* t, const double* cuts,
+                      const double* reach, int64_t* labels, double* counts, double* sums) {
+  return by_type(s, [&](auto zero) {
+    return claim<decltype(zero)>(team, *s, t, cuts, reach, labels, counts, sums);
+  });
+}
+
+RANKSEG_EXPORT(count_unsettled)(const Team* team, const Source* s, const int64_t* labels,
+                                int64_t* counts) {
+  return count_unsettled(team, *s, labels, counts);
+}
+
+RANKSEG_EXPORT(gather_unsettled)(const Team* team, const Source* s, int64_t* labels,
+                                 const uint8_t* active, const int64_t* starts, int64_t void_index,
+                                 int64_t width, int64_t* place, void* values) {
+  return by_type(s, [&](auto zero) {
+    using T = decltype(zero);
+    return gather_unsettled<T>(team, *s, labels, active, starts, void_index, width, place,
+                               static_cast<T*>(values));
+  });
+}
+
+// Give each contested pixel to a class that claims it, each unassigned one to any eligible class.
+//
+// The largest gain wins. An unassigned pixel in which no gain exceeds `floor` becomes `void_index`.
+RANKSEG_EXPORT(resolve)(const Team* team, const Source* s, const Tables* t, int64_t* labels,
+                        const double* cuts, const GainTable* gains, const uint8_t* eligible,
+                        double floor, int64_t void_index) {
+  return by_type(s, [&](auto zero) {
+    return resolve<decltype(zero)>(team, *s, t, labels, cuts, *gains, eligible, floor, void_index);
+  });
+}
+
+// Count and sum of the probability of every label, (batch, classes) each.
+RANKSEG_EXPORT(tally)(const Team* team, const Source* s, const int64_t* labels, double* counts,
+                      double* sums) {
+  return by_type(s, [&](auto zero) {
+    return tally<decltype(zero)>(team, *s, labels, counts, sums);
+  });
+}

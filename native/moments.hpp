@@ -1,0 +1,304 @@
+// Moments of the volume, power sums, and the scan of a sorted row by expected metric.
+#pragma once
+
+#include "winners.hpp"
+
+namespace {
+
+// How many power sums there are: of p^j for j from 1. Probabilities up to DUST are left out from the
+// second power on: their powers would be subnormal, and very slow.
+constexpr int64_t POWERS = 12;
+constexpr double DUST = 1e-16;
+
+// Relative error of an integral allowed for taking the values of a block as equal.
+constexpr double NEGLIGIBLE = 1e-12;
+
+// Mean, variance and third central moment of a volume of independent labels.
+struct VolumeMoments {
+  double mean, variance, third;
+};
+
+template <class T>
+VolumeMoments moments_of(const T* row, int64_t size) {
+  Double4 mean{}, variance{}, third{};
+  by_fours(row, size, T(0), [&](int, Double4 values) {
+    const Double4 one = Double4{} + 1.0;
+    const Double4 p = values < one ? values : one;
+    const Double4 spread = p * (one - p);
+    mean += p;
+    variance += spread;
+    third += spread * (one - 2.0 * p);
+  });
+  return {total(mean), total(variance), total(third)};
+}
+
+template <class T>
+int moments(const Team* team, const Source& s, const Tables* t, const uint8_t* active, double* means,
+            double* variances, double* thirds) {
+  const Blocks<T> tables(s, t);
+  const int64_t groups = groups_of(s), rows = s.batch * s.classes;
+  const Buffer<VolumeMoments> found(rows * groups);
+  if (!found.ok()) return OUT_OF_MEMORY;
+  const int status = share_out(team, rows * groups, values_of(s), [&](int64_t first, int64_t last) {
+    T scratch[BLOCK];
+    for (int64_t unit = first; unit < last; unit++) {
+      const int64_t row = unit / groups, group = unit % groups;
+      if (!active[row]) continue;
+      for (int64_t b = group * GROUP; b < least(tables.blocks, (group + 1) * GROUP); b++) {
+        if (tables.peak[row * tables.blocks + b] == T(0)) continue;
+        const Range range = block_range(s, b);
+        const VolumeMoments here = moments_of(
+            read_row(s, row / s.classes, row % s.classes, range, scratch), range.size);
+        found[unit].mean += here.mean;
+        found[unit].variance += here.variance;
+        found[unit].third += here.third;
+      }
+    }
+    return DONE;
+  });
+  for (int64_t row = 0; row < rows; row++) {
+    means[row] = variances[row] = thirds[row] = 0.0;
+    for (int64_t unit = row * groups; unit < (row + 1) * groups; unit++) {
+      means[row] += found[unit].mean;
+      variances[row] += found[unit].variance;
+      thirds[row] += found[unit].third;
+    }
+  }
+  return status;
+}
+
+// What a mask bracket divides the values of a class into.
+struct Split {
+  int64_t above, between;              // numbers of values
+  double sums_above[POWERS], sums_below[POWERS];
+};
+
+// What is asked of a split: values above `high`, in (low, high], and the others; power sums up to
+// `degree`. A block on one side whose values have a variance of at most `spread` is taken for one of
+// equal values.
+template <class T>
+struct Bracket {
+  T low, high;
+  int64_t degree;
+  double spread;
+};
+
+// Add the sums of the powers of `values`, in which 0 stands for what is left out.
+inline void add_powers(const double* values, int64_t size, int64_t degree, double* sums) {
+  double terms[BLOCK];
+  std::memcpy(terms, values, static_cast<size_t>(size) * sizeof(double));
+  for (int64_t power = 1; power < degree; power++) {
+    for (int64_t i = 0; i < size; i++) terms[i] *= values[i];
+    sums[power] += sum(terms, size);
+  }
+}
+
+// Add the sums of the powers of the values that are `inside(value)`; return their number.
+template <class T, class Inside>
+int64_t add_powers_of(const T* row, int64_t size, int64_t degree, double* sums, Inside inside) {
+  double values[BLOCK];
+  int64_t number = 0;
+  for (int64_t i = 0; i < size; i++) {
+    const bool is_inside = inside(row[i]);
+    number += is_inside;
+    values[i] = is_inside ? static_cast<double>(row[i]) : 0.0;
+  }
+  sums[0] += sum(values, size);
+  if (degree > 1 && number > 0) {
+    for (int64_t i = 0; i < size; i++) values[i] = values[i] > DUST ? values[i] : 0.0;
+    add_powers(values, size, degree, sums);
+  }
+  return number;
+}
+
+inline void add_equal(double count, double mean, int64_t degree, double* sums) {
+  double term = count;
+  for (int64_t power = 0; power < degree; power++) {
+    term *= mean;
+    sums[power] += term;
+  }
+}
+
+template <class T>
+void split_group(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
+                 int64_t group, const Bracket<T>& bracket, Split& to) {
+  T scratch[BLOCK];
+  const T low = bracket.low, high = bracket.high;
+  for (int64_t b = group * GROUP; b < least(tables.blocks, (group + 1) * GROUP); b++) {
+    const int64_t at = tables.at(image, label) + b;
+    const Range range = block_range(s, b);
+    const double smallest = static_cast<double>(tables.low[at]);
+    const double largest = static_cast<double>(tables.peak[at]);
+    const bool is_above = tables.low[at] > high;
+    if (is_above || tables.peak[at] <= low) {
+      double* sums = is_above ? to.sums_above : to.sums_below;
+      to.above += is_above ? range.size : 0;
+      const double mean = tables.mass[at] / static_cast<double>(range.size);
+      // No values in [smallest, largest] of this mean have a larger variance.
+      if ((largest - mean) * (mean - smallest) <= bracket.spread) {
+        add_equal(static_cast<double>(range.size), mean, bracket.degree, sums);
+      } else {
+        add_powers_of(read_row(s, image, label, range, scratch), range.size, bracket.degree, sums,
+                      [](T) { return true; });
+      }
+      continue;
+    }
+    const T* row = read_row(s, image, label, range, scratch);
+    const int64_t above = add_powers_of(row, range.size, bracket.degree, to.sums_above,
+                                        [&](T value) { return value > high; });
+    const int64_t below = add_powers_of(row, range.size, bracket.degree, to.sums_below,
+                                        [&](T value) { return value <= low; });
+    to.above += above;
+    to.between += range.size - above - below;
+  }
+}
+
+inline void add(Split& to, const Split& group) {
+  to.above += group.above;
+  to.between += group.between;
+  for (int64_t power = 0; power < POWERS; power++) {
+    to.sums_above[power] += group.sums_above[power];
+    to.sums_below[power] += group.sums_below[power];
+  }
+}
+
+template <class T>
+int split(const Team* team, const Source& s, const Tables* t, const double* low, const double* high,
+          const int64_t* degrees, const double* spreads, double* counts, double* sums) {
+  const Blocks<T> tables(s, t);
+  const int64_t groups = groups_of(s), rows = s.batch * s.classes;
+  const Buffer<Split> found(rows * groups);
+  if (!found.ok()) return OUT_OF_MEMORY;
+  const int status = share_out(team, rows * groups, values_of(s), [&](int64_t first, int64_t last) {
+    for (int64_t unit = first; unit < last; unit++) {
+      const int64_t row = unit / groups;
+      if (degrees[row] <= 0) continue;
+      const Bracket<T> bracket{round_down<T>(low[row]), round_down<T>(high[row]),
+                               least(degrees[row], POWERS), spreads[row]};
+      split_group(s, tables, row / s.classes, row % s.classes, unit % groups, bracket, found[unit]);
+    }
+    return DONE;
+  });
+  for (int64_t row = 0; row < rows; row++) {
+    Split all{};
+    for (int64_t group = 0; group < groups; group++) add(all, found[row * groups + group]);
+    counts[2 * row] = static_cast<double>(all.above);
+    counts[2 * row + 1] = static_cast<double>(all.between);
+    for (int64_t power = 0; power < POWERS; power++) {
+      sums[2 * row * POWERS + power] = all.sums_above[power];
+      sums[(2 * row + 1) * POWERS + power] = all.sums_below[power];
+    }
+  }
+  return status;
+}
+
+}  // namespace
+
+// How one more pixel changes the integrals: `Steps` in `_formulas/records.py`.
+struct Steps {
+  double per_hit, per_mass, per_count;
+  int64_t outside;
+};
+
+namespace {
+
+// The expected metric of a mask as a sum over quadrature nodes: `Integrals`. `part` and `amount` are
+// changed by the scan; `products` is scratch. Arrays have room for `nodes`.
+struct Quadrature {
+  int64_t nodes;
+  const double* decay;
+  double* part;
+  double* amount;
+  double* products;
+};
+
+// Add one pixel outside of the mask to the integrals.
+inline void leave_out(double value, const Quadrature& q, double per_count) {
+  const double missing = 1.0 - value;
+  if (per_count == 0.0) {
+    for (int64_t k = 0; k < q.nodes; k++) q.part[k] *= missing + value * q.decay[k];
+    return;
+  }
+  for (int64_t k = 0; k < q.nodes; k++) {
+    const double left = missing + value * q.decay[k];
+    q.part[k] *= left;
+    q.amount[k] -= per_count * value * q.decay[k] / left;
+  }
+}
+
+// Move one pixel from outside into the mask; return the score of the new mask.
+inline double take_in(double value, const Quadrature& q, const Steps& steps) {
+  const double missing = 1.0 - value;
+  const double gained = steps.per_mass * value - steps.per_count;
+  for (int64_t k = 0; k < q.nodes; k++) {
+    const double hit = q.decay[k] / (missing + value * q.decay[k]);
+    q.part[k] *= steps.outside ? hit : q.decay[k];
+    q.amount[k] += steps.per_hit * value * hit + gained;
+    q.products[k] = q.part[k] * q.amount[k];
+  }
+  return sum(q.products, q.nodes);
+}
+
+// Return how many of its largest values the best mask of a row takes, by a scan of them all.
+//
+// Equal values are taken together or not at all. Of several best masks the smallest wins.
+inline int64_t scan_row(const double* values, int64_t size, const Quadrature& q,
+                        const Steps& steps) {
+  for (int64_t i = 0; i < size; i++) leave_out(least(values[i], 1.0), q, steps.per_count);
+  for (int64_t k = 0; k < q.nodes; k++) q.products[k] = q.part[k] * q.amount[k];
+  double best = sum(q.products, q.nodes);
+  int64_t taken = 0;
+  for (int64_t i = 0; i < size; i++) {
+    const double score = take_in(least(values[i], 1.0), q, steps);
+    const bool is_cut = i + 1 == size || values[i + 1] < values[i];
+    if (score > best && is_cut) {
+      best = score;
+      taken = i + 1;
+    }
+  }
+  return taken;
+}
+
+}  // namespace
+
+// Mean, variance and third central moment of the volume of active classes, (batch, classes) each.
+RANKSEG_EXPORT(moments)(const Team* team, const Source* s, const Tables* t, const uint8_t* active,
+                        double* means, double* variances, double* thirds) {
+  return by_type(s, [&](auto zero) {
+    return moments<decltype(zero)>(team, *s, t, active, means, variances, thirds);
+  });
+}
+
+// Count the values above `high` and in (low, high], (batch, classes, 2); sum the powers of the values
+// above `high` and of those up to `low`, (batch, classes, 2, POWERS).
+RANKSEG_EXPORT(split)(const Team* team, const Source* s, const Tables* t, const double* low,
+                      const double* high, const int64_t* degrees, const double* spreads,
+                      double* counts, double* sums) {
+  return by_type(s, [&](auto zero) {
+    return split<decltype(zero)>(team, *s, t, low, high, degrees, spreads, counts, sums);
+  });
+}
+
+// Find how many of its largest values the best mask of each row takes.
+//
+// `values` is (rows, width), of which `sizes` are used. `decay`, `part` and `amount` are (rows, most)
+// with `nodes` used.
+RANKSEG_EXPORT(scan)(const Team* team, const double* values, const int64_t* sizes, int64_t rows,
+                     int64_t width, const double* decay, const double* part, const double* amount,
+                     const int64_t* nodes, int64_t most_nodes, const Steps* steps, int64_t* taken) {
+  constexpr int64_t VALUES_PER_NODE = 4;  // surveyed in the time that a pixel takes for one node
+  return share_out(team, rows, VALUES_PER_NODE * rows * width * most_nodes,
+                   [&](int64_t first, int64_t last) {
+    const Buffer<double> room(3 * most_nodes);
+    if (!room.ok()) return OUT_OF_MEMORY;
+    for (int64_t row = first; row < last; row++) {
+      const int64_t used = least(nodes[row], most_nodes);
+      const Quadrature q{used, decay + row * most_nodes, room.get(), room.get() + most_nodes,
+                         room.get() + 2 * most_nodes};
+      std::memcpy(q.part, part + row * most_nodes, static_cast<size_t>(used) * sizeof(double));
+      std::memcpy(q.amount, amount + row * most_nodes, static_cast<size_t>(used) * sizeof(double));
+      taken[row] = scan_row(values + row * width, least(sizes[row], width), q, *steps);
+    }
+    return DONE;
+  });
+}

@@ -1,0 +1,269 @@
+// The class profile: count and sum of the probabilities in each bin.
+//
+// Bins are narrow near 0 and near 1: every octave of p, and above 1/2 of 1 - p, has 64. A bin includes
+// its upper edge. `_formulas/bins.py` defines them.
+#pragma once
+
+#include "cuts.hpp"
+
+namespace {
+
+constexpr int OCTAVES = 23, OCTAVE_BITS = 6;
+constexpr int64_t BINS = 2 * (1 + (OCTAVES << OCTAVE_BITS));
+constexpr int32_t LAST_BIN = static_cast<int32_t>(BINS - 1);
+
+// The upper edge of the first bin.
+constexpr double LOWEST = 0x1p-24;
+
+// Blocks that share one table of bins: so many that the table is small against their values.
+constexpr int64_t CHUNK = 1 << 10;
+
+// A bin of a profile.
+struct Bin {
+  double count, mass;
+};
+
+// Return the bin of a value; some bin for NaN.
+inline int32_t bin_of(double value) {
+  constexpr int64_t LOWEST_BITS = ((1022 - OCTAVES) << OCTAVE_BITS) - 1;
+  const bool upper = value > 0.5;
+  const double distance = upper ? 1.0 - value : value;
+  // Of what is in an end bin, also where it exceeds 1, the bits less 1 are positive.
+  const double bounded = distance > 0x1p-25 ? distance : 0x1p-25;
+  const int64_t bits = std::bit_cast<int64_t>(bounded) - !upper;
+  const int64_t steps = most<int64_t>((bits >> (52 - OCTAVE_BITS)) - LOWEST_BITS, 0);
+  const int32_t bin = static_cast<int32_t>(least<int64_t>(steps, LAST_BIN));
+  return upper ? LAST_BIN - bin : bin;
+}
+
+// Codes of float32: the bin in the high bits, in the low ones the steps from the bin's lower edge.
+//
+// A value with n steps lies n + 1 steps above the lower edge. One integer for each bin takes up codes,
+// and ONE for each: count and steps can be told apart, since the steps of a chunk add up to less than
+// ONE. Often most values are near 0 or 1, and an addition to a place waits for the one before to the
+// same place: so each end bin has SPARES places, used in turn. They follow the bins, and have no steps.
+constexpr int STEP_BITS = 23 - OCTAVE_BITS;
+constexpr uint64_t ONE = uint64_t(1) << 40;
+constexpr int64_t SPARES = 64, PLACES = BINS + 2 * SPARES;
+static_assert((uint64_t(CHUNK * BLOCK) << STEP_BITS) < ONE);
+
+// Values whose codes are computed at a time: few, so that the places stay in the first-level cache.
+constexpr int64_t PIECE = 256;
+
+// Work arrays of a thread. Codes right after the places: what is 4096 bytes from what was just written
+// is read slowly.
+template <class T>
+struct ProfileSpace {
+  uint64_t places[PLACES];
+  int32_t codes[PIECE];
+  T block[BLOCK];
+};
+
+inline void write_codes(const float* values, int64_t size, int32_t* codes) {
+  constexpr int32_t LOWEST_BITS = (((126 - OCTAVES) << OCTAVE_BITS) - 1) << STEP_BITS;
+  constexpr int32_t FIRST = 1 << STEP_BITS, LAST = LAST_BIN << STEP_BITS;
+  for (int64_t i = 0; i < size; i++) {
+    const float value = values[i];
+    const float rest = 1.0f - value, distance = rest > 0.0f ? rest : 0.0f;
+    const int32_t bits = most(std::bit_cast<int32_t>(value), 0);  // -0.0 is 0
+    const int32_t lower = bits - LOWEST_BITS - 1;
+    const int32_t upper = LAST + LOWEST_BITS + (FIRST - 1) - std::bit_cast<int32_t>(distance);
+    const int32_t code = value > 0.5f ? upper : lower;
+    const int32_t spare = static_cast<int32_t>((BINS + (i & (SPARES - 1))) << STEP_BITS);
+    const int32_t spared = code < FIRST ? spare : code;
+    codes[i] = code >= LAST ? spare + static_cast<int32_t>(SPARES << STEP_BITS) : spared;
+  }
+}
+
+// Add the counts and sums of the places to a table, and empty the places. Up to here they are exact.
+inline void unpack(uint64_t* places, const double* edges, Bin* table) {
+  for (int64_t place = 0; place < PLACES; place++) {
+    if (places[place] == 0) continue;
+    const uint64_t each = ONE + (static_cast<uint64_t>(place) << STEP_BITS);
+    // Steps are less than an eighth of a pixel: division rounds to the count.
+    const double count =
+        std::floor(static_cast<double>(places[place]) / static_cast<double>(each) + 0.5);
+    const double steps = static_cast<double>(
+        static_cast<int64_t>(places[place] - static_cast<uint64_t>(count) * each));
+    places[place] = 0;
+    if (place < BINS) {
+      const double low = edges[place], high = edges[place + 1];
+      table[place].count += count;
+      table[place].mass += count * low + (steps + count) * (high - low) / (1 << STEP_BITS);
+    } else if (place < BINS + SPARES) {
+      table[0].count += count;
+    } else {  // nothing of float32 is between the last two edges
+      table[LAST_BIN].count += count;
+      table[LAST_BIN].mass += count;
+    }
+  }
+}
+
+// Add the values of a block to the bins: what the codes hold to the places, the rest to the table.
+inline void deposit(const float* row, int64_t size, float low, float peak, Bin* table,
+                    ProfileSpace<float>& space) {
+  if (low <= static_cast<float>(LOWEST)) {  // the end bins have no steps
+    table[0].mass += count_and_sum(row, size, 1.0f, [](Double4 values) -> Mask4 {
+                       return values <= Double4{} + LOWEST;
+                     }).sum;
+  }
+  if (peak > 1.0f) {  // by rounding
+    const CountAndSum beyond = sum_above(row, size, 1.0f);
+    table[LAST_BIN].mass += beyond.sum - static_cast<double>(beyond.count);
+  }
+  for (int64_t start = 0; start < size; start += PIECE) {
+    const float* piece = row + start;
+    const int64_t number = least(PIECE, size - start);
+    for (int64_t k = 0; k < number; k += 16) __builtin_prefetch(piece + BLOCK + k);
+    write_codes(piece, number, space.codes);
+    for (int64_t i = 0; i < number; i++) {
+      const uint64_t code = static_cast<uint32_t>(space.codes[i]);
+      space.places[code >> STEP_BITS] += ONE + code;
+    }
+  }
+}
+
+inline void deposit(const double* row, int64_t size, double, double, Bin* table,
+                    ProfileSpace<double>&) {
+  for (int64_t i = 0; i < size; i++) {
+    Bin& bin = table[bin_of(row[i])];
+    bin.count += 1.0;
+    bin.mass += row[i];
+  }
+}
+
+// Add count and sum of the values of one chunk of a class to the bins of a table.
+template <class T>
+void profile_chunk(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
+                   int64_t chunk, const double* edges, Bin* table, ProfileSpace<T>& space) {
+  const int64_t at = tables.at(image, label);
+  for (int64_t b = chunk * CHUNK; b < least(tables.blocks, (chunk + 1) * CHUNK); b++) {
+    const Range range = block_range(s, b);
+    if (tables.peak[at + b] <= static_cast<T>(LOWEST)) {
+      table[0].count += static_cast<double>(range.size);
+      table[0].mass += tables.mass[at + b];
+      continue;
+    }
+    const T* row = read_row(s, image, label, range, space.block);
+    deposit(row, range.size, tables.low[at + b], tables.peak[at + b], table, space);
+  }
+  unpack(space.places, edges, table);
+}
+
+// Let `fill(chunk, tables)` fill tables of `rows` rows for every chunk, and add them up in `out`.
+template <class Fill>
+int by_chunks(const Source& s, int64_t rows, Bin* out, Fill fill) {
+  const int64_t chunks = divided_up(blocks_of(s), CHUNK);
+  if (chunks == 1) return fill(chunks, out);
+  const Buffer<Bin> tables(chunks * rows * BINS);
+  if (!tables.ok()) return OUT_OF_MEMORY;
+  const int status = fill(chunks, tables.get());
+  for (int64_t chunk = 0; chunk < chunks; chunk++) {
+    for (int64_t i = 0; i < rows * BINS; i++) {
+      out[i].count += tables[chunk * rows * BINS + i].count;
+      out[i].mass += tables[chunk * rows * BINS + i].mass;
+    }
+  }
+  return status;
+}
+
+template <class T>
+int profile(const Team* team, const Source& s, const Tables* t, const int64_t* rows, int64_t number,
+            const double* edges, Bin* out) {
+  const Blocks<T> tables(s, t);
+  return by_chunks(s, number, out, [&](int64_t chunks, Bin* bins) {
+    return share_out(team, number * chunks, number * s.pixels, [&](int64_t first, int64_t last) {
+      const Buffer<ProfileSpace<T>> space(1);
+      if (!space.ok()) return OUT_OF_MEMORY;
+      for (int64_t unit = first; unit < last; unit++) {
+        const int64_t row = unit / chunks, chunk = unit % chunks;
+        profile_chunk(s, tables, rows[2 * row], rows[2 * row + 1], chunk, edges,
+                      bins + (chunk * number + row) * BINS, space[0]);
+      }
+      return DONE;
+    });
+  });
+}
+
+// The smallest and the largest label of some pixels.
+struct Labels {
+  int64_t low, high;
+};
+
+inline Labels extremes_of(const int64_t* labels, int64_t size) {
+  Labels found{labels[0], labels[0]};
+  for (int64_t i = 1; i < size; i++) {
+    found.low = least(found.low, labels[i]);
+    found.high = most(found.high, labels[i]);
+  }
+  return found;
+}
+
+// Add the pixels where label and mask of a class differ: those labelled, minus those of the mask.
+template <class T>
+void exchange_row(const T* row, const int64_t* labels, int64_t size, int64_t label, T cut,
+                  Bin* table) {
+  uint8_t marks[BLOCK];
+  int32_t picked[BLOCK];
+  for (int64_t i = 0; i < size; i++) marks[i] = (row[i] > cut) != (labels[i] == label);
+  const int64_t number = list_marked(marks, size, picked);
+  for (int64_t k = 0; k < number; k++) {
+    const double value = static_cast<double>(row[picked[k]]);
+    const double sign = labels[picked[k]] == label ? 1.0 : -1.0;
+    Bin& bin = table[bin_of(value)];
+    bin.count += sign;
+    bin.mass += sign * value;
+  }
+}
+
+template <class T>
+int exchange(const Team* team, const Source& s, const Tables* t, const int64_t* labels,
+             const double* cuts, const int64_t* place, int64_t number, Bin* out) {
+  const Blocks<T> tables(s, t);
+  return by_chunks(s, number, out, [&](int64_t chunks, Bin* bins) {
+    return share_out(team, s.batch * chunks, values_of(s), [&](int64_t first, int64_t last) {
+      T scratch[BLOCK];
+      for (int64_t unit = first; unit < last; unit++) {
+        const int64_t image = unit / chunks, chunk = unit % chunks;
+        for (int64_t b = chunk * CHUNK; b < least(tables.blocks, (chunk + 1) * CHUNK); b++) {
+          const Range range = block_range(s, b);
+          const int64_t* here = labels + image * s.pixels + range.first;
+          const Labels ends = extremes_of(here, range.size);
+          for (int64_t label = 0; label < s.classes; label++) {
+            const int64_t row = place[image * s.classes + label];
+            const int64_t at = tables.at(image, label) + b;
+            const T cut = round_down<T>(cuts[image * s.classes + label]);
+            const bool held = ends.low <= label && label <= ends.high;
+            const bool alone = ends.low == label && label == ends.high;
+            if (row < 0 || (tables.peak[at] <= cut && !held)) continue;
+            if (tables.low[at] > cut && alone) continue;
+            exchange_row(read_row(s, image, label, range, scratch), here, range.size, label, cut,
+                         bins + (chunk * number + row) * BINS);
+          }
+        }
+      }
+      return DONE;
+    });
+  });
+}
+
+}  // namespace
+
+// Write the profiles of `number` rows (image, class) to `out`, (number, BINS), which arrives all 0.
+RANKSEG_EXPORT(profile)(const Team* team, const Source* s, const Tables* t, const int64_t* rows,
+                        int64_t number, const double* edges, double* out) {
+  return by_type(s, [&](auto zero) {
+    return profile<decltype(zero)>(team, *s, t, rows, number, edges, reinterpret_cast<Bin*>(out));
+  });
+}
+
+// Write the profiles of the pixels labelled as a class minus those of its mask to `out`.
+//
+// `place` is the row of `out` of every image and class, or -1.
+RANKSEG_EXPORT(exchange)(const Team* team, const Source* s, const Tables* t, const int64_t* labels,
+                         const double* cuts, const int64_t* place, int64_t number, double* out) {
+  return by_type(s, [&](auto zero) {
+    return exchange<decltype(zero)>(team, *s, t, labels, cuts, place, number,
+                                    reinterpret_cast<Bin*>(out));
+  });
+}

@@ -1,0 +1,502 @@
+"""CPU backend: kernels in C++ on blocks of pixels, spread over threads (``native/``)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg._backends import native_library as library
+from rankseg._backends.axes import merge_axes
+from rankseg._backends.native_library import call
+from rankseg._formulas.bins import BINS, bin_edges
+from rankseg._formulas.expectation import Ratio
+from rankseg._formulas.records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
+
+FAULT_IS_KNOWN = True
+"""The fault flag of a survey is in host memory: to read it costs nothing."""
+
+BLOCK, GROUP = 1024, 16
+"""Pixels of a block and blocks of a group, as in ``native/base.hpp``."""
+
+NEGLIGIBLE = 1e-12
+"""Relative error of an integral allowed for taking the values of a block as equal."""
+
+LARGE_ROW = 1 << 21
+"""With more pixels than this in an image, several threads per class pay, though woken each pass."""
+
+TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+CONTENTS = (None, "softmax", "sigmoid")
+"""Types of the values and what they are, by their numbers in ``native/maps.hpp``."""
+
+
+class Maps(NamedTuple):
+    """Probability maps as the kernels see them."""
+
+    source: library.Source
+    dtype: torch.dtype
+    batch: int
+    classes: int
+    spatial: torch.Size
+    valid: np.ndarray | None
+    held: tuple[Any, ...]
+    """What must live as long as ``source``, which points to it."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels per image."""
+        return self.spatial.numel()
+
+    @property
+    def read_as(self) -> type[np.floating[Any]]:
+        """The type in which the kernels read the values."""
+        return np.float64 if self.dtype == torch.float64 else np.float32
+
+
+class Tables(NamedTuple):
+    """Results of the survey for every block, ``(batch, classes, blocks)`` each."""
+
+    mass: np.ndarray
+    low: np.ndarray
+    peak: np.ndarray
+    pointers: library.Tables
+
+
+def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = None) -> Maps:
+    """Describe the memory of ``probs`` to the kernels; nothing is copied.
+
+    If ``probs`` holds logits, kernels compute every probability when they read it. For softmax the
+    logarithm of the sum over classes is computed here and kept for every pixel.
+
+    Parameters
+    ----------
+    probs
+        ``(batch, classes, *spatial)`` CPU tensor of any strides.
+    valid
+        ``(batch, *spatial)`` boolean, or None if all pixels are valid.
+    from_logits
+        ``'softmax'`` or ``'sigmoid'`` if ``probs`` holds logits; None if it holds probabilities.
+    """
+    sizes, strides = merge_axes(probs.shape[2:], probs.stride()[2:])
+    axes = np.array((sizes, strides), np.int64)
+    spatial = probs.shape[2:]
+    mask = None
+    if valid is not None:
+        mask = valid.reshape(len(valid), spatial.numel()).contiguous().numpy()
+    wide = probs.dtype in (torch.float32, torch.float64)
+    source = library.Source(
+        values=probs.data_ptr(),
+        type=TYPES.index(probs.dtype),
+        direct=wide and axes.tolist() == [sizes, [1]] and mask is None and from_logits is None,
+        batch=probs.shape[0],
+        classes=probs.shape[1],
+        pixels=spatial.numel(),
+        batch_stride=probs.stride(0),
+        class_stride=probs.stride(1),
+        axes=len(sizes),
+        sizes=library.address(axes[0]),
+        strides=library.address(axes[1]),
+        valid=None if mask is None else library.address(mask),
+        content=CONTENTS.index(from_logits),
+    )
+    maps = Maps(source, probs.dtype, *probs.shape[:2], spatial, mask, (probs, axes))
+    return _with_log_sums(maps) if from_logits == "softmax" else maps
+
+
+def survey(maps: Maps) -> Survey:
+    """Scan every value once; return sums, peaks and the fault flag as a `Survey`."""
+    tables = _new_tables(maps)
+    found, fault = np.empty((4, maps.batch, maps.classes)), np.empty(1, np.bool_)
+    call("survey", *_opened(maps, tables), _highest(maps.dtype), found, fault)
+    mass, peak, likely_count, likely_mass = torch.from_numpy(found)
+    return Survey(
+        mass=mass,
+        peak=peak,
+        likely_count=likely_count,
+        likely_mass=likely_mass,
+        fault=torch.tensor(bool(fault[0]), device="cpu"),
+        detail=tables,
+    )
+
+
+def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
+    """Return whether to compute masks row by row (:func:`own_masks`) rather than pass by pass.
+
+    True if there are enough rows to keep all threads busy, or if a row is so small that several
+    threads would not help. ``alike`` says that both ways give the same masks to the last bit. If
+    they do not, the choice depends on the pixels of an image alone: the result must not depend on
+    the number of threads or on the other images of the batch.
+    """
+    if not alike:
+        return maps.pixels <= LARGE_ROW
+    threads = torch.get_num_threads()
+    enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
+    return enough or maps.pixels <= library.VALUES_PER_TASK
+
+
+def own_masks(
+    maps: Maps, pruning_prob: float, bonus: float, offset: float, keep_peak: bool
+) -> tuple[Tensor, bool]:
+    """Return the mask above the cut of :func:`best_cuts` for every class, and the fault flag.
+
+    The mask of a class whose peak does not exceed ``pruning_prob`` is empty. The flag is True if
+    some value is no probability. The result is that of a survey, then cuts, then masks. Here each
+    row passes all three before the next begins: its values are still in the cache, and threads are
+    woken only once.
+    """
+    out, sound = _new_masks(maps), _new_flags(maps)
+    call(
+        "own_masks",
+        *_opened(maps, _new_tables(maps)),
+        _highest(maps.dtype),
+        bonus,
+        offset,
+        keep_peak,
+        pruning_prob,
+        sound,
+        out,
+    )
+    return _as_masks(out, maps), not sound.all()
+
+
+def exact_masks(
+    maps: Maps, pruning_prob: float, ratio: Ratio, smooth: float, bonus: float, offset: float
+) -> tuple[Tensor, bool, Tensor]:
+    """Return the masks that maximise the expected metric, the fault flag, and which are known.
+
+    The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
+    more values than the buffer of a thread. ``bonus`` and ``offset`` are ``Objective.endless`` of
+    the RMA objective.
+    """
+    out, sound, known = _new_masks(maps), _new_flags(maps), _new_flags(maps)
+    metric = library.Metric(ratio.dice, smooth, bonus, offset, library.Steps(*ratio.steps(smooth)))
+    call(
+        "exact_masks",
+        *_opened(maps, _new_tables(maps)),
+        _highest(maps.dtype),
+        metric,
+        pruning_prob,
+        sound,
+        known,
+        out,
+    )
+    return _as_masks(out, maps), not sound.all(), torch.from_numpy(known)
+
+
+def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Return count and sum of the values above the cut of each class, ``(batch, classes)`` each.
+
+    Both are 0 for classes that are not ``active``.
+    """
+    counts, masses = _new_sums(maps), _new_sums(maps)
+    call("above", *_opened(maps, survey.detail), cuts, active, counts, masses)
+    return counts, masses
+
+
+def raise_cuts(
+    maps: Maps, survey: Survey, cuts: Tensor, active: Tensor, bonus: Tensor, offset: Tensor
+) -> Tensor:
+    """Return the largest ``(mass + bonus) / (count + offset)`` of any mask, for ``active`` classes.
+
+    Dinkelbach's iteration: the next cut is the fraction of the mask above the current cut, as long
+    as cuts rise. The ``cuts`` to start from must not exceed the largest fraction. Arguments and
+    result are ``(batch, classes)``; cuts of other classes are returned unchanged.
+    """
+    raised = cuts.clone(memory_format=torch.contiguous_format)
+    known = survey.likely_count, survey.likely_mass
+    call("raise_cuts", *_opened(maps, survey.detail), *known, bonus, offset, active, raised)
+    return raised
+
+
+def best_cuts(
+    maps: Maps, survey: Survey, active: Tensor, bonus: float, offset: float, keep_peak: bool
+) -> Tensor:
+    """Return the cut of the mask of largest fraction, for every active class; infinite for others.
+
+    The fraction is ``(mass + bonus) / (count + volume + offset)``. ``keep_peak`` keeps the
+    likeliest pixel in the mask even if the fraction rounds to its probability.
+    """
+    raised = functools.partial(raise_cuts, maps, survey)
+    return survey.best_cuts(raised, active, bonus, offset, keep_peak)
+
+
+def winners(maps: Maps, survey: Survey) -> Tensor:
+    """Return which classes are the likeliest in some valid pixel, ``(batch, classes)`` boolean.
+
+    Ties go to the first class.
+    """
+    won = torch.zeros(maps.batch, maps.classes, dtype=torch.bool, device="cpu")
+    call("winners", *_opened(maps, survey.detail), survey.mass, survey.peak, won)
+    return won
+
+
+def sizes(maps: Maps) -> Tensor:
+    """Return the number of valid pixels of every image: ``(batch,)`` float64."""
+    if maps.valid is not None:
+        return torch.from_numpy(maps.valid.sum(1).astype(np.float64))
+    return torch.full((maps.batch,), maps.pixels, dtype=torch.float64, device="cpu")
+
+
+def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, variance and third central moment of the volume, ``(batch, classes)`` each.
+
+    Labels are taken as independent: the moments are the sums of ``p``, ``p (1 - p)`` and ``p (1 -
+    p) (1 - 2 p)``. Values that exceed 1 by rounding count as 1. The sums are 0 for classes that are
+    not ``active``.
+    """
+    found = [_new_sums(maps) for _ in range(3)]
+    call("moments", *_opened(maps, survey.detail), active, *found)
+    mean, variance, third = found
+    return mean, variance, third
+
+
+def between(
+    maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
+) -> Tensor:
+    """Return the values in ``(low, high]`` of ``rows``, largest first: ``(k, width)`` float64.
+
+    ``rows`` is ``(k, 2)``: image and class. ``low`` and ``high`` are ``(k,)``. No row may hold more
+    than ``width`` such values; rows with fewer end with zeros.
+    """
+    found = np.zeros((len(rows), width))
+    call("between", *_opened(maps, survey.detail), low, high, rows, len(rows), width, found)
+    found.sort(axis=1)
+    return torch.from_numpy(np.ascontiguousarray(found[:, ::-1]))
+
+
+def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
+    """Return the mask of the pixels above each cut: bool ``(batch, classes, *spatial)``."""
+    out = _new_masks(maps)
+    call("masks", *_opened(maps, survey.detail), cuts, out)
+    return _as_masks(out, maps)
+
+
+def claim(
+    maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Label the pixels that exceed the cut of exactly one class.
+
+    ``reach`` holds smaller cuts; the default is ``cuts``. A pixel gets a label if it exceeds the
+    cut of one class and the ``reach`` of no other. It is ``UNASSIGNED`` if it exceeds no ``reach``,
+    otherwise ``CONTESTED``. Returns the labels, int64 ``(batch, *spatial)``, and count and sum of
+    the labelled pixels by class, ``(batch, classes)`` each.
+    """
+    # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
+    labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
+    counts, masses = _new_sums(maps), _new_sums(maps)
+    cuts_and_reach = cuts, cuts if reach is None else reach
+    call("claim", *_opened(maps, survey.detail), *cuts_and_reach, labels, counts, masses)
+    return labels, counts, masses
+
+
+def unsettled(
+    maps: Maps, survey: Survey, labels: Tensor, active: Tensor, void: int
+) -> tuple[Maps, Survey, Tensor]:
+    """Copy the valid pixels that have no label yet (``labels < 0``) into new, smaller maps.
+
+    Pixels that are not valid are set to ``void`` in ``labels``, in place. Only ``active`` classes
+    are copied. Returns the new maps, with one spatial axis; a survey of them, whose mass and peak
+    are still those of all pixels; and, for each valid pixel of the new maps in order, its index in
+    the flat ``labels``.
+    """
+    counts = np.zeros((maps.batch, -(-maps.pixels // (BLOCK * GROUP))), np.int64)
+    call("count_unsettled", maps.source, labels, counts)
+    sizes = counts.sum(1)
+    # Whole blocks, so that sums do not depend on the other images.
+    width = max(1, -(-int(sizes.max(initial=0)) // BLOCK)) * BLOCK
+    values = np.zeros((maps.batch, maps.classes, width), maps.read_as)
+    place = np.zeros((maps.batch, width), np.int64)  # in range, also if labels change meanwhile
+    starts = counts.cumsum(1) - counts
+    call("gather_unsettled", maps.source, labels, active, starts, void, width, place, values)
+    valid = np.arange(width) < sizes[:, None]
+    place += np.arange(maps.batch)[:, None] * maps.pixels
+    part = open_maps(torch.from_numpy(values), torch.from_numpy(valid))
+    part.source.direct = True  # what is not valid is 0 already
+    tables = _new_tables(part, np.zeros)
+    call("survey_active", *_opened(part, tables), active)
+    return part, replace(survey, detail=tables), torch.from_numpy(place[valid])
+
+
+def resolve(
+    maps: Maps,
+    survey: Survey,
+    labels: Tensor,
+    cuts: Tensor,
+    gains: Gains | GainCurves,
+    eligible: Tensor,
+    floor: float,
+    void: int,
+) -> Tensor:
+    """Give every ``CONTESTED`` and ``UNASSIGNED`` pixel to the class that gains most.
+
+    A contested pixel goes to one of the classes whose cut it exceeds. An unassigned pixel goes to
+    one of the ``eligible`` classes that gain more than ``floor``, or becomes ``void`` if there is
+    none. Pixels that are not valid become ``void``. Ties go to the first class. ``labels`` is
+    written in place and returned.
+    """
+    table, held = _lay_out(gains, eligible.shape)
+    arguments = labels, cuts, table, eligible, floor, void
+    call("resolve", *_opened(maps, survey.detail), *arguments)
+    del held  # what the table points to
+    return labels
+
+
+def join(labels: Tensor, part: Maps, place: Tensor, own: Tensor) -> Tensor:
+    """Write the labels of the unsettled pixels into the labels of all pixels, in place.
+
+    The maps and places of the unsettled pixels are those that :func:`unsettled` returned.
+    """
+    assert part.valid is not None
+    labels.view(-1).numpy()[place.numpy()] = own.numpy()[part.valid]
+    return labels
+
+
+def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return count and mass of every label, ``(batch, classes)`` float64 each.
+
+    The mass is the sum, over the pixels with this label, of their probability of that class.
+    """
+    counts, masses = _new_sums(maps), _new_sums(maps)
+    call("tally", maps.source, labels, counts, masses)
+    return counts, masses
+
+
+def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
+    """Return the class profiles of ``rows``: count and sum of the values in every bin of ``bins``.
+
+    ``rows`` is ``(k, 2)``: image and class. Returns ``(k, BINS, 2)`` float64; the last axis is the
+    number of pixels in the bin and the sum of their probabilities.
+    """
+    out = np.zeros((len(rows), BINS, 2))
+    edges = bin_edges(rows.device)
+    call("profile", *_opened(maps, survey.detail), rows, len(rows), edges, out)
+    return torch.from_numpy(out)
+
+
+def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Tensor) -> Tensor:
+    """Return the profile of the pixels labelled as a class minus that of its mask: (k, BINS, 2).
+
+    The mask holds the values above the cut of the class. Only pixels where label and mask differ
+    contribute: with a plus if they have the label, with a minus if they are in the mask. For
+    profiles and ``rows`` see :func:`profile`.
+    """
+    out = np.zeros((len(rows), BINS, 2))
+    places = _places(rows, (maps.batch, maps.classes))
+    call("exchange", *_opened(maps, survey.detail), labels, cuts, places, len(rows), out)
+    return torch.from_numpy(out)
+
+
+def split(
+    maps: Maps, survey: Survey, low: Tensor, high: Tensor, degree: Tensor, rate: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count the values above ``high`` and in ``(low, high]``; return power sums of all others.
+
+    Arguments are ``(batch, classes)``. Power sums ``sum p^j`` are computed for ``j`` from 1 to
+    ``degree``, at most ``POWERS``; a degree of 0 leaves the class out. In the series that use the
+    sums, the power ``j`` is divided by ``rate^j``, which allows an error: a block of nearly equal
+    values is not read, but taken as equal.
+
+    Returns the two counts, ``(batch, classes)`` each, and power sums ``(batch, classes, 2,
+    POWERS)``: of the values above ``high``, then of those up to ``low``. All are float64. Sums
+    beyond the degree are meaningless.
+    """
+    shape = maps.batch, maps.classes, 2
+    counts, sums = np.zeros(shape), np.zeros((*shape, POWERS))
+    with np.errstate(all="ignore"):  # of tiny rates the square is 0
+        spread = NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels
+    call("split", *_opened(maps, survey.detail), low, high, degree, spread, counts, sums)
+    above, between = torch.from_numpy(counts).unbind(2)
+    return above, between, torch.from_numpy(sums)
+
+
+def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
+    """Return how many of its largest values the best mask of each row takes: int64 ``(rows,)``.
+
+    ``values`` is ``(rows, width)``, largest first; the first ``extra`` of a row are used.
+    ``integrals`` give the expected metric. Equal values are taken together or not at all. Of
+    several best masks the smallest wins.
+    """
+    taken = np.zeros(len(values), np.int64)
+    label, part, amount, nodes, steps = integrals
+    call(
+        "scan",
+        values,
+        extra,
+        *values.shape,
+        label,
+        part,
+        amount,
+        nodes,
+        label.shape[1],
+        library.Steps(*steps),
+        taken,
+    )
+    return torch.from_numpy(taken)
+
+
+def _opened(maps: Maps, tables: Tables) -> tuple[library.Source, library.Tables]:
+    """Return what most kernels take first."""
+    return maps.source, tables.pointers
+
+
+def _new_tables(maps: Maps, new: Any = np.empty) -> Tables:
+    """Make tables for a survey, of ``new`` memory."""
+    shape = maps.batch, maps.classes, -(-maps.pixels // BLOCK)
+    arrays = new(shape), new(shape, maps.read_as), new(shape, maps.read_as)
+    return Tables(*arrays, library.Tables(*map(library.address, arrays)))
+
+
+def _new_sums(maps: Maps) -> Tensor:
+    return torch.empty(maps.batch, maps.classes, dtype=torch.float64, device="cpu")
+
+
+def _new_flags(maps: Maps) -> np.ndarray:
+    return np.zeros((maps.batch, maps.classes), np.bool_)
+
+
+def _new_masks(maps: Maps) -> np.ndarray:
+    """Make empty masks. NumPy's zeros are not touched until written to: no mask costs nothing."""
+    return np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
+
+
+def _as_masks(out: np.ndarray, maps: Maps) -> Tensor:
+    return torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
+
+
+def _with_log_sums(maps: Maps) -> Maps:
+    """Return the same maps with what softmax divides by."""
+    shape = maps.batch, maps.pixels
+    logs, rests = np.empty(shape, maps.read_as), np.empty(shape, np.int8)
+    call("log_sums", maps.source, logs, rests)
+    maps.source.logs, maps.source.rests = library.address(logs), library.address(rests)
+    return maps._replace(held=(*maps.held, logs, rests))
+
+
+@functools.cache
+def _highest(dtype: torch.dtype) -> float:
+    """Return the largest value accepted as a probability."""
+    return 1 + ULPS_ABOVE_ONE * torch.finfo(dtype).eps
+
+
+def _places(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """Return, for every image and class, its place among the rows, or -1."""
+    place = np.full(shape, -1)
+    place[tuple(rows.numpy().T)] = np.arange(len(rows))
+    return place
+
+
+def _lay_out(
+    gains: Gains | GainCurves, shape: torch.Size
+) -> tuple[library.GainTable, tuple[np.ndarray, ...]]:
+    """Lay gains out as the kernel reads them, and return also the arrays that must be kept."""
+    if isinstance(gains, GainCurves):
+        terms, place = gains.lines.contiguous().numpy(), _places(gains.rows, shape)
+    else:
+        terms = torch.stack(gains.terms(), -1).view(-1, 1, 4).numpy()
+        place = np.arange(len(terms)).reshape(shape)
+    table = library.GainTable(library.address(terms), terms.shape[1], library.address(place))
+    return table, (terms, place)
