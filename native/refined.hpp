@@ -1,4 +1,4 @@
-// BA and TRNA: the best cut of one class, given its probabilities from the largest on.
+// BA and TRNA: the scores of the masks of one class, given its probabilities from the largest on.
 //
 // With p_(1) >= p_(2) >= ..., phi the distribution of the volume of a class, phi_-j that without pixel
 // j, and g for `smooth`, the mask of the n likeliest pixels scores (RankSEG, JMLR 24(224), 2023):
@@ -255,9 +255,11 @@ inline double dot(const double* values, const double* weights, int64_t size) {
   return total;
 }
 
-// Return the cut of the smallest mask of largest score; equal pixels are not separated.
-inline int best_cut(const double* values, int64_t size, double low, const Volume& volume,
-                    double smooth, bool truncated, double* cut) {
+// Write the scores of the masks of 1 to `size` pixels minus that of the empty mask.
+//
+// The difference is computed directly: with large smoothing all scores round to 1.
+inline int write_gains(const double* values, int64_t size, const Volume& volume, double smooth,
+                       bool truncated, double* gains) {
   const Volumes volumes = volumes_of(volume);
   const int64_t first = volumes.first, width = most<int64_t>(1, volumes.last - first + 1);
   const Rows rows = Rows::of(volume, values, size, truncated);
@@ -270,8 +272,7 @@ inline int best_cut(const double* values, int64_t size, double low, const Volume
     for (int64_t i = 0; i < width; i++) lost[i] *= smooth / (static_cast<double>(first + i) + smooth);
   }
   const double shift = static_cast<double>(first) + smooth;
-  double best = 0.0, shares[MOST_KNOTS], lost_sums[MOST_KNOTS];
-  *cut = values[0];
+  double shares[MOST_KNOTS], lost_sums[MOST_KNOTS];
   for (int64_t start = 1; start <= size;) {
     const Counts counts = Counts::from(start, size, first);
     for (int64_t row = 0; row < rows.count(); row++) {
@@ -281,20 +282,15 @@ inline int best_cut(const double* values, int64_t size, double low, const Volume
     if (smooth > 0.0) counts.write_sums(lost.get(), width, shift, lost_sums);
     for (int64_t count = start; count < counts.stop; count++) {
       rows.take(least(values[count - 1], 1.0), count - 1, taken.get());
-      const double following = count < size ? values[count] : low;
-      if (!(following < values[count - 1])) continue;
       counts.write_shares(count, first, shares);
       double gain = 0.0;
       for (int64_t row = 0; row < rows.count(); row++) {
         if (taken[row] == 0.0) continue;
         gain += 2.0 * taken[row] * dot(sums.get() + row * MOST_KNOTS, shares, counts.knots.size);
       }
-      // The second sum of a score falls by this from the empty mask on; scores themselves round to 1.
+      // What the second sum of a score loses from the empty mask on.
       if (smooth > 0.0) gain -= static_cast<double>(count) * dot(lost_sums, shares, counts.knots.size);
-      if (gain > best) {
-        best = gain;
-        *cut = following;
-      }
+      gains[count - 1] = gain;
     }
     start = counts.stop;
   }
@@ -303,10 +299,9 @@ inline int best_cut(const double* values, int64_t size, double low, const Volume
 
 }  // namespace
 
-// Write the cut of the best mask of a class by BA, or if `truncated` by TRNA.
-//
-// `values` are the probabilities of the pixels that may be in the mask, largest first; all exceed `low`.
-RANKSEG_EXPORT(refined_cut)(const Team*, const double* values, int64_t size, double low,
-                            const Volume* volume, double smooth, int64_t truncated, double* cut) {
-  return best_cut(values, size, low, *volume, smooth, truncated != 0, cut);
+// Write the scores of the masks of the largest 1 to `size` values, by BA or if `truncated` by TRNA,
+// minus that of the empty mask.
+RANKSEG_EXPORT(refined_gains)(const Team*, const double* values, int64_t size, const Volume* volume,
+                              double smooth, int64_t truncated, double* gains) {
+  return write_gains(values, size, *volume, smooth, truncated != 0, gains);
 }

@@ -108,9 +108,7 @@ def test_faults(gpu, value):
 
 def test_the_backend_has_every_operation(gpu):
     operations = {name for name in vars(native) if name in vars(torch_reference)}
-    operations = {
-        name for name in operations if name[0].islower() and callable(vars(native)[name])
-    }
+    operations = {name for name in operations if name[0].islower() and callable(vars(native)[name])}
     here = torch_reference.__name__
     operations = {name for name in operations if vars(torch_reference)[name].__module__ == here}
     assert operations | {"COMPILES", "FAULT_IS_KNOWN"} == set(gpu.__all__)

@@ -8,9 +8,12 @@ import torch
 
 import maps
 from rankseg import RankSEG, expected_score
-from rankseg._backends import native, numba_cuts
+from rankseg._backends import native, native_library
 from rankseg._formulas.expectation import RATIOS
 from rankseg._formulas.objectives import Dice
+
+KEPT = 16 * native.BLOCK
+"""Values that a thread has room for: ``native/cuts.hpp``."""
 
 CASES = [("RMA", 0.0), ("RMA", 3.0), *(("exact", g) for g in (0.0, 1e-12, 0.5, 30.0, 1e9))]
 
@@ -69,7 +72,7 @@ def test_more_doubtful_pixels_than_are_kept(both_ways, falling, top):
 
 
 def test_blocks_without_doubtful_pixels_where_no_more_would_be_kept(both_ways):
-    doubtful, sure = torch.full((numba_cuts.KEPT - 512,), 0.49), torch.tensor([0.9, 0.1])
+    doubtful, sure = torch.full((KEPT - 512,), 0.49), torch.tensor([0.9, 0.1])
     probs = torch.cat((doubtful, sure.repeat(10 * 1024)))
     ours, others = both_ways(probs.view(1, 1, -1))
     assert torch.equal(ours, others)
@@ -78,7 +81,7 @@ def test_blocks_without_doubtful_pixels_where_no_more_would_be_kept(both_ways):
 
 def test_more_masks_in_question_than_are_kept(both_ways):
     """All values of 1/4 are as good as the cut: what is not kept is left to the other way."""
-    number = 2 * numba_cuts.KEPT
+    number = 2 * KEPT
     crowded = torch.cat((torch.ones(number // 8), torch.full((number,), 0.25)))
     probs = torch.stack((crowded, torch.rand(len(crowded)))).unsqueeze(0)
     ratio, endless = RATIOS["dice"], Dice().endless
@@ -131,7 +134,7 @@ def test_it_waits_for_enough_rows_unless_they_are_small(
     monkeypatch, threads, number, rows, pixels, at_once
 ):
     threads(number)
-    monkeypatch.setattr(native, "VALUES_PER_TASK", 1 << 18)
+    monkeypatch.setattr(native_library, "VALUES_PER_TASK", 1 << 18)
     opened = native.open_maps(torch.zeros(1, rows, 1).expand(1, rows, pixels), None)
     assert native.takes_rows_at_once(opened) == at_once
     assert native.takes_rows_at_once(opened, alike=False)

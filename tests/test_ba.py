@@ -12,8 +12,7 @@ from hypothesis.extra import numpy as hnp
 import maps
 import oracles
 from rankseg import RankSEG, rankdice_ba
-from rankseg._decision.solvers.ba import TERMS, gains
-from rankseg._decision.solvers.volume import Volume
+from rankseg._backends.rows import VolumeMoments, refined_gains
 
 SMOOTHS = (0.0, 1e-12, 0.3, 1.0, 1e3, 1e9)
 EPSILONS = (1e-4, 1e-300, 1e-12, 0.1, 0.9, 1 - 1e-9)
@@ -23,9 +22,8 @@ def scores_of_the_solver(values, solver, smooth, eps, number):
     """Return the library's scores of the masks of 1 to ``number`` pixels, less that of none."""
     ranked = np.sort(np.asarray(values, np.float64))[::-1].copy()
     moments = oracles.volume_moments(ranked)
-    volume = Volume(*moments, ranked.size, eps, torch.device("cpu"))
-    terms = TERMS[solver](torch.from_numpy(ranked[:number]), volume)
-    return np.concatenate([gain.numpy() for _, gain in gains(terms, volume, smooth)])
+    volume = VolumeMoments(*moments, ranked.size)
+    return refined_gains(ranked[:number], volume, eps, smooth, solver == "BA")
 
 
 def assert_scores(values, solver, smooth, eps):

@@ -402,19 +402,6 @@ class TestInfo:
         reason = {"native": "compiled kernels", "torch": "named by RANKSEG_BACKEND"}[backend]
         assert reason in shown
 
-    def test_warms_up_both_dtypes(self, monkeypatch):
-        seen = set()
-        forward = rankseg.RankSEG.forward
-        monkeypatch.setattr(
-            rankseg.RankSEG,
-            "forward",
-            lambda self, probs: seen.add(probs.dtype) or forward(self, probs),
-        )
-        result = run("info", "--warm-up")
-        assert result.exit_code == 0
-        assert "Warm-up of float32 and float64 took" in result.stdout
-        assert seen == {torch.float32, torch.float64}
-
     def test_a_backend_that_is_none(self, monkeypatch):
         monkeypatch.setenv("RANKSEG_BACKEND", "abacus")
         result = run("info")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Event, get_native_id
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +21,15 @@ import maps
 import public_calls
 from conftest import SHARED_WORK
 from rankseg import RankSEG, _backends, rankdice_ba
-from rankseg._backends import native, numba_labels, numba_threads
+from rankseg._backends import native, native_library
 from rankseg._decision.problem import Problem
 from rankseg._decision.settings import Settings
 from rankseg._formulas.bins import BINS, bin_of
 
 CASES = 6
+
+TASKS = Path("/proc/self/task")
+"""The threads of this process, on Linux."""
 
 
 class Decisions(Dataset):
@@ -37,7 +42,7 @@ class Decisions(Dataset):
         return CASES
 
     def __getitem__(self, index):
-        native.VALUES_PER_TASK = SHARED_WORK
+        native_library.VALUES_PER_TASK = SHARED_WORK
         torch.set_num_threads(self.threads)  # workers start with one
         return RankSEG()(probability_map(index)[None])[0]
 
@@ -49,16 +54,15 @@ def probability_map(index):
 @pytest.fixture(scope="module")
 def expected():
     """Decide in the parent first, on every kind of threads: none of them must reach the workers."""
-    before = torch.get_num_threads(), native.VALUES_PER_TASK
+    before = torch.get_num_threads(), native_library.VALUES_PER_TASK
     torch.set_num_threads(2)
-    native.VALUES_PER_TASK = SHARED_WORK
+    native_library.VALUES_PER_TASK = SHARED_WORK
     decisions = [RankSEG()(probability_map(index)[None])[0] for index in range(CASES)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_threads, "_start_team", None)
+        patch.setattr(native_library, "_start_team", None)
         assert torch.equal(RankSEG()(probability_map(0)[None])[0], decisions[0])
-    assert numba_threads._pool.cache_info().currsize
     torch.set_num_threads(before[0])
-    native.VALUES_PER_TASK = before[1]
+    native_library.VALUES_PER_TASK = before[1]
     return torch.stack(decisions)
 
 
@@ -133,63 +137,56 @@ def test_a_child_may_be_forked_before_anything_is_used():
 def kind_of_threads(request, monkeypatch):
     """Run the test on torch's threads, where they can be had, and on our own."""
     if request.param == "pool":
-        monkeypatch.setattr(numba_threads, "_start_team", None)
-    elif numba_threads._start_team is None:
+        monkeypatch.setattr(native_library, "_start_team", None)
+    elif native_library._start_team is None:
         pytest.skip("torch has no threads to lend here")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP library there")
 def test_torch_lends_its_threads():
-    assert numba_threads._start_team is not None
+    assert native_library._start_team is not None
 
 
 def test_several_threads_share_the_work(kind_of_threads, threads):
+    """Each thread of the process has used processor time when a large map is decided."""
     threads(2)
-    both = Barrier(2)
-    seen = set()
+    maps_of_many_pixels = native.open_maps(torch.rand(1, 16, 1 << 20), None)
 
-    def job(first, last):
-        both.wait(40)  # breaks unless two threads come
-        seen.add((get_native_id(), first, last))
+    def times():
+        return {
+            task.name: task.joinpath("stat").read_text().split()[13] for task in TASKS.iterdir()
+        }
 
-    numba_threads.spread(job, 10, 2)
-    assert sorted(ranges[1:] for ranges in seen) == [(0, 5), (5, 10)]
-    assert len({ranges[0] for ranges in seen}) == 2
+    before = times()
+    started = time.process_time_ns(), time.perf_counter_ns()
+    while time.perf_counter_ns() - started[1] < 3e8:
+        native.survey(maps_of_many_pixels)
+    used = sum(times().get(task) != spent for task, spent in before.items())
+    kept = torch.get_num_threads() if native_library._start_team else 1  # others have ended
+    assert used >= kept
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_what_fails_in_any_thread_is_raised(kind_of_threads, threads, failing):
+def interrupted_calls(seconds):
+    """Decide until an alarm is raised; return the labels of the last call that ended before."""
+    probs, labels = probability_map(0)[None], None
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            labels = RankSEG()(probs)
+    return labels
+
+
+def test_no_interrupt_is_lost_and_no_call_returns_after_it(expected, kind_of_threads, threads):
     threads(2)
-    both = Barrier(2)
-
-    def job(first, last):
-        both.wait(40)
-        if first == failing:
-            raise MemoryError(f"unit {first}")
-
-    with pytest.raises(MemoryError, match=f"unit {failing}"):
-        numba_threads.spread(job, 2, 2)
-
-
-@pytest.mark.skipif(numba_threads._start_team is None, reason="torch has no threads to lend here")
-def test_a_team_loses_no_interrupt(threads):
-    threads(2)
-    due = []
 
     def interrupt(*_):
-        due.append(True)
         raise TimeoutError
-
-    def work_until(number):
-        signal.setitimer(signal.ITIMER_REAL, 0.002 + number * 1e-4)
-        while len(due) < number:
-            numba_threads.spread(lambda *_: None, 8, 8)
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for number in range(1, 41):
-            with pytest.raises(TimeoutError):
-                work_until(number)
+            labels = interrupted_calls(0.02 + number * 1e-4)
+            assert labels is None or torch.equal(labels[0], expected[0])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -204,19 +201,6 @@ def test_concurrent_calls(expected, kind_of_threads, threads):
             assert torch.equal(decision, expected[index])
 
 
-def test_a_call_does_not_wait_for_threads_that_are_busy(expected, threads, monkeypatch):
-    threads(2)
-    monkeypatch.setattr(numba_threads, "_start_team", None)
-    free = Event()
-    pool = numba_threads._pool(2)
-    waiting = [pool.submit(free.wait, 40) for _ in range(2)]
-    try:
-        assert torch.equal(RankSEG()(probability_map(0)[None])[0], expected[0])
-        assert not any(wait.done() for wait in waiting)
-    finally:
-        free.set()
-
-
 def test_concurrent_calls_of_one_module(kind_of_threads, threads):
     threads(2)
     decide = RankSEG("iou", output_mode="multilabel")
@@ -225,20 +209,6 @@ def test_concurrent_calls_of_one_module(kind_of_threads, threads):
     with ThreadPoolExecutor(8) as pool:
         for decision in pool.map(decide, [probs] * 60):
             np.testing.assert_array_equal(decision, alone)
-
-
-@pytest.mark.skipif(numba_threads._start_team is None, reason="torch has no threads to lend here")
-def test_a_failure_that_is_lost_in_the_team_is_not_taken_for_success(monkeypatch, threads):
-    """A second interrupt can come before the first is kept."""
-    threads(2)
-
-    def lost(job, ranges, failures):
-        yield
-        ranges.clear()
-
-    monkeypatch.setattr(numba_threads, "_member", lost)
-    with pytest.raises(KeyboardInterrupt):
-        numba_threads.spread(lambda *_: None, 8, 8)
 
 
 def test_values_that_appear_between_two_passes_find_no_room():
@@ -255,19 +225,10 @@ def test_values_that_appear_between_two_passes_find_no_room():
     valid = np.ones((2, 3000), np.bool_)
     maps_of_two = native.open_maps(probs.repeat(2, 1, 1), torch.from_numpy(valid))
     place, values = np.full((2, 5), 7), np.zeros((2, 2, 5), np.float32)
-    numba_labels.gather_unsettled(
-        maps_of_two.source,
-        labels,
-        np.ones((2, 2), np.bool_),
-        np.zeros((2, 1), np.int64),
-        255,
-        place[:1].copy(),
-        values,
-        0,
-        1,
-    )
-    assert values[0].tolist() == [[0.25] * 5] * 2
-    assert not values[1].any()
+    flags, starts = np.ones((2, 2), np.bool_), np.array([[0], [3]])
+    library_arguments = maps_of_two.source, labels, flags, starts, 255, 5, place, values
+    native_library.call("gather_unsettled", *library_arguments)
+    assert values.tolist() == [[[0.25] * 5] * 2, [[0.0] * 3 + [0.25] * 2] * 2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

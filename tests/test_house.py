@@ -20,7 +20,16 @@ from rankseg._decision.solvers import BINARY, SOLVERS
 
 SOURCE = REPOSITORY / "src" / "rankseg"
 
-OPTIONAL = ("native", "scipy", "matplotlib", "typer", "rich", "monai", "transformers", "torchvision")
+OPTIONAL = (
+    "native",
+    "scipy",
+    "matplotlib",
+    "typer",
+    "rich",
+    "monai",
+    "transformers",
+    "torchvision",
+)
 OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton")
 OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
@@ -95,7 +104,7 @@ def test_names_are_imported_at_first_use():
 
 
 def test_the_check_above_can_fail():
-    assert "native" in loaded_by("import rankseg._backends.native")
+    assert "scipy" in loaded_by("import rankseg.distribution.scipy_refined_normal")
 
 
 def imports(path):
@@ -229,8 +238,8 @@ def test_auto_is_never_a_solver_of_one_channel_only():
 def test_deciding_while_the_interpreter_ends():
     code = (
         "import atexit, torch, rankseg\n"
-        "from rankseg._backends import native\n"
-        "torch.set_num_threads(2); native.VALUES_PER_TASK = 4096\n"
+        "from rankseg._backends import native_library\n"
+        "torch.set_num_threads(2); native_library.VALUES_PER_TASK = 4096\n"
         "probs = torch.rand(1, 3, 200, 200).softmax(1)\n"
         "atexit.register(lambda: print(rankseg.RankSEG()(probs).shape))"
     )
@@ -267,12 +276,18 @@ def test_backends_offer_the_same_operations():
         assert public == operations | more
 
 
-def test_without_numba_torch_decides_alone():
+def test_without_its_library_nothing_decides_slowly_without_a_word():
+    """The reference must be named by the user."""
     code = (
-        "import sys; sys.modules['numba'] = None\n"
         "import torch, rankseg\n"
-        "from rankseg import _backends\n"
-        "print(_backends.choose(torch.device('cpu'))[1])\n"
-        "print(rankseg.RankSEG()(torch.tensor([[[0.9, 0.3], [0.1, 0.7]]])))"
+        "from rankseg._backends import native_library\n"
+        "native_library.__package__ = 'rankseg._common'\n"
+        "probs = torch.tensor([[[0.9, 0.3], [0.1, 0.7]]])\n"
+        "try: rankseg.RankSEG()(probs)\n"
+        "except ImportError as error: print(error)\n"
+        "import os; os.environ['RANKSEG_BACKEND'] = 'torch'\n"
+        "print(rankseg.RankSEG()(probs))"
     )
-    assert output_of(code).splitlines() == ["numba is not installed", "tensor([[0, 1]])"]
+    message, labels = output_of(code).splitlines()
+    assert "rankseg was not built" in message
+    assert labels == "tensor([[0, 1]])"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rankseg._backends import native_library as library
+from rankseg._backends import rows
 
 HEADERS = Path(__file__).resolve().parents[1] / "native"
 
@@ -62,12 +63,14 @@ def test_an_array_of_another_type_is_refused():
 
 
 def test_the_memory_of_an_array_that_is_not_contiguous_is_copied():
-    values = np.array([[0.9, 0.8, 0.7], [0.0, 0.0, 0.0]]).T  # its first column has a stride of 8
-    volume, cut = library.Volume(2.4, 0.5, 0.0, 6, 1e-4), np.zeros(1)
-    library.call("refined_cut", values[:, 0], 3, 0.0, volume, 0.0, 0, cut)
-    expected = np.zeros(1)
-    library.call("refined_cut", values[:, 0].copy(), 3, 0.0, volume, 0.0, 0, expected)
-    assert cut == expected
+    values = np.array([[0.9, 0.0], [0.8, 0.0], [0.7, 0.0]])
+    volume = rows.VolumeMoments(2.4, 0.5, 0.0, 6)
+    gains, expected = (
+        rows.refined_gains(some, volume, 1e-4, 0.0, False)
+        for some in (values[:, 0], values[:, 0].copy())
+    )
+    assert not values[:, 0].flags.c_contiguous
+    np.testing.assert_array_equal(gains, expected)
 
 
 def test_the_level_can_be_lowered_and_no_other_named(monkeypatch):

@@ -43,8 +43,6 @@ class Maps(NamedTuple):
     classes: int
     spatial: torch.Size
     valid: np.ndarray | None
-    held: tuple[Any, ...]
-    """What must live as long as ``source``, which points to it."""
 
     @property
     def pixels(self) -> int:
@@ -55,15 +53,6 @@ class Maps(NamedTuple):
     def read_as(self) -> type[np.floating[Any]]:
         """The type in which the kernels read the values."""
         return np.float64 if self.dtype == torch.float64 else np.float32
-
-
-class Tables(NamedTuple):
-    """Results of the survey for every block, ``(batch, classes, blocks)`` each."""
-
-    mass: np.ndarray
-    low: np.ndarray
-    peak: np.ndarray
-    pointers: library.Tables
 
 
 def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = None) -> Maps:
@@ -89,7 +78,7 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
         mask = valid.reshape(len(valid), spatial.numel()).contiguous().numpy()
     wide = probs.dtype in (torch.float32, torch.float64)
     source = library.Source(
-        values=probs.data_ptr(),
+        values=probs,
         type=TYPES.index(probs.dtype),
         direct=wide and axes.tolist() == [sizes, [1]] and mask is None and from_logits is None,
         batch=probs.shape[0],
@@ -98,12 +87,12 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
         batch_stride=probs.stride(0),
         class_stride=probs.stride(1),
         axes=len(sizes),
-        sizes=library.address(axes[0]),
-        strides=library.address(axes[1]),
-        valid=None if mask is None else library.address(mask),
+        sizes=axes[0],
+        strides=axes[1],
+        valid=mask,
         content=CONTENTS.index(from_logits),
     )
-    maps = Maps(source, probs.dtype, *probs.shape[:2], spatial, mask, (probs, axes))
+    maps = Maps(source, probs.dtype, probs.shape[0], probs.shape[1], spatial, mask)
     return _with_log_sums(maps) if from_logits == "softmax" else maps
 
 
@@ -111,7 +100,7 @@ def survey(maps: Maps) -> Survey:
     """Scan every value once; return sums, peaks and the fault flag as a `Survey`."""
     tables = _new_tables(maps)
     found, fault = np.empty((4, maps.batch, maps.classes)), np.empty(1, np.bool_)
-    call("survey", *_opened(maps, tables), _highest(maps.dtype), found, fault)
+    call("survey", maps.source, tables, _highest(maps.dtype), found, fault)
     mass, peak, likely_count, likely_mass = torch.from_numpy(found)
     return Survey(
         mass=mass,
@@ -151,7 +140,8 @@ def own_masks(
     out, sound = _new_masks(maps), _new_flags(maps)
     call(
         "own_masks",
-        *_opened(maps, _new_tables(maps)),
+        maps.source,
+        _new_tables(maps),
         _highest(maps.dtype),
         bonus,
         offset,
@@ -173,10 +163,12 @@ def exact_masks(
     the RMA objective.
     """
     out, sound, known = _new_masks(maps), _new_flags(maps), _new_flags(maps)
-    metric = library.Metric(ratio.dice, smooth, bonus, offset, library.Steps(*ratio.steps(smooth)))
+    steps = _record(library.Steps, ratio.steps(smooth))
+    metric = library.Metric(dice=ratio.dice, smooth=smooth, bonus=bonus, offset=offset, steps=steps)
     call(
         "exact_masks",
-        *_opened(maps, _new_tables(maps)),
+        maps.source,
+        _new_tables(maps),
         _highest(maps.dtype),
         metric,
         pruning_prob,
@@ -193,7 +185,7 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
     Both are 0 for classes that are not ``active``.
     """
     counts, masses = _new_sums(maps), _new_sums(maps)
-    call("above", *_opened(maps, survey.detail), cuts, active, counts, masses)
+    call("above", maps.source, survey.detail, cuts, active, counts, masses)
     return counts, masses
 
 
@@ -208,7 +200,7 @@ def raise_cuts(
     """
     raised = cuts.clone(memory_format=torch.contiguous_format)
     known = survey.likely_count, survey.likely_mass
-    call("raise_cuts", *_opened(maps, survey.detail), *known, bonus, offset, active, raised)
+    call("raise_cuts", maps.source, survey.detail, *known, bonus, offset, active, raised)
     return raised
 
 
@@ -230,7 +222,7 @@ def winners(maps: Maps, survey: Survey) -> Tensor:
     Ties go to the first class.
     """
     won = torch.zeros(maps.batch, maps.classes, dtype=torch.bool, device="cpu")
-    call("winners", *_opened(maps, survey.detail), survey.mass, survey.peak, won)
+    call("winners", maps.source, survey.detail, survey.mass, survey.peak, won)
     return won
 
 
@@ -249,7 +241,7 @@ def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor,
     not ``active``.
     """
     found = [_new_sums(maps) for _ in range(3)]
-    call("moments", *_opened(maps, survey.detail), active, *found)
+    call("moments", maps.source, survey.detail, active, *found)
     mean, variance, third = found
     return mean, variance, third
 
@@ -263,7 +255,7 @@ def between(
     than ``width`` such values; rows with fewer end with zeros.
     """
     found = np.zeros((len(rows), width))
-    call("between", *_opened(maps, survey.detail), low, high, rows, len(rows), width, found)
+    call("between", maps.source, survey.detail, low, high, rows, len(rows), width, found)
     found.sort(axis=1)
     return torch.from_numpy(np.ascontiguousarray(found[:, ::-1]))
 
@@ -271,7 +263,7 @@ def between(
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     """Return the mask of the pixels above each cut: bool ``(batch, classes, *spatial)``."""
     out = _new_masks(maps)
-    call("masks", *_opened(maps, survey.detail), cuts, out)
+    call("masks", maps.source, survey.detail, cuts, out)
     return _as_masks(out, maps)
 
 
@@ -289,7 +281,7 @@ def claim(
     labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
     counts, masses = _new_sums(maps), _new_sums(maps)
     cuts_and_reach = cuts, cuts if reach is None else reach
-    call("claim", *_opened(maps, survey.detail), *cuts_and_reach, labels, counts, masses)
+    call("claim", maps.source, survey.detail, *cuts_and_reach, labels, counts, masses)
     return labels, counts, masses
 
 
@@ -317,7 +309,7 @@ def unsettled(
     part = open_maps(torch.from_numpy(values), torch.from_numpy(valid))
     part.source.direct = True  # what is not valid is 0 already
     tables = _new_tables(part, np.zeros)
-    call("survey_active", *_opened(part, tables), active)
+    call("survey_active", part.source, tables, active)
     return part, replace(survey, detail=tables), torch.from_numpy(place[valid])
 
 
@@ -338,10 +330,8 @@ def resolve(
     none. Pixels that are not valid become ``void``. Ties go to the first class. ``labels`` is
     written in place and returned.
     """
-    table, held = _lay_out(gains, eligible.shape)
-    arguments = labels, cuts, table, eligible, floor, void
-    call("resolve", *_opened(maps, survey.detail), *arguments)
-    del held  # what the table points to
+    arguments = labels, cuts, _gain_table(gains, eligible.shape), eligible, floor, void
+    call("resolve", maps.source, survey.detail, *arguments)
     return labels
 
 
@@ -373,7 +363,7 @@ def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
     """
     out = np.zeros((len(rows), BINS, 2))
     edges = bin_edges(rows.device)
-    call("profile", *_opened(maps, survey.detail), rows, len(rows), edges, out)
+    call("profile", maps.source, survey.detail, rows, len(rows), edges, out)
     return torch.from_numpy(out)
 
 
@@ -386,7 +376,7 @@ def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Ten
     """
     out = np.zeros((len(rows), BINS, 2))
     places = _places(rows, (maps.batch, maps.classes))
-    call("exchange", *_opened(maps, survey.detail), labels, cuts, places, len(rows), out)
+    call("exchange", maps.source, survey.detail, labels, cuts, places, len(rows), out)
     return torch.from_numpy(out)
 
 
@@ -408,7 +398,7 @@ def split(
     counts, sums = np.zeros(shape), np.zeros((*shape, POWERS))
     with np.errstate(all="ignore"):  # of tiny rates the square is 0
         spread = NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels
-    call("split", *_opened(maps, survey.detail), low, high, degree, spread, counts, sums)
+    call("split", maps.source, survey.detail, low, high, degree, spread, counts, sums)
     above, between = torch.from_numpy(counts).unbind(2)
     return above, between, torch.from_numpy(sums)
 
@@ -432,22 +422,22 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
         amount,
         nodes,
         label.shape[1],
-        library.Steps(*steps),
+        _record(library.Steps, steps),
         taken,
     )
     return torch.from_numpy(taken)
 
 
-def _opened(maps: Maps, tables: Tables) -> tuple[library.Source, library.Tables]:
-    """Return what most kernels take first."""
-    return maps.source, tables.pointers
+def _record(kind: type[library.Record], fields: NamedTuple) -> library.Record:
+    """Return a structure of C with the fields of a named tuple."""
+    return kind(**fields._asdict())
 
 
-def _new_tables(maps: Maps, new: Any = np.empty) -> Tables:
-    """Make tables for a survey, of ``new`` memory."""
+def _new_tables(maps: Maps, new: Any = np.empty) -> library.Tables:
+    """Make tables for a survey: sum, smallest and largest value of every block of a class."""
     shape = maps.batch, maps.classes, -(-maps.pixels // BLOCK)
-    arrays = new(shape), new(shape, maps.read_as), new(shape, maps.read_as)
-    return Tables(*arrays, library.Tables(*map(library.address, arrays)))
+    low, peak = new(shape, maps.read_as), new(shape, maps.read_as)
+    return library.Tables(mass=new(shape), low=low, peak=peak)
 
 
 def _new_sums(maps: Maps) -> Tensor:
@@ -472,8 +462,8 @@ def _with_log_sums(maps: Maps) -> Maps:
     shape = maps.batch, maps.pixels
     logs, rests = np.empty(shape, maps.read_as), np.empty(shape, np.int8)
     call("log_sums", maps.source, logs, rests)
-    maps.source.logs, maps.source.rests = library.address(logs), library.address(rests)
-    return maps._replace(held=(*maps.held, logs, rests))
+    maps.source.set(logs=logs, rests=rests)
+    return maps
 
 
 @functools.cache
@@ -489,14 +479,11 @@ def _places(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     return place
 
 
-def _lay_out(
-    gains: Gains | GainCurves, shape: torch.Size
-) -> tuple[library.GainTable, tuple[np.ndarray, ...]]:
-    """Lay gains out as the kernel reads them, and return also the arrays that must be kept."""
+def _gain_table(gains: Gains | GainCurves, shape: torch.Size) -> library.GainTable:
+    """Lay gains out as the kernel reads them."""
     if isinstance(gains, GainCurves):
-        terms, place = gains.lines.contiguous().numpy(), _places(gains.rows, shape)
+        terms, place = gains.lines.contiguous(), _places(gains.rows, shape)
     else:
-        terms = torch.stack(gains.terms(), -1).view(-1, 1, 4).numpy()
-        place = np.arange(len(terms)).reshape(shape)
-    table = library.GainTable(library.address(terms), terms.shape[1], library.address(place))
-    return table, (terms, place)
+        terms = torch.stack(gains.terms(), -1).view(-1, 1, 4)
+        place = np.arange(len(terms))
+    return library.GainTable(terms=terms, pieces=terms.shape[1], place=place)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["GainTable", "Metric", "Source", "Steps", "Tables", "Volume", "address", "call", "level"]
+__all__ = ["GainTable", "Metric", "Source", "Steps", "Tables", "Volume", "call", "level"]
 
 ORDER = ("v1", "v3", "v4")
 """Levels of x86-64, each with the instructions of those before it; other processors have one."""
@@ -30,13 +30,27 @@ OUT_OF_MEMORY = 1
 POINTER, INTEGER, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
-class Team(ctypes.Structure):
+class Record(ctypes.Structure):
+    """A structure of C; the arrays that its fields point to live as long as it does."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.held: list[Any] = []
+        self.set(**fields)
+
+    def set(self, **fields: Any) -> None:
+        """Set fields to numbers, structures, None, or arrays, whose types are not checked."""
+        for name, value in fields.items():
+            self.held.append(value)
+            setattr(self, name, _passed(value))
+
+
+class Team(Record):
     """Who starts threads, and how many: ``native/threads.hpp``."""
 
     _fields_ = (("start", POINTER), ("threads", INTEGER), ("values_per_task", INTEGER))
 
 
-class Source(ctypes.Structure):
+class Source(Record):
     """Where maps lie in memory: ``native/maps.hpp``."""
 
     _fields_ = (
@@ -58,19 +72,19 @@ class Source(ctypes.Structure):
     )
 
 
-class Tables(ctypes.Structure):
+class Tables(Record):
     """Sum, smallest and largest value of every block: ``native/maps.hpp``."""
 
     _fields_ = (("mass", POINTER), ("low", POINTER), ("peak", POINTER))
 
 
-class GainTable(ctypes.Structure):
+class GainTable(Record):
     """What classes gain from one more pixel: ``native/labels.hpp``."""
 
     _fields_ = (("terms", POINTER), ("pieces", INTEGER), ("place", POINTER))
 
 
-class Steps(ctypes.Structure):
+class Steps(Record):
     """How one more pixel changes the integrals: ``native/moments.hpp``."""
 
     _fields_ = (
@@ -81,7 +95,7 @@ class Steps(ctypes.Structure):
     )
 
 
-class Metric(ctypes.Structure):
+class Metric(Record):
     """The metric that exact masks maximise: ``native/exact.hpp``."""
 
     _fields_ = (
@@ -93,7 +107,7 @@ class Metric(ctypes.Structure):
     )
 
 
-class Volume(ctypes.Structure):
+class Volume(Record):
     """Moments of the volume of a class: ``native/refined.hpp``."""
 
     _fields_ = (
@@ -139,7 +153,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
         *(DOUBLES, DOUBLES, DOUBLES, INTEGERS, INTEGER, Steps, INTEGERS),
     ),
     "exact_masks": (*MAPS, DOUBLE, Metric, DOUBLE, FLAGS, FLAGS, FLAGS),
-    "refined_cut": (DOUBLES, INTEGER, DOUBLE, Volume, DOUBLE, INTEGER, DOUBLES),
+    "refined_gains": (DOUBLES, INTEGER, Volume, DOUBLE, INTEGER, DOUBLES),
 }
 """What every function of the library takes after the team: a structure, a number, or an array."""
 
@@ -159,15 +173,10 @@ def call(name: str, *arguments: Any) -> None:
     """
     function, kinds = _function(name)
     held = [_checked(argument, kind) for argument, kind in zip(arguments, kinds, strict=True)]
-    team = Team(_start_team, torch.get_num_threads(), VALUES_PER_TASK)
+    threads = torch.get_num_threads()
+    team = Team(start=_start_team, threads=threads, values_per_task=VALUES_PER_TASK)
     if function(team, *map(_passed, held)) == OUT_OF_MEMORY:
         raise MemoryError("not enough memory for the work of the CPU kernels")
-
-
-def address(array: np.ndarray) -> int:
-    """Return where a contiguous array begins."""
-    begin: int = array.__array_interface__["data"][0]
-    return begin
 
 
 def levels() -> list[str]:
@@ -205,7 +214,9 @@ def _passed(argument: Any) -> Any:
     """Return what ctypes takes for an argument: of an array, where it begins."""
     if isinstance(argument, Tensor):
         return argument.data_ptr()
-    return address(argument) if isinstance(argument, np.ndarray) else argument
+    if isinstance(argument, np.ndarray):
+        return argument.__array_interface__["data"][0]
+    return argument
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import numpy as np
 
 from rankseg._backends import native_library as library
 
-__all__ = ["VolumeMoments", "refined_cut"]
+__all__ = ["VolumeMoments", "refined_gains"]
 
 
 class VolumeMoments(NamedTuple):
@@ -24,17 +24,17 @@ class VolumeMoments(NamedTuple):
     size: int
 
 
-def refined_cut(
-    values: np.ndarray, low: float, volume: VolumeMoments, eps: float, smooth: float, blind: bool
-) -> float:
-    """Return the cut of the mask of largest expected Dice by TRNA, or if ``blind`` by BA.
+def refined_gains(
+    values: np.ndarray, volume: VolumeMoments, eps: float, smooth: float, blind: bool
+) -> np.ndarray:
+    """Return the expected Dice of the masks of 1 to ``n`` pixels minus that of the empty mask.
 
-    ``values``, ``(pixels,)`` float64, are the probabilities of the pixels that may be in the mask,
-    largest first; all exceed ``low``. ``eps`` is the probability of volumes that is cut off, half
-    of it in each tail. Equal pixels are taken together or not at all; of several best masks the
-    smallest wins. ``native/refined.hpp`` has the equations.
+    ``values``, ``(n,)`` float64, are the largest probabilities of a class, largest first; the mask
+    of ``k`` pixels holds the first ``k``. The volume is taken as refined normal. TRNA leaves each
+    pixel out of its own volume; BA does not, if ``blind``. ``eps`` is the probability of volumes
+    that is cut off, half of it in each tail. ``native/refined.hpp`` has the equations.
     """
-    cut = np.empty(1)
-    moments = library.Volume(*volume, eps)
-    library.call("refined_cut", values, len(values), low, moments, smooth, not blind, cut)
-    return float(cut[0])
+    gains = np.empty(len(values))
+    moments = library.Volume(**volume._asdict(), eps=eps)
+    library.call("refined_gains", values, len(values), moments, smooth, not blind, gains)
+    return gains

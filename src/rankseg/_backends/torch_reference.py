@@ -1,6 +1,6 @@
 """Reference backend: every operation in plain torch, for any device and for traced graphs.
 
-The functions bear the names, and do the work, of those in the CPU backend (``native``), whose docstrings
+The functions bear the names, and do the work, of those in ``native``, whose docstrings
 describe them. Sums run in float64 over slabs of the first spatial axis, so that
 temporaries stay small against the input; nothing waits for the device.
 """

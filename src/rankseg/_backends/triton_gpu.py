@@ -1,6 +1,6 @@
 """GPU backend: Triton kernels for what labels and masks need, plain torch for the rest.
 
-The functions bear the names, and do the work, of those in the CPU backend (``native``), whose docstrings
+The functions bear the names, and do the work, of those in ``native``, whose docstrings
 describe them; what is not here is the reference's. Nothing waits for the device but the raising of
 cuts, once for every few steps.
 """

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._backends.rows import VolumeMoments, refined_cut
+from rankseg._backends.rows import VolumeMoments, refined_gains
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.cuts import stopping_cuts
 from rankseg._formulas.records import Survey
@@ -33,19 +33,16 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
         )
     cuts = torch.full_like(survey.peak, torch.inf)
     for row, values, low, volume in _classes(backend, maps, survey, settings):
-        blind = settings.solver == "BA" or (
-            settings.solver == "BA+TRNA" and 1 / _sd(volume) < BLIND_BELOW
-        )
-        cuts[row] = refined_cut(
-            values.cpu().numpy(), low, volume, settings.eps, settings.smooth, blind
-        )
+        blind = _is_blind(settings.solver, volume)
+        gains = refined_gains(values, volume, settings.eps, settings.smooth, blind)
+        cuts[row] = _best_cut(values, low, gains)
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
 
 
 def _classes(
     backend: ModuleType, maps: Any, survey: Survey, settings: Settings
-) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor, float, VolumeMoments]]:
+) -> Iterator[tuple[tuple[Tensor, Tensor], np.ndarray, float, VolumeMoments]]:
     """Yield the inputs of the search for every class whose peak exceeds ``pruning_prob``.
 
     Each item has four fields: the indices of image and class; the probabilities of the pixels that
@@ -66,9 +63,21 @@ def _classes(
     for row, (mean, variance, third, size, width) in zip(rows, facts.tolist(), strict=True):
         at = row[:, 0], row[:, 1]
         values = backend.between(maps, survey, lows[at], highest, row, int(width))
-        yield at, values[0], float(lows[at]), VolumeMoments(mean, variance, third, int(size))
+        volume = VolumeMoments(mean, variance, third, int(size))
+        yield at, values[0].cpu().numpy(), float(lows[at]), volume
 
 
-def _sd(volume: VolumeMoments) -> float:
-    """Return the standard deviation; a volume that is certain has some, too."""
-    return math.sqrt(max(volume.variance, 1e-12))
+def _is_blind(solver: str, volume: VolumeMoments) -> bool:
+    """Return whether to take BA rather than TRNA."""
+    return solver == "BA" or (solver == "BA+TRNA" and volume.variance > BLIND_BELOW**-2)
+
+
+def _best_cut(values: np.ndarray, low: float, gains: np.ndarray) -> float:
+    """Return the cut of the smallest mask of largest score; equal pixels are not separated.
+
+    ``gains`` are the scores of the masks of 1 pixel, 2 pixels, ..., minus that of the empty mask.
+    """
+    following = np.append(values[1:], low)
+    gains = np.where(following < values, gains, -np.inf)
+    best = int(gains.argmax())
+    return float(following[best]) if gains[best] > 0 else float(values[0])
