@@ -1,7 +1,7 @@
 """Check that the results of this build are right; without that its speed means nothing.
 
 Run as ``python _speed_gate.py CASES DEVICE``: prints what is wrong and exits with 1, or is silent.
-The answers to hold against are the slow ones of the tests, ``tests/oracles.py``.
+The answers to hold against are the slow ones of the tests, ``tests/support/oracles.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from rankseg import RankSEG
 
 METRICS = ("dice", "iou")
-ORACLES = Path(__file__).resolve().parents[1] / "tests" / "oracles.py"
+ORACLES = Path(__file__).resolve().parents[1] / "tests" / "support" / "oracles.py"
 
 # Every kind of map that is timed, small enough to be sorted, large enough to have many blocks.
 MASK_SHAPES = {

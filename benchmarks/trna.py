@@ -83,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_results() -> None:
     """Hold the masks of small maps against every term of the paper's equations."""
-    oracles = _speed_cases.load(REPOSITORY / "tests" / "oracles.py")
+    oracles = _speed_cases.load(REPOSITORY / "tests" / "support" / "oracles.py")
     rng = np.random.default_rng(0)
     for solver in SOLVERS[:2]:
         for spread in (0.2, 1.0, 5.0):

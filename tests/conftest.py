@@ -1,15 +1,20 @@
-"""What every test may ask for: each backend in turn, and the shared probability maps."""
+"""What every test may ask for: each backend in turn, and folders of probability maps."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+# Failed asserts of helpers then show their values, as those of tests do.
+pytest.register_assert_rewrite("support")
 
 settings.register_profile("house", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("house")
@@ -21,6 +26,9 @@ torch.set_num_threads(1)  # tests about threads ask for them; small steps need n
 
 SHARED_WORK = 1 << 12
 """Probabilities to a task in tests of threads: few, so that small maps go to several threads."""
+
+CLASSES = ["background", "organ", "vessel"]
+"""Names of the classes in the fixture ``folder``."""
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -46,6 +54,21 @@ def benchmark(monkeypatch):
     """Return what imports a module of the benchmarks, which stand beside each other in a folder."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     return importlib.import_module
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder of six images with void pixels; every second image lacks the last class."""
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for index in range(6):
+        rng = np.random.default_rng(index)
+        probs = rng.dirichlet([2, 1, 0.3 + 0.2 * index], (30, 40)).transpose(2, 0, 1)
+        label = (rng.random((30, 40)) > probs.cumsum(0)).sum(0).clip(max=1 + index % 2)
+        label[:3] = 255
+        np.savez(maps / f"case_{index}.npz", probs=probs.astype(np.float16), label=label)
+    (maps / "meta.json").write_text(json.dumps({"classes": CLASSES, "ignore_index": 255}))
+    return maps
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ import torch
 import torch._dynamo.testing
 from torch.fx.experimental.proxy_tensor import make_fx
 
-import maps
-import public_calls
 from rankseg import RankSEG
+from support import maps, public_calls
 
 OPTIONS = [
     {},

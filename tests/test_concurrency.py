@@ -17,14 +17,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
-import maps
-import public_calls
 from conftest import SHARED_WORK
 from rankseg import RankSEG, _backends, rankdice_ba
 from rankseg._backends import native, native_library
 from rankseg._decision.problem import Problem
 from rankseg._decision.settings import Settings
 from rankseg._formulas.bins import BINS, bin_of
+from support import maps, public_calls
 
 CASES = 6
 

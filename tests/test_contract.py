@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-import maps
 import rankseg
 from rankseg import RankSEG
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers import SOLVERS
+from support import maps
 
 CASES = [
     {"metric": "dice"},

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-from pathlib import Path
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import maps
 from rankseg import RankSEG
-
-STATUS = Path("/proc/self/status")
-CLEAR = Path("/proc/self/clear_refs")
+from support import maps
+from support.memory import CLEAR, peak_growth
 
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
 """Operations whose result the host must wait for."""
@@ -60,28 +55,6 @@ def test_waits_for_the_device_do_not_grow_with_images_or_classes(monkeypatch, op
     alone = waits(RankSEG(output_mode="multilabel", solver="RMA"), probs)
     assert alone > 0
     assert waits(decide, more) <= waits(decide, probs) + 3
-
-
-def peak_growth(function, calls=3):
-    """Return by how much resident memory grows at most during a call, and the call's result.
-
-    The least of some calls: the first of its size may make the system hand out more. Heap that is
-    not used goes back to the system before each: it would hide what the call takes.
-    """
-    growths = []
-    for _ in range(calls):
-        result = None
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        CLEAR.write_text("5")
-        before = read_status("VmRSS")
-        result = function()
-        growths.append(read_status("VmHWM") - before)
-    return min(growths), result
-
-
-def read_status(field):
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 @pytest.mark.skipif(not CLEAR.exists(), reason="needs Linux's record of peak memory")

@@ -7,8 +7,8 @@ import warnings
 import pytest
 import torch
 
-import maps
 from rankseg import ClassProfile, RankSEG, expected_score
+from support import maps
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

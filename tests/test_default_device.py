@@ -7,9 +7,8 @@ import ast
 import pytest
 import torch
 
-import maps
-import public_calls
 from conftest import REPOSITORY
+from support import maps, public_calls
 
 FACTORIES = {"arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint"}
 FACTORIES |= {"randn", "randperm", "scalar_tensor", "tensor", "zeros"}

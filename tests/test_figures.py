@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import maps
 from rankseg import RankSEG
 from rankseg._formulas.objectives import OBJECTIVES
 from rankseg.calibration import reliability
@@ -22,6 +21,7 @@ from rankseg.plots import (
     score_by_cut,
     volume_changes,
 )
+from support import maps
 
 
 def cases(number=5):

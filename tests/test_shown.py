@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-import maps
 from rankseg import RankSEG, app, expected_score
 from rankseg._demo.example import load_sample
 from rankseg._demo.network import maps_of_image
 from rankseg.app import build, show
+from support import maps
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import maps
 from rankseg import (
     ClassProfile,
     RankSEG,
@@ -23,6 +22,7 @@ from rankseg import (
     rankseg_rma,
 )
 from rankseg.functional import rankseg
+from support import maps
 
 GOOD = torch.from_numpy(maps.softmax(2, 3, 8, 9))
 

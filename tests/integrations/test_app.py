@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from frameworks import framework
 from rankseg import app
 from rankseg._demo.example import load_sample
 from rankseg._demo.network import maps_of_image
 from rankseg.app import show
+from support.frameworks import framework
 
 OFFLINE = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from conftest import REPOSITORY
-from convention_cases import CASES
-from frameworks import framework
 from rankseg import RankSEG
 from rankseg.evaluation import aggregate
 from rankseg.metrics import count
+from support.convention_cases import CASES
+from support.frameworks import framework
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmengine's and mmcv's own
 

@@ -16,7 +16,7 @@ import torch
 
 import rankseg
 from conftest import REPOSITORY
-from frameworks import framework
+from support.frameworks import framework
 
 framework("monai")
 

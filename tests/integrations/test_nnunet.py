@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-import frameworks
 from conftest import REPOSITORY
-from convention_cases import CASES
 from rankseg import RankSEG
 from rankseg.evaluation import aggregate
 from rankseg.integration import nnunet
 from rankseg.integration.nnunet import ClassMaps, decide_folders, enable
 from rankseg.metrics import count
+from support import frameworks
+from support.convention_cases import CASES
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
 

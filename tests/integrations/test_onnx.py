@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import maps
-from frameworks import framework
 from rankseg import RankSEG, __version__
 from rankseg.integration.onnx import export
+from support import maps
+from support.frameworks import framework
 
 framework("onnx")
 framework("onnxscript")

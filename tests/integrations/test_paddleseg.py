@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from conftest import REPOSITORY
-from frameworks import framework
 from rankseg import RankSEG
+from support.frameworks import framework
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Paddle's and its dependencies' own
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from conftest import REPOSITORY
-from frameworks import framework
 from rankseg import RankSEG
+from support.frameworks import framework
 
 
 def network(classes):

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 
 from conftest import REPOSITORY
-from frameworks import framework
 from rankseg import RankSEG
 from rankseg.integration import _sam
 from rankseg.integration.sam import Sam1, Sam2, Sam3, decide_logits
+from support.frameworks import framework
 
 ACCURACY = {"metric": "acc"}
 PAD = 64

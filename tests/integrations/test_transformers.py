@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from conftest import REPOSITORY
-from frameworks import framework
 from rankseg import RankSEG
 from rankseg.integration.transformers import (
     RankSEGProcessor,
     postprocess,
     restore_semantic_probs,
 )
+from support.frameworks import framework
 
 T = framework("transformers")
 framework("PIL")
