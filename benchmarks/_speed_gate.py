@@ -39,7 +39,7 @@ PRESENCE = 0.5  # the default pruning_prob
 
 def main() -> None:
     path, device = Path(sys.argv[1]), sys.argv[2]
-    backends = ("numba", "torch") if device == "cpu" else ("", "torch")  # "" is what users get
+    backends = ("native", "torch") if device == "cpu" else ("", "torch")  # "" is what users get
     oracles = _speed_cases.load(ORACLES)
     faults = [
         f"metric={metric!r}, {backend or 'default'} backend: {fault}"

@@ -93,6 +93,25 @@ inline void by_fours(const T* row, int64_t size, T padding, Add add) {
   }
 }
 
+// Call `add(values, there)` for every sixteen values; `there` is false of what is beyond the last.
+template <class T, class Add>
+inline void by_sixteens(const T* row, int64_t size, Add add) {
+  Double4 values[4] = {};
+  Mask4 there[4] = {Mask4{} - 1, Mask4{} - 1, Mask4{} - 1, Mask4{} - 1};
+  int64_t i = 0;
+  for (; i + 16 <= size; i += 16) {
+    for (int k = 0; k < 4; k++) values[k] = load4(row + i + 4 * k);
+    add(values, there);
+  }
+  if (i < size) {
+    for (int64_t j = 0; j < 16; j++) {
+      values[j / 4][j % 4] = i + j < size ? static_cast<double>(row[i + j]) : 0.0;
+      there[j / 4][j % 4] = i + j < size ? -1 : 0;
+    }
+    add(values, there);
+  }
+}
+
 template <class T>
 inline double sum(const T* row, int64_t size) {
   Double4 sums[4] = {};
@@ -132,6 +151,64 @@ inline CountAndSum sum_between(const T* row, int64_t size, T low, T high) {
   const Double4 up_to = Double4{} + static_cast<double>(high);
   return count_and_sum(row, size, -std::numeric_limits<T>::infinity(),
                        [&](Double4 values) -> Mask4 { return (values > above) & (values <= up_to); });
+}
+
+inline Mask4 load_marks(const int64_t* from) {
+  Mask4 marks;
+  std::memcpy(&marks, from, sizeof marks);
+  return marks;
+}
+
+inline Mask4 load_marks(const int32_t* from) {
+  using Int4 = int32_t __attribute__((vector_size(16)));
+  Int4 marks;
+  std::memcpy(&marks, from, sizeof marks);
+  return __builtin_convertvector(marks, Mask4);
+}
+
+// Count and sum of the values whose mark is the one chosen.
+template <class T, class Mark>
+CountAndSum sum_marked(const T* row, const Mark* marks, int64_t size, Mark chosen) {
+  Double4 sums[2] = {};
+  Mask4 counts[2] = {};
+  const Mask4 wanted = Mask4{} + static_cast<int64_t>(chosen);
+  int64_t i = 0;
+  for (; i + 8 <= size; i += 8) {
+    for (int k = 0; k < 2; k++) {
+      const Mask4 mask = load_marks(marks + i + 4 * k) == wanted;
+      sums[k] += only(mask, load4(row + i + 4 * k));
+      counts[k] += mask;
+    }
+  }
+  CountAndSum found{-total(counts[0] + counts[1]), total(sums[0] + sums[1])};
+  for (; i < size; i++) {
+    found.count += marks[i] == chosen;
+    found.sum += marks[i] == chosen ? static_cast<double>(row[i]) : 0.0;
+  }
+  return found;
+}
+
+// List the places i < size, at most BLOCK, that are `chosen(i)`; return how many there are.
+//
+// They are few. So 32 marks are tested at once, and only where one is set they are searched.
+template <class Chosen>
+int64_t list_where(int64_t size, int32_t* picked, Chosen chosen) {
+  uint8_t marks[BLOCK];
+  const int64_t end = divided_up(size, 32) * 32;
+  for (int64_t i = 0; i < size; i++) marks[i] = chosen(i);
+  for (int64_t i = size; i < end; i++) marks[i] = 0;
+  int64_t number = 0;
+  for (int64_t start = 0; start < end; start += 32) {
+    uint64_t words[4];
+    std::memcpy(words, marks + start, sizeof words);
+    if ((words[0] | words[1] | words[2] | words[3]) == 0) continue;
+    for (int64_t k = 0; k < 4; k++) {
+      for (uint64_t word = words[k]; word != 0; word &= word - 1) {
+        picked[number++] = static_cast<int32_t>(start + 8 * k + __builtin_ctzll(word) / 8);
+      }
+    }
+  }
+  return number;
 }
 
 // Round to the type of the values: the same of its values exceed the result as exceed `value`.

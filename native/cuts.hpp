@@ -18,33 +18,15 @@ constexpr int MOST_STEPS = 1000;
 template <class T>
 struct Space {
   T block[BLOCK];
-  alignas(16) uint8_t marks[BLOCK];
   int32_t picked[BLOCK];
   T kept[KEPT];
   int64_t places[KEPT];  // the pixels of the values kept
 };
 
-// List which of the first `size` marks are set, in `picked`; return how many are.
-//
-// Set marks are few. So eight marks are tested at once, and only those with a set mark are searched.
-inline int64_t list_marked(const uint8_t* marks, int64_t size, int32_t* picked) {
-  int64_t number = 0;
-  for (int64_t start = 0; start < size; start += 8) {
-    uint64_t word = 0;
-    std::memcpy(&word, marks + start, static_cast<size_t>(least<int64_t>(8, size - start)));
-    while (word != 0) {
-      picked[number++] = static_cast<int32_t>(start + __builtin_ctzll(word) / 8);
-      word &= word - 1;
-    }
-  }
-  return number;
-}
-
 // List where in a row the values in (low, high] are; return how many there are.
 template <class T>
-int64_t list_between(const T* row, int64_t size, T low, T high, uint8_t* marks, int32_t* picked) {
-  for (int64_t i = 0; i < size; i++) marks[i] = (row[i] > low) & (row[i] <= high);
-  return list_marked(marks, size, picked);
+int64_t list_between(const T* row, int64_t size, T low, T high, int32_t* picked) {
+  return list_where(size, picked, [&](int64_t i) { return (row[i] > low) & (row[i] <= high); });
 }
 
 struct Collected {
@@ -70,7 +52,7 @@ Collected collect(const Source& s, const Blocks<T>& tables, int64_t image, int64
     const T* row = read_row(s, image, label, range, space.block);
     if (mask) mark_above(row, range.size, low, mask + range.first);
     if (found.spilled.count == 0 && found.size + range.size <= KEPT) {
-      const int64_t number = list_between(row, range.size, low, high, space.marks, space.picked);
+      const int64_t number = list_between(row, range.size, low, high, space.picked);
       for (int64_t k = 0; k < number; k++) {
         space.kept[found.size + k] = row[space.picked[k]];
         space.places[found.size + k] = range.first + space.picked[k];
@@ -235,7 +217,6 @@ int between(const Team* team, const Source& s, const Tables* t, const double* lo
   const Blocks<T> tables(s, t);
   return share_out(team, number, values_of(s), [&](int64_t first, int64_t last) {
     T scratch[BLOCK];
-    uint8_t marks[BLOCK];
     int32_t picked[BLOCK];
     for (int64_t unit = first; unit < last; unit++) {
       const int64_t image = rows[2 * unit], label = rows[2 * unit + 1];
@@ -246,7 +227,7 @@ int between(const Team* team, const Source& s, const Tables* t, const double* lo
         if (tables.peak[at + b] <= above || tables.low[at + b] > up_to) continue;
         const Range range = block_range(s, b);
         const T* row = read_row(s, image, label, range, scratch);
-        int64_t found = list_between(row, range.size, above, up_to, marks, picked);
+        int64_t found = list_between(row, range.size, above, up_to, picked);
         found = least(found, width - size);  // the maps may have changed since they were counted
         for (int64_t k = 0; k < found; k++) {
           out[unit * width + size + k] = static_cast<double>(row[picked[k]]);

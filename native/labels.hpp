@@ -61,18 +61,6 @@ class Tally {
   Buffer<CountAndSum> found_;
 };
 
-// Count and sum the values of the pixels with a mark.
-template <class T, class Mark>
-CountAndSum sum_marked(const T* row, const Mark* marks, int64_t size, Mark chosen) {
-  T only_chosen[BLOCK];
-  int64_t count = 0;
-  for (int64_t i = 0; i < size; i++) {
-    count += marks[i] == chosen;
-    only_chosen[i] = marks[i] == chosen ? row[i] : T(0);
-  }
-  return {count, sum(only_chosen, size)};
-}
-
 // Cuts of every class, rounded to the type of the values.
 template <class T>
 class Rounded {
@@ -172,13 +160,12 @@ inline void void_outside(const Source& s, int64_t image, Range range, int64_t vo
 // List the valid pixels without a label; return how many there are.
 inline int64_t list_unsettled(const Source& s, int64_t image, Range range, const int64_t* labels,
                               int32_t* picked) {
-  uint8_t marks[BLOCK];
-  for (int64_t i = 0; i < range.size; i++) marks[i] = labels[i] < 0;
-  if (s.valid != nullptr) {
-    const uint8_t* valid = s.valid + image * s.pixels + range.first;
-    for (int64_t i = 0; i < range.size; i++) marks[i] = marks[i] & (valid[i] != 0);
+  if (s.valid == nullptr) {
+    return list_where(range.size, picked, [&](int64_t i) { return labels[i] < 0; });
   }
-  return list_marked(marks, range.size, picked);
+  const uint8_t* valid = s.valid + image * s.pixels + range.first;
+  return list_where(range.size, picked,
+                    [&](int64_t i) { return (labels[i] < 0) & (valid[i] != 0); });
 }
 
 // Count the valid pixels without a label, by group of blocks: (batch, groups).
@@ -300,9 +287,7 @@ int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels,
   return by_block<T>(team, s, [&](int64_t image, int64_t, int64_t b, Range range) {
     int64_t* here = labels + image * s.pixels + range.first;
     Contest c;
-    uint8_t marks[BLOCK];
-    for (int64_t i = 0; i < range.size; i++) marks[i] = here[i] < 0;
-    c.size = list_marked(marks, range.size, c.pixels);
+    c.size = list_where(range.size, c.pixels, [&](int64_t i) { return here[i] < 0; });
     if (c.size == 0) return;
     for (int64_t j = 0; j < c.size; j++) {
       const bool is_free = here[c.pixels[j]] == UNASSIGNED;
@@ -340,22 +325,35 @@ int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels,
   });
 }
 
+// Count and sum the probabilities of the labels of a block, from class `first` on: at most SOME.
+constexpr int64_t SOME = 256;
+
+template <class T>
+void tally_block(const Source& s, const int64_t* here, int64_t image, int64_t group, Range range,
+                 int64_t first, const Tally& tally) {
+  T scratch[BLOCK];
+  uint8_t present[SOME] = {};
+  const int64_t classes = least(SOME, s.classes - first);
+  for (int64_t i = 0; i < range.size; i++) {
+    const uint64_t label = static_cast<uint64_t>(here[i] - first);
+    if (label < static_cast<uint64_t>(classes)) present[label] = 1;
+  }
+  for (int64_t k = 0; k < classes; k++) {
+    if (!present[k]) continue;
+    const T* row = read_row(s, image, first + k, range, scratch);
+    tally.add(image, group, first + k, sum_marked(row, here, range.size, first + k));
+  }
+}
+
 template <class T>
 int tally(const Team* team, const Source& s, const int64_t* labels, double* counts, double* sums) {
   const Tally tally(s);
   if (!tally.ok()) return OUT_OF_MEMORY;
   const int status =
       by_block<T>(team, s, [&](int64_t image, int64_t group, int64_t, Range range) {
-        T scratch[BLOCK];
         const int64_t* here = labels + image * s.pixels + range.first;
-        const Labels ends = extremes_of(here, range.size);
-        for (int64_t label = most<int64_t>(0, ends.low); label <= least(s.classes - 1, ends.high);
-             label++) {
-          bool present = false;
-          for (int64_t i = 0; i < range.size; i++) present |= here[i] == label;
-          if (!present) continue;
-          tally.add(image, group, label,
-                    sum_marked(read_row(s, image, label, range, scratch), here, range.size, label));
+        for (int64_t first = 0; first < s.classes; first += SOME) {
+          tally_block<T>(s, here, image, group, range, first, tally);
         }
       });
   tally.write(counts, sums);

@@ -83,32 +83,28 @@ struct Bracket {
   double spread;
 };
 
-// Add the sums of the powers of `values`, in which 0 stands for what is left out.
-inline void add_powers(const double* values, int64_t size, int64_t degree, double* sums) {
-  double terms[BLOCK];
-  std::memcpy(terms, values, static_cast<size_t>(size) * sizeof(double));
-  for (int64_t power = 1; power < degree; power++) {
-    for (int64_t i = 0; i < size; i++) terms[i] *= values[i];
-    sums[power] += sum(terms, size);
-  }
-}
-
 // Add the sums of the powers of the values that are `inside(value)`; return their number.
 template <class T, class Inside>
 int64_t add_powers_of(const T* row, int64_t size, int64_t degree, double* sums, Inside inside) {
-  double values[BLOCK];
-  int64_t number = 0;
-  for (int64_t i = 0; i < size; i++) {
-    const bool is_inside = inside(row[i]);
-    number += is_inside;
-    values[i] = is_inside ? static_cast<double>(row[i]) : 0.0;
-  }
-  sums[0] += sum(values, size);
-  if (degree > 1 && number > 0) {
-    for (int64_t i = 0; i < size; i++) values[i] = values[i] > DUST ? values[i] : 0.0;
-    add_powers(values, size, degree, sums);
-  }
-  return number;
+  Double4 powers[POWERS] = {};
+  Mask4 number = {};
+  by_sixteens(row, size, [&](const Double4* row16, const Mask4* there) {
+    Double4 values[4], terms[4];
+    for (int k = 0; k < 4; k++) {
+      const Mask4 mask = inside(row16[k]) & there[k];
+      number += mask;
+      terms[k] = only(mask, row16[k]);
+      values[k] = only(row16[k] > Double4{} + DUST, terms[k]);
+    }
+    powers[0] += (terms[0] + terms[1]) + (terms[2] + terms[3]);
+    for (int k = 0; k < 4; k++) terms[k] = values[k];
+    for (int64_t power = 1; power < degree; power++) {
+      for (int k = 0; k < 4; k++) terms[k] *= values[k];
+      powers[power] += (terms[0] + terms[1]) + (terms[2] + terms[3]);
+    }
+  });
+  for (int64_t power = 0; power < degree; power++) sums[power] += total(powers[power]);
+  return -total(number);
 }
 
 inline void add_equal(double count, double mean, int64_t degree, double* sums) {
@@ -139,15 +135,20 @@ void split_group(const Source& s, const Blocks<T>& tables, int64_t image, int64_
         add_equal(static_cast<double>(range.size), mean, bracket.degree, sums);
       } else {
         add_powers_of(read_row(s, image, label, range, scratch), range.size, bracket.degree, sums,
-                      [](T) { return true; });
+                      [](Double4) { return Mask4{} - 1; });
       }
       continue;
     }
     const T* row = read_row(s, image, label, range, scratch);
-    const int64_t above = add_powers_of(row, range.size, bracket.degree, to.sums_above,
-                                        [&](T value) { return value > high; });
+    const Double4 lows = Double4{} + static_cast<double>(low);
+    const Double4 highs = Double4{} + static_cast<double>(high);
+    int64_t above = 0;
+    if (largest > static_cast<double>(high)) {
+      above = add_powers_of(row, range.size, bracket.degree, to.sums_above,
+                            [&](Double4 values) -> Mask4 { return values > highs; });
+    }
     const int64_t below = add_powers_of(row, range.size, bracket.degree, to.sums_below,
-                                        [&](T value) { return value <= low; });
+                                        [&](Double4 values) -> Mask4 { return values <= lows; });
     to.above += above;
     to.between += range.size - above - below;
   }

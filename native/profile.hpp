@@ -44,7 +44,8 @@ inline int32_t bin_of(double value) {
 // same place: so each end bin has SPARES places, used in turn. They follow the bins, and have no steps.
 constexpr int STEP_BITS = 23 - OCTAVE_BITS;
 constexpr uint64_t ONE = uint64_t(1) << 40;
-constexpr int64_t SPARES = 64, PLACES = BINS + 2 * SPARES;
+constexpr int32_t SPARES = 64, FIRST_SPARE = static_cast<int32_t>(BINS);
+constexpr int64_t PLACES = BINS + 2 * SPARES;
 static_assert((uint64_t(CHUNK * BLOCK) << STEP_BITS) < ONE);
 
 // Values whose codes are computed at a time: few, so that the places stay in the first-level cache.
@@ -62,16 +63,16 @@ struct ProfileSpace {
 inline void write_codes(const float* values, int64_t size, int32_t* codes) {
   constexpr int32_t LOWEST_BITS = (((126 - OCTAVES) << OCTAVE_BITS) - 1) << STEP_BITS;
   constexpr int32_t FIRST = 1 << STEP_BITS, LAST = LAST_BIN << STEP_BITS;
-  for (int64_t i = 0; i < size; i++) {
+  for (int32_t i = 0; i < static_cast<int32_t>(size); i++) {  // as wide as a code
     const float value = values[i];
     const float rest = 1.0f - value, distance = rest > 0.0f ? rest : 0.0f;
     const int32_t bits = most(std::bit_cast<int32_t>(value), 0);  // -0.0 is 0
     const int32_t lower = bits - LOWEST_BITS - 1;
     const int32_t upper = LAST + LOWEST_BITS + (FIRST - 1) - std::bit_cast<int32_t>(distance);
     const int32_t code = value > 0.5f ? upper : lower;
-    const int32_t spare = static_cast<int32_t>((BINS + (i & (SPARES - 1))) << STEP_BITS);
+    const int32_t spare = (FIRST_SPARE + (i & (SPARES - 1))) << STEP_BITS;
     const int32_t spared = code < FIRST ? spare : code;
-    codes[i] = code >= LAST ? spare + static_cast<int32_t>(SPARES << STEP_BITS) : spared;
+    codes[i] = code >= LAST ? spare + (SPARES << STEP_BITS) : spared;
   }
 }
 
@@ -116,6 +117,7 @@ inline void deposit(const float* row, int64_t size, float low, float peak, Bin* 
     const int64_t number = least(PIECE, size - start);
     for (int64_t k = 0; k < number; k += 16) __builtin_prefetch(piece + BLOCK + k);
     write_codes(piece, number, space.codes);
+#pragma GCC unroll 4
     for (int64_t i = 0; i < number; i++) {
       const uint64_t code = static_cast<uint32_t>(space.codes[i]);
       space.places[code >> STEP_BITS] += ONE + code;
@@ -203,10 +205,9 @@ inline Labels extremes_of(const int64_t* labels, int64_t size) {
 template <class T>
 void exchange_row(const T* row, const int64_t* labels, int64_t size, int64_t label, T cut,
                   Bin* table) {
-  uint8_t marks[BLOCK];
   int32_t picked[BLOCK];
-  for (int64_t i = 0; i < size; i++) marks[i] = (row[i] > cut) != (labels[i] == label);
-  const int64_t number = list_marked(marks, size, picked);
+  const int64_t number = list_where(
+      size, picked, [&](int64_t i) { return (row[i] > cut) != (labels[i] == label); });
   for (int64_t k = 0; k < number; k++) {
     const double value = static_cast<double>(row[picked[k]]);
     const double sign = labels[picked[k]] == label ? 1.0 : -1.0;

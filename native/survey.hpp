@@ -66,6 +66,22 @@ struct Surveyed {
   bool sound = true;                     // all are probabilities
 };
 
+// Return the sum of a row; count and sum also the values above 1/2.
+template <class T>
+double sum_all(const T* row, int64_t size, Surveyed& to) {
+  Double4 sums[4] = {}, likely[4] = {};
+  Mask4 counts[4] = {};
+  by_fours(row, size, T(0), [&](int k, Double4 values) {
+    const Mask4 mask = values > Double4{} + 0.5;
+    sums[k] += values;
+    likely[k] += only(mask, values);
+    counts[k] += mask;
+  });
+  to.likely_count -= total((counts[0] + counts[1]) + (counts[2] + counts[3]));
+  to.likely_mass += total((likely[0] + likely[1]) + (likely[2] + likely[3]));
+  return total((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 // Survey a group of blocks; `highest` is the largest value accepted.
 template <class T>
 Surveyed survey_group(const Source& s, const Blocks<T>& tables, T highest, int64_t image,
@@ -83,15 +99,7 @@ Surveyed survey_group(const Source& s, const Blocks<T>& tables, T highest, int64
       ends = extremes(row, range.size);
       found.sound &= ends.high <= limit;
     }
-    double mass;
-    if (ends.high >= half) {
-      const CountAndSum likely = sum_above(row, range.size, T(0.5));
-      mass = sum(row, range.size);
-      found.likely_count += likely.count;
-      found.likely_mass += likely.sum;
-    } else {
-      mass = sum(row, range.size);
-    }
+    const double mass = ends.high >= half ? sum_all(row, range.size, found) : sum(row, range.size);
     tables.low[at + b] = std::bit_cast<T>(ends.low);
     tables.peak[at + b] = std::bit_cast<T>(ends.high);
     tables.mass[at + b] = mass;

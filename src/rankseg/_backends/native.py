@@ -257,7 +257,7 @@ def between(
     found = np.zeros((len(rows), width))
     call("between", maps.source, survey.detail, low, high, rows, len(rows), width, found)
     found.sort(axis=1)
-    return torch.from_numpy(np.ascontiguousarray(found[:, ::-1]))
+    return torch.from_numpy(found[:, ::-1].copy())
 
 
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:

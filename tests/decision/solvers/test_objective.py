@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rankseg import RankSEG
+from rankseg._backends import native
 from rankseg.functional import rankseg
 from support import maps, oracles
 
@@ -108,19 +109,13 @@ def test_permuting_pixels_permutes_the_mask(seed):
     )
 
 
-def test_half_precision_bits_become_the_same_numbers():
-    numba = pytest.importorskip("native")
-    kernels = pytest.importorskip("rankseg._backends.numba_kernels")
-    float16, bfloat16 = (
-        numba.njit(lambda patterns, out, widen=widen: widen(patterns, 0, 1, out))
-        for widen in (kernels._float16, kernels._bfloat16)
-    )
-    patterns = np.arange(1 << 16, dtype=np.uint16)
-    finite = np.isfinite(patterns.view(np.float16))
-    out = np.empty(patterns.size, np.float32)
-    float16(patterns, out)
-    np.testing.assert_array_equal(out[finite], patterns.view(np.float16)[finite])
-    assert not ((out[~finite] >= 0) & (out[~finite] <= 1)).any()
-    bfloat16(patterns, out)
-    wide = torch.from_numpy(patterns.view(np.int16)).view(torch.bfloat16).float().numpy()
-    np.testing.assert_array_equal(out.view(np.uint32), wide.view(np.uint32))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_bits_become_the_same_numbers(dtype):
+    """Read every number that half precision has, one to a map, by its smallest and largest value."""
+    values = torch.arange(1 << 16).to(torch.int16).view(dtype).view(-1, 1, 1)
+    tables = native.survey(native.open_maps(values, None)).detail
+    low, peak = (torch.from_numpy(array).view(-1, 1, 1) for array in tables.held[1:])
+    proper = (values >= 0) & (values <= 1)
+    assert torch.equal(low[proper], values[proper].float())
+    assert torch.equal(low.view(torch.int32), peak.view(torch.int32))
+    assert not ((low[~proper] >= 0) & (low[~proper] <= 1)).any()
