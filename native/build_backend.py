@@ -125,8 +125,8 @@ def compiles(command: list[str]) -> bool:
 def fetched_compiler() -> list[str]:
     """Return the command of the compiler in the ``ziglang`` wheel.
 
-    ``zig c++`` would compile C++'s own library for two minutes before it links anything, even CMake's
-    tests of the compiler. The kernels need the headers only, which CMakeLists.txt adds to ``zig cc``.
+    It is ``zig cc``, to which CMakeLists.txt adds the headers of C++. ``zig c++`` would compile the
+    library of C++ before it links anything, for two minutes, even in CMake's tests of the compiler.
     """
     found = importlib.util.find_spec("ziglang")
     if found is None or found.origin is None:
