@@ -1,14 +1,32 @@
 // Starting threads, and telling which instructions the processor has: compiled for any processor.
 #include "threads.hpp"
 
-#include <system_error>
-#include <thread>
-#include <vector>
+#include <pthread.h>
+
+#include <cstdlib>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
+namespace {
+
+struct Member {
+  void (*work)(void*);
+  void* data;
+};
+
+void* enter(void* member) {
+  const Member& self = *static_cast<Member*>(member);
+  self.work(self.data);
+  return nullptr;
+}
+
+}  // namespace
+
+// Threads are those of POSIX and not of C++: the library then needs no C++ runtime, whose version
+// could differ from the one that the process has, and which the compiler of the package index would
+// have to compile first, for two minutes.
 extern "C" __attribute__((visibility("hidden"))) void rankseg_start(const Team* team,
                                                                     void (*member)(void*),
                                                                     void* data, int64_t threads) {
@@ -16,14 +34,17 @@ extern "C" __attribute__((visibility("hidden"))) void rankseg_start(const Team* 
     team->start(member, data, static_cast<unsigned>(threads), 0);
     return;
   }
-  std::vector<std::thread> others;
-  try {
-    others.reserve(static_cast<size_t>(threads));
-    while (static_cast<int64_t>(others.size()) + 1 < threads) others.emplace_back(member, data);
-  } catch (const std::exception&) {  // no more threads: those there are do all the work
+  Member self{member, data};
+  auto* others = static_cast<pthread_t*>(calloc(static_cast<size_t>(threads), sizeof(pthread_t)));
+  int64_t started = 0;
+  if (others != nullptr) {  // where there are no more threads, those there are do all the work
+    while (started + 1 < threads && pthread_create(&others[started], nullptr, enter, &self) == 0) {
+      ++started;
+    }
   }
   member(data);
-  for (std::thread& other : others) other.join();
+  while (started > 0) pthread_join(others[--started], nullptr);
+  free(others);
 }
 
 #if defined(__x86_64__)
