@@ -15,8 +15,8 @@ import pytest
 
 import rankseg
 from conftest import REPOSITORY
-from rankseg._decision.settings import SUPPORT, Settings, SolverOptions
-from rankseg._decision.solvers import BINARY, SOLVERS
+from rankseg._decision.settings import Settings, SolverOptions
+from rankseg._decision.solvers import SOLVERS
 
 SOURCE = REPOSITORY / "src" / "rankseg"
 
@@ -192,38 +192,70 @@ def test_all_exists():
         assert hasattr(rankseg, name)
 
 
-def test_every_solver_has_a_function_for_every_output_it_supports():
-    supported = {
-        (name, mode)
-        for name, support in SUPPORT.items()
-        for mode in support.options
-        if mode not in support.binary
-    }
-    assert supported == set(SOLVERS)
-    assert set(SUPPORT) == set(BINARY)
-
-
-@pytest.mark.parametrize("solver", SUPPORT)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_takes_the_options_and_decides_the_classes_it_says(solver):
-    support = SUPPORT[solver]
+    row = SOLVERS[solver]
     options = {field.name for field in dataclasses.fields(Settings)} | {"safe_screening"}
     assert all(isinstance(vars(rankseg.RankSEG)[name], property) for name in options)
-    for mode, allowed in support.options.items():
+    assert set(row.several_classes) <= set(row.options)
+    for mode, allowed in row.options.items():
         assert set(allowed) <= options & set(SolverOptions.__annotations__)
-        decide = rankseg.RankSEG(support.metrics[0], 0.0, mode, solver)
+        decide = rankseg.RankSEG(row.metrics[0], 0.0, mode, solver)
         assert decide(np.ones((1, 1, 4))).all()
-        if mode in support.binary:
+        if mode in row.several_classes:
+            assert len(decide(np.full((1, 2, 4), 0.5))) == 1
+        else:
             with pytest.raises(ValueError, match="decides one channel, got probs of 2 classes"):
                 decide(np.full((1, 2, 4), 0.5))
-        else:
-            assert len(decide(np.full((1, 2, 4), 0.5))) == 1
 
 
-def test_auto_is_never_a_solver_of_one_channel_only():
-    for support in SUPPORT.values():
-        for metric, mode in itertools.product(support.metrics, support.options):
-            solver = rankseg.RankSEG(metric, 0.0, mode).solver
-            assert mode not in SUPPORT[solver].binary
+def test_auto_is_one_solver_of_several_classes():
+    for row in SOLVERS.values():
+        assert set(row.default_for) <= set(row.several_classes)
+        for metric, mode in itertools.product(row.metrics, row.options):
+            solver = SOLVERS[rankseg.RankSEG(metric, 0.0, mode).solver]
+            assert metric in solver.metrics
+            assert mode in solver.default_for
+
+
+A_SOLVER = "|".join(map(re.escape, SOLVERS))
+LISTED = re.compile(rf"\b({A_SOLVER})(, | or | and |\|)({A_SOLVER})\b")
+
+
+def lists_of_solvers(tree):
+    """Yield the displays, classes and texts for help of a module that name several solvers."""
+    annotations = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    for node in ast.walk(tree):
+        values = []
+        if isinstance(node, ast.Tuple | ast.List | ast.Set) and node not in annotations:
+            values = node.elts
+        elif isinstance(node, ast.Dict):
+            values = node.keys
+        elif isinstance(node, ast.ClassDef):
+            values = [line.value for line in node.body if isinstance(line, ast.Assign)]
+        names = {value.value for value in values if isinstance(value, ast.Constant)}
+        is_help = isinstance(node, ast.keyword) and node.arg == "help"
+        if len(names & set(SOLVERS)) > 1 or (is_help and LISTED.search(ast.unparse(node))):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"rankseg._decision.solvers"}))
+def test_no_other_module_lists_solvers(module):
+    assert not [*lists_of_solvers(ast.parse(MODULES[module].read_text()))]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "A = ('RMA', 'joint')",
+        "{'BA': 1, 'TRNA': 2}",
+        "class A:\n    a = 'RMA'\n    b = 'TR'",
+        "f(help='How: auto, RMA or joint.')",
+    ],
+)
+def test_a_list_of_solvers_is_seen(code):
+    assert [*lists_of_solvers(ast.parse(code))]
+    assert not [*lists_of_solvers(ast.parse("solver: Literal['BA', 'TRNA'] = 'BA', ('RMA', 0.5)"))]
 
 
 def test_deciding_while_the_interpreter_ends():

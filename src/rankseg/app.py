@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rankseg._common.optional import require
 from rankseg._decision.module import RankSEG
+from rankseg._decision.solvers import solvers_taking
 from rankseg._demo.example import load_sample
 from rankseg._demo.network import maps_of_image
 from rankseg._formats import MAPS, PICTURES, ending, read_image, read_maps, write_labels
@@ -33,7 +34,7 @@ from rankseg.prediction.networks import load_transformers, run_transformers, to_
 __all__ = ["Shown", "build", "show"]
 
 METRICS: Final = ("dice", "iou")
-SOLVERS: Final = ("RMA", "joint", "exact")
+SOLVERS: Final = solvers_taking("presence")
 HEAD: Final = ("class", "volume argmax", "volume", "cut", "expected argmax", "expected")
 SAME, DIFFERENT = (237, 237, 237), (213, 94, 0)
 SMALLEST_SIDE: Final = 420

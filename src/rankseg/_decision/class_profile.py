@@ -14,8 +14,9 @@ from torch import Tensor
 
 from rankseg import _backends
 from rankseg._common.arguments import metric_name, names_unknown
+from rankseg._decision.options import checked, smoothing
 from rankseg._decision.problem import Problem
-from rankseg._decision.settings import SMOOTH_PER_PIXEL, Settings, checked, smoothing
+from rankseg._decision.settings import SMOOTH_PER_PIXEL, Settings
 from rankseg._files.whole import write_whole
 from rankseg._formulas.average import Factor, best_cuts
 from rankseg._formulas.bins import BINS, OCTAVE_BITS, OCTAVES, bin_edges

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from rankseg._decision.inputs import as_tensor
+from rankseg._decision.options import parse
 from rankseg._decision.problem import Problem
 from rankseg._decision.score import check_scored_correlation, score
 from rankseg._decision.settings import Settings
-from rankseg._decision.solvers import present_in, solve
+from rankseg._decision.solve import present_in, solve
 
 __all__ = ["Decision", "decide"]
 
@@ -89,7 +90,7 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     settings = problem.settings
     present = present_in(problem)
     inside = _own_masks(problem, prediction, present)
-    baseline = Settings.parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
+    baseline = parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
     scores = [
         score(problem, as_tensor("prediction", decided), settings.correlation)
         for decided in (prediction, solve(replace(problem, settings=baseline)), inside)

@@ -15,16 +15,10 @@ from rankseg._common.tracing import REFUSAL
 from rankseg._common.warn import warn
 from rankseg._decision.calibration import Calibration
 from rankseg._decision.decision import Decision, decide
+from rankseg._decision.options import checked, combined, parse, refuse_misspelt
 from rankseg._decision.problem import Maps, Problem
-from rankseg._decision.settings import (
-    PRUNING_PROB,
-    Settings,
-    SolverOptions,
-    checked,
-    combined,
-    refuse_misspelt,
-)
-from rankseg._decision.solvers import solve
+from rankseg._decision.settings import PRUNING_PROB, Settings, SolverOptions
+from rankseg._decision.solve import solve
 
 __all__ = ["RankSEG"]
 
@@ -294,7 +288,7 @@ class RankSEG(nn.Module):
         given = own, {name: type(value) for name, value in params.items()}, params
         before, settings = self._parsed
         if before != given:
-            settings = Settings.parse(**own, options=params)
+            settings = parse(**own, options=params)
             self._parsed = given, settings
         return settings
 

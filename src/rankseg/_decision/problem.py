@@ -15,7 +15,8 @@ from rankseg._decision.calibration import Calibration
 from rankseg._decision.inputs import as_tensor, dtype_cure
 from rankseg._decision.presence_model import PresenceModel
 from rankseg._decision.sampled_sums import check_sums
-from rankseg._decision.settings import SMOOTH_PER_PIXEL, SUPPORT, VOID_INDEX, Settings
+from rankseg._decision.settings import SMOOTH_PER_PIXEL, VOID_INDEX, Settings
+from rankseg._decision.solvers import SOLVERS, solvers_for
 from rankseg._formulas.records import ULPS_ABOVE_ONE
 
 __all__ = ["Maps", "Problem", "as_tensor"]
@@ -247,15 +248,10 @@ def _check_classes(settings: Settings, classes: int) -> None:
                 f"{name} must be for the {classes} classes of probs, got one for {model.classes}"
             )
     mode = settings.output_mode
-    if classes == 1 or mode not in SUPPORT[settings.solver].binary:
+    if classes == 1 or mode in SOLVERS[settings.solver].several_classes:
         return
-    others = [
-        name
-        for name, support in SUPPORT.items()
-        if settings.metric in support.metrics
-        and mode in support.options
-        and mode not in support.binary
-    ]
+    fitting = solvers_for(settings.metric, mode)
+    others = [name for name in fitting if mode in SOLVERS[name].several_classes]
     raise ValueError(
         f"solver={settings.solver!r} with output_mode={mode!r} decides one channel, got probs of "
         f"{classes} classes; take output_mode='multilabel' or a solver in {['auto', *others]}"

@@ -13,8 +13,9 @@ from torch import Tensor
 from rankseg import _backends
 from rankseg._common.arguments import metric_name, names_unknown, number
 from rankseg._decision.inputs import as_tensor
+from rankseg._decision.options import smoothing
 from rankseg._decision.problem import Maps, Problem
-from rankseg._decision.settings import Settings, smoothing
+from rankseg._decision.settings import Settings
 from rankseg._formulas.bins import BINS
 from rankseg._formulas.correlation import given_factor
 from rankseg._formulas.expectation import (

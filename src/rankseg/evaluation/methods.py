@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from rankseg._decision.module import RankSEG
-from rankseg._decision.settings import PRUNING_PROB, USUAL_CORRELATION, checked, combined
+from rankseg._decision.options import USUAL_CORRELATION, checked, combined
+from rankseg._decision.settings import PRUNING_PROB
 from rankseg.metrics import Metric
 
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]

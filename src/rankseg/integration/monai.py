@@ -20,8 +20,9 @@ from rankseg._common.warn import one_of_a_kind, warn
 from rankseg._decision.calibrate import calibrate
 from rankseg._decision.problem import Maps, Problem
 from rankseg._decision.sampled_sums import is_batch
-from rankseg._decision.settings import SUPPORT, SolverOptions
-from rankseg._decision.solvers import present_in
+from rankseg._decision.settings import SolverOptions
+from rankseg._decision.solve import present_in
+from rankseg._decision.solvers import SOLVERS
 from rankseg.integration.common import (
     KnownAttributes,
     check_finite,
@@ -372,7 +373,7 @@ def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
             "accuracy counts pixels, of all classes"
         )
     settings = decide.settings
-    allowed = SUPPORT[settings.solver].options[settings.output_mode]
+    allowed = SOLVERS[settings.solver].options[settings.output_mode]
     if "unassigned_policy" in allowed:
         options |= {"unassigned_policy": "void", "void_index": UNCLAIMED}
     if "presence" in allowed:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rankseg import RankSEG, rankdice_ba
-from rankseg._decision.solvers.ba import TERMS, gains
+from rankseg._decision.solvers.ba import ba_terms, gains, trna_terms
 from rankseg._decision.solvers.volume import Volume
 from support import maps, oracles
 
+TERMS = {"BA": ba_terms, "TRNA": trna_terms}
 SMOOTHS = (0.0, 1e-12, 0.3, 1.0, 1e3, 1e9)
 EPSILONS = (1e-4, 1e-300, 1e-12, 0.1, 0.9, 1 - 1e-9)
 

@@ -38,8 +38,12 @@ BLIND_BELOW = 0.2
 """``'BA+TRNA'`` takes BA if 1 / (standard deviation of the volume) is below this, as published."""
 
 
-def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
+def masks_by_volume(
+    terms_of: TermsOf, backend: ModuleType, maps: Any, survey: Survey, settings: Settings
+) -> Tensor:
     """Return the mask of every class that maximises its expected Dice by BA, TRNA or either.
+
+    ``terms_of`` is `ba_terms`, `trna_terms` or `ba_or_trna_terms`.
 
     A mask holds all pixels of equal probability or none of them. In a run of equal values the slope
     of the score changes its sign at most once, from minus to plus, so the best ``n`` is at an end.
@@ -52,7 +56,6 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
         )
     cuts = torch.full_like(survey.peak, torch.inf)
     for row, values, low, volume in _classes(backend, maps, survey, settings):
-        terms_of = TERMS[settings.solver]
         if backend.COMPILES:
             truncated = isinstance(terms_of(values, volume), Truncated)
             cuts[row] = _compiled_cut(values, low, volume, settings, truncated)
@@ -142,6 +145,10 @@ class Terms(Protocol):
         ...
 
 
+TermsOf = Callable[[Tensor, Volume], Terms]
+"""Takes the probabilities of the pixels that may be taken, largest first, and the volume."""
+
+
 @dataclass(frozen=True)
 class Blind:
     """The terms of BA: one distribution of the volume for all pixels."""
@@ -210,15 +217,19 @@ class Truncated:
         return p * torch.cat((nodes * sure, alone, nodes * (faint & ~sure)))
 
 
-def _blind_or_truncated(values: Tensor, volume: Volume) -> Terms:
-    return Blind(values, volume) if 1 / volume.sd < BLIND_BELOW else Truncated(values, volume)
+def ba_terms(values: Tensor, volume: Volume) -> Terms:
+    """Return the terms of BA."""
+    return Blind(values, volume)
 
 
-TERMS: dict[str, Callable[[Tensor, Volume], Terms]] = {
-    "BA": Blind,
-    "TRNA": Truncated,
-    "BA+TRNA": _blind_or_truncated,
-}
+def trna_terms(values: Tensor, volume: Volume) -> Terms:
+    """Return the terms of TRNA."""
+    return Truncated(values, volume)
+
+
+def ba_or_trna_terms(values: Tensor, volume: Volume) -> Terms:
+    """Return the terms of BA for a volume of large standard deviation, otherwise those of TRNA."""
+    return (ba_terms if 1 / volume.sd < BLIND_BELOW else trna_terms)(values, volume)
 
 
 def gains(terms: Terms, volume: Volume, smooth: float) -> Iterator[tuple[slice, Tensor]]:
