@@ -173,6 +173,28 @@ def test_backends_know_nothing_of_options(module):
             assert known, f"{module} imports {name}"
 
 
+ASKS_TORCH = {"rankseg._common.tracing"}
+"""The modules outside of the backends that ask how torch runs a call; formulas need the answers."""
+
+TRACING = {"is_compiling", "is_dynamo_compiling", "is_exporting", "is_tracing", "is_scripting"}
+HARDWARE = {"is_cuda", "is_cpu", "is_mps"}
+
+
+def questions_about_torch(tree):
+    """Yield where a module asks whether it is traced, or on which device it runs."""
+    for node in ast.walk(tree):
+        by_name = isinstance(node, ast.Attribute) and node.attr in TRACING | HARDWARE
+        by_type = isinstance(node, ast.Compare) and ".device.type" in ast.unparse(node)
+        if by_name or by_type:
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "._backends" not in name])
+def test_only_backends_ask_about_hardware_and_tracing(module):
+    asked = [*questions_about_torch(ast.parse(MODULES[module].read_text()))]
+    assert bool(asked) == (module in ASKS_TORCH), asked
+
+
 def promised_by(module):
     """Return the ``__all__`` of a module, read and not imported: its framework may be missing."""
     for node in ast.parse(MODULES[module].read_text()).body:

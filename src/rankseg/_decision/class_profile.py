@@ -18,7 +18,7 @@ from rankseg._decision.options import checked, smoothing
 from rankseg._decision.problem import Problem
 from rankseg._decision.settings import SMOOTH_PER_PIXEL, Settings
 from rankseg._files.whole import write_whole
-from rankseg._formulas.average import Factor, best_cuts
+from rankseg._formulas.average import best_cuts, factor_of
 from rankseg._formulas.bins import BINS, OCTAVE_BITS, OCTAVES, bin_edges
 from rankseg._formulas.objectives import OBJECTIVES
 
@@ -168,7 +168,7 @@ class ClassProfile:
         objective = OBJECTIVES[metric](smooth)
         correlation = checked("correlation", correlation)
         present = self.peak > checked("pruning_prob", pruning_prob)
-        factor = Factor.of(correlation, self.count.device)
+        factor = factor_of(correlation, self.count.device)
         profile = torch.stack((self.count, self.mass), -1).flatten(0, 1)
         _, cut, _, _ = best_cuts(profile, factor, objective)
         cut = cut.view_as(self.peak)

@@ -11,7 +11,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from rankseg._common.arguments import shown
-from rankseg._common.tracing import REFUSAL
+from rankseg._common.tracing import REFUSAL, is_traced
 from rankseg._common.warn import warn
 from rankseg._decision.calibration import Calibration
 from rankseg._decision.decision import Decision, decide
@@ -336,7 +336,7 @@ class RankSEG(nn.Module):
         """
         settings = self.settings
         masks_of_labels = settings.solver == "argmax" and settings.output_mode == "multilabel"
-        if masks_of_labels and not torch.compiler.is_compiling():
+        if masks_of_labels and not is_traced():
             warn(
                 "solver='argmax' with output_mode='multilabel' puts every pixel into one mask; to "
                 "threshold every class at 1/2, pass solver='TR'"

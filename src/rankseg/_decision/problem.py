@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends.logits import to_probabilities
+from rankseg._common.tracing import is_on_host, is_traced
 from rankseg._decision.calibration import Calibration
 from rankseg._decision.inputs import as_tensor, dtype_cure
 from rankseg._decision.presence_model import PresenceModel
@@ -102,7 +103,7 @@ class Problem:
         ``fault`` is the flag of the scan. The sums are those of a few pixels. In a traced graph,
         which cannot raise on values, this does nothing.
         """
-        if torch.compiler.is_compiling():
+        if is_traced():
             return
         if bool(fault):
             self._raise_for_values()
@@ -199,7 +200,7 @@ class Problem:
 
 def _labels_of(mask: Tensor) -> Tensor:
     """Return the labels 0 and 1 of a mask."""
-    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+    if not is_on_host(mask):
         return mask.long()
     # NumPy allocates with huge pages, which makes the first write to fresh memory much cheaper.
     return torch.from_numpy(np.empty(mask.shape, np.int64)).copy_(mask)
@@ -207,7 +208,7 @@ def _labels_of(mask: Tensor) -> Tensor:
 
 def _parts(maps: Tensor) -> Iterator[tuple[slice, ...]]:
     """Yield indices of one image each, cut along its longest axis to about ``CHUNK`` values."""
-    if torch.compiler.is_compiling():  # a graph is of any size
+    if is_traced():  # a graph is of any size
         yield (slice(None),) * maps.dim()
         return
     axis = max(range(2, maps.dim()), key=maps.shape.__getitem__)

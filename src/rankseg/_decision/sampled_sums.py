@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_on_host, is_traced
 from rankseg._common.warn import warn
 from rankseg._decision.settings import Settings
 
@@ -47,7 +48,7 @@ EDGE = 0.9
 
 def check_activation(name: str, logits: Tensor, link: str) -> None:
     """Warn if logits ``(batch, classes, *spatial)`` look like probabilities."""
-    if logits.numel() and not torch.compiler.is_compiling():
+    if logits.numel() and not is_traced():
         values = _of_logits(logits.detach(), None)
         _check_logits(name, values, link, f"this call takes the {link} once more; pass logits")
 
@@ -246,7 +247,7 @@ def _report_twice(probs: Tensor, values: np.ndarray, link: str, reason: str) -> 
 def _sample(maps: Tensor, whole: int) -> np.ndarray:
     """Return some images, classes and pixels, evenly spread; one axis is whole."""
     lattice = _lattice(maps.shape, whole)
-    if maps.device.type == "cpu" and maps.dtype != torch.bfloat16:  # unknown to NumPy
+    if is_on_host(maps) and maps.dtype != torch.bfloat16:  # unknown to NumPy
         return maps.numpy()[lattice]  # sooner than torch
     return maps[lattice].double().cpu().numpy()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import kept
 from rankseg._formulas.bins import BINS, bin_edges
 from rankseg._formulas.correlation import factor_nodes, given_factor
 from rankseg._formulas.objectives import Objective
@@ -42,27 +43,10 @@ class Factor:
     curves: Curves
     lines: Tensor
 
-    @classmethod
-    def of(cls, correlation: float, device: torch.device) -> Factor:
-        """Return the factor, from a cache; without a correlation it has one node of weight 1."""
-        key = correlation, device
-        kept = None if torch.compiler.is_dynamo_compiling() else _KEPT.get(key)
-        if kept is not None:
-            return kept  # a constant in an exported graph: ONNX has no ndtr and no ndtri
-        factor = _make_factor(correlation, device)
-        if not torch.compiler.is_compiling():
-            if len(_KEPT) >= MOST_KEPT:
-                _KEPT.clear()
-            _KEPT[key] = factor
-        return factor
 
-
-MOST_KEPT = 8
-
-_KEPT: dict[tuple[float, torch.device], Factor] = {}
-
-
-def _make_factor(correlation: float, device: torch.device) -> Factor:
+@kept(most=8)  # ONNX has no ndtr and no ndtri, so that an exported graph needs a constant
+def factor_of(correlation: float, device: torch.device) -> Factor:
+    """Return the hidden factor; without a correlation it has one node of weight 1."""
     knots = bin_edges(device).unsqueeze(1)
     weights = torch.ones_like(knots[0])
     if correlation != 0:

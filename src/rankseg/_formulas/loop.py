@@ -8,6 +8,8 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
+
 Best = tuple[Tensor, ...]
 Step = Callable[[Best, Tensor], tuple[Best, Tensor]]
 
@@ -23,7 +25,7 @@ def while_rising(step: Step, best: Best, rising: Tensor, fault: Tensor) -> Best:
     True: the input holds values that are no probabilities, and the caller will raise. Both flags
     are read at once, so that a step waits for the device once.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         loop = cast("Any", torch.while_loop)
         count = torch.zeros((), dtype=torch.int64, device=rising.device)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
 from rankseg._formulas.bins import BINS, bin_edges
 from rankseg._formulas.quiet import product
 
@@ -63,7 +64,7 @@ class Curves:
         """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
         pieces = self.lines.view(PIECES, -1, self.functions)
         table = profile.reshape(profile.shape[0], PIECES, 2 * BINS // PIECES)
-        parts = [table] if torch.compiler.is_compiling() else table.split(ROWS)
+        parts = [table] if is_traced() else table.split(ROWS)
         sums = [product(part.transpose(0, 1), pieces).sum(0) for part in parts]
         return torch.cat(sums)
 
@@ -94,7 +95,7 @@ def parts(rows: int) -> Iterator[slice]:
 
     A traced graph takes all rows in one slice: it would be fixed to one number of slices.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         yield slice(None)
         return
     for start in range(0, max(1, rows), ROWS):

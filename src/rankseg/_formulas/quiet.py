@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_on_host, is_traced
+
 __all__ = ["FEW", "exp", "expm1", "log", "log1p", "product"]
 
 FEW = 1 << 15
@@ -33,14 +35,14 @@ def exp(x: Tensor) -> Tensor:
 
 def expm1(x: Tensor) -> Tensor:
     """Return ``exp(x) - 1`` without cancellation."""
-    if torch.compiler.is_compiling():
+    if is_traced():
         return torch.expm1(x)
     return torch.cat([torch.expm1(part) for part in x.flatten().split(FEW_OF_THESE)]).view_as(x)
 
 
 def log1p(x: Tensor) -> Tensor:
     """Return ``log(1 + x)`` without cancellation."""
-    if torch.compiler.is_compiling():
+    if is_traced():
         return torch.log1p(x)
     return torch.cat([torch.log1p(part) for part in x.flatten().split(FEW_OF_THESE)]).view_as(x)
 
@@ -55,7 +57,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
     Leading axes are batch axes, as in ``@``.
     """
-    if left.device.type != "cpu" or torch.compiler.is_compiling():
+    if not is_on_host(left):
         return left @ right
     columns = max(1, SMALL_PRODUCT // max(1, left.shape[-2:].numel()))
     first, second = left.numpy(), right.numpy()

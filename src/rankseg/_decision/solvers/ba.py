@@ -27,6 +27,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.cuts import stopping_cuts
 from rankseg._decision.solvers.interpolation import chebyshev_nodes, interpolation, nodes_needed
@@ -48,7 +49,7 @@ def masks_by_volume(
     A mask holds all pixels of equal probability or none of them. In a run of equal values the slope
     of the score changes its sign at most once, from minus to plus, so the best ``n`` is at an end.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         raise RuntimeError(
             f"solver={settings.solver!r} sorts as many values as the maps demand, which no graph "
             "of torch.compile or torch.export can hold; call it outside of a graph, or take "

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
 from rankseg._decision.settings import Settings
-from rankseg._decision.solvers.cuts import fraction_cuts
+from rankseg._decision.solvers.cuts import fraction_cuts, rows_of
 from rankseg._formulas.expectation import (
     DOUBLINGS,
     FAINT,
@@ -124,7 +125,7 @@ class _Search:
         ``E[g/(g + Y)] <= P(Y = 0) + g E[2/(1 + Y)] <= exp(-m) + 2 g/m``.
         """
         pixels = torch.full_like(self.survey.mass, self.maps.pixels)
-        if torch.compiler.is_compiling():  # a traced graph cannot look, and takes all masks
+        if is_traced():  # a traced graph cannot look, and takes all masks
             none = torch.zeros_like(pixels)
             sums = none[..., None, None].expand(-1, -1, 2, POWERS)
             return _Bracket(none, none + torch.inf, none, pixels, sums)
@@ -238,11 +239,10 @@ class _Search:
         Rows with many values come first. A chunk has at most ``SCANNED_AT_ONCE`` values, unless it
         is a single row.
         """
-        if torch.compiler.is_compiling():
-            axes = [torch.arange(size, device=between.device) for size in between.shape]
-            yield torch.cartesian_prod(*axes), self.maps.pixels, most_nodes(self.maps.pixels)
+        rows = rows_of(self.active)
+        if is_traced():
+            yield rows, self.maps.pixels, most_nodes(self.maps.pixels)
             return
-        rows = self.active.nonzero()
         row = rows.unbind(1)
         widths, nodes = torch.stack((between[row], needed[row])).long().tolist()
         order = sorted(range(len(widths)), key=widths.__getitem__)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 from torch import Tensor
+
+from rankseg._common.tracing import kept
 
 PRECISION = 1e-16
 """Relative error aimed at: that of rounding in float64."""
@@ -40,16 +41,9 @@ def interpolation(number: int, points: Tensor) -> Tensor:
     return shares / shares.sum(0)
 
 
+@kept(most=64)
 def _nodes_and_weights(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the nodes, and the weights of the barycentric formula."""
-    make = _make_nodes if torch.compiler.is_compiling() else _kept_nodes
-    return make(number, device)
-
-
-def _make_nodes(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
     index = torch.arange(number, dtype=torch.float64, device=device)
     angles = (2 * index + 1) * (math.pi / (2 * number))
     return torch.cos(angles), torch.sin(angles) * (1 - 2 * (index % 2))
-
-
-_kept_nodes = functools.cache(_make_nodes)  # only a few numbers of nodes occur

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.models import Model
 from rankseg._decision.solvers.presence import eligible_classes, present_classes
@@ -46,7 +47,7 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     cuts = model.cuts(kept)
     bracket = model.bracket(cuts, MARGIN)
     part = Unsettled.all_of(maps, survey)
-    if not torch.compiler.is_compiling() and len(cuts):  # a traced graph cannot choose
+    if not is_traced() and len(cuts):  # a traced graph cannot choose
         part = split_off(backend, maps, survey, bracket, eligible, settings.void_index)
     labels = share_out(model.of(part), cuts, kept, settings)
     # Tensors, because a traced loop cannot refer to a number that may change between calls.

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_on_host, is_traced
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.cuts import optimal_cuts
 from rankseg._decision.solvers.exact import exact_cuts
@@ -214,7 +215,7 @@ class ExactLabels(Exact):
         Returns an `Exact`, with RMA's gains, if no class is small and in a traced graph.
         """
         exact = Exact(backend, maps, survey, objective, settings)
-        if torch.compiler.is_compiling():
+        if is_traced():
             return exact
         rows = _small(survey, eligible).nonzero()
         if not len(rows):
@@ -252,7 +253,7 @@ class ExactLabels(Exact):
         slope, toll, size, shrink = (term[rows.unbind(1)].unsqueeze(1) for term in gains.terms())
         knots = (slope * edges - toll) / (size - shrink * edges)
         small = _small(self.survey, self.eligible)[rows.unbind(1)]
-        step = ROWS if probs.device.type == "cpu" else len(probs)
+        step = ROWS if is_on_host(probs) else len(probs)
         parts = [slice(start, start + step) for start in range(0, len(probs), step)]
         exact = [self.expectation(state, part).gains(probs[part]) for part in parts]
         knots[small] = torch.cat(exact)
