@@ -82,7 +82,7 @@ struct Ends {
 };
 
 inline Ends first_ends(double cut, const Row& row, const Metric& metric) {
-  const double width = most(least(half_width(cut, row, metric), cut / 2.0), DUST);
+  const double width = most(least(half_width(cut, row, metric), cut / 2.0), NEGLIGIBLE_PROB);
   const double low = most(cut - width, 0.0);
   if (row.volume + metric.smooth < MANY) return {least(low, FAINT), INFINITE};  // sort all others
   const double empty = std::exp(-row.volume) + 2.0 * metric.smooth / row.volume;
@@ -130,7 +130,7 @@ inline int64_t count_nodes(double rate, double count, double rest) {
 struct ExactSpace {
   Split split;
   double ranked[KEPT];
-  double decay[MOST_NODES], part[MOST_NODES], amount[MOST_NODES], products[MOST_NODES];
+  double decay[MOST_NODES], weight[MOST_NODES], amount[MOST_NODES], products[MOST_NODES];
 };
 
 // Write the integrals of the smallest mask of the bracket; return how many nodes they have.
@@ -162,7 +162,7 @@ inline int64_t place_integrals(double volume, int64_t degree, const Metric& metr
     double amount = metric.dice ? 2.0 * hits_inside : mass;
     if (smooth > 0.0) amount -= (metric.dice ? hits_inside + hits_outside : hits_outside) + count;
     space.decay[k] = decay;
-    space.part[k] = STEP * u * (1.0 + falling) * std::exp(log - (count + smooth) * u);
+    space.weight[k] = STEP * u * (1.0 + falling) * std::exp(log - (count + smooth) * u);
     space.amount[k] = amount;
   }
   return nodes;
@@ -184,7 +184,7 @@ double exact_cut(const Source& s, const Blocks<T>& tables, int64_t image, int64_
   for (int64_t i = 0; i < found.size; i++) exact.ranked[i] = static_cast<double>(space.kept[i]);
   std::sort(exact.ranked, exact.ranked + found.size, Descending());
   const int64_t nodes = place_integrals(row.volume, degree, metric, exact);
-  const Quadrature q{nodes, exact.decay, exact.part, exact.amount, exact.products};
+  const Quadrature q{nodes, exact.decay, exact.weight, exact.amount, exact.products};
   const int64_t taken = scan_row(exact.ranked, found.size, q, metric.steps);
   return taken < found.size ? exact.ranked[taken] : ends.low;
 }

@@ -254,12 +254,12 @@ struct Contest {
 inline void bid(Contest& c, const Gain& gain, double reach_free, double reach_contested,
                 int64_t label) {
   if (gain.pieces == 1) {
-    const double slope = gain.terms[0], toll = gain.terms[1];
+    const double slope = gain.terms[0], cost = gain.terms[1];
     const double size = gain.terms[2], shrink = gain.terms[3];
     for (int64_t j = 0; j < c.size; j++) {
       const double value = c.values[j], standing = c.best[j];
       const int64_t holder = c.winner[j];
-      const double gained = (slope * value - toll) / (size - shrink * value);
+      const double gained = (slope * value - cost) / (size - shrink * value);
       const double reach = c.reach_free[j] != 0.0 ? reach_free : reach_contested;
       const bool wins = (value > reach) & (gained > standing);
       c.best[j] = wins ? gained : standing;

@@ -5,10 +5,10 @@
 
 namespace {
 
-// How many power sums there are: of p^j for j from 1. Probabilities up to DUST are left out from the
-// second power on: their powers would be subnormal, and very slow.
+// How many power sums there are: of p^j for j from 1. Probabilities up to NEGLIGIBLE_PROB are
+// left out from the second power on: their powers would be subnormal, and very slow.
 constexpr int64_t POWERS = 12;
-constexpr double DUST = 1e-16;
+constexpr double NEGLIGIBLE_PROB = 1e-16;
 
 // Relative error of an integral allowed for taking the values of a block as equal.
 constexpr double NEGLIGIBLE = 1e-12;
@@ -94,7 +94,7 @@ int64_t add_powers_of(const T* row, int64_t size, int64_t degree, double* sums, 
       const Mask4 mask = inside(row16[k]) & there[k];
       number += mask;
       terms[k] = only(mask, row16[k]);
-      values[k] = only(row16[k] > Double4{} + DUST, terms[k]);
+      values[k] = only(row16[k] > Double4{} + NEGLIGIBLE_PROB, terms[k]);
     }
     powers[0] += (terms[0] + terms[1]) + (terms[2] + terms[3]);
     for (int k = 0; k < 4; k++) terms[k] = values[k];
@@ -203,12 +203,12 @@ struct Steps {
 
 namespace {
 
-// The expected metric of a mask as a sum over quadrature nodes: `Integrals`. `part` and `amount` are
+// The expected metric of a mask as a sum over quadrature nodes: `Integrals`. `weight` and `amount` are
 // changed by the scan; `products` is scratch. Arrays have room for `nodes`.
 struct Quadrature {
   int64_t nodes;
   const double* decay;
-  double* part;
+  double* weight;
   double* amount;
   double* products;
 };
@@ -217,12 +217,12 @@ struct Quadrature {
 inline void leave_out(double value, const Quadrature& q, double per_count) {
   const double missing = 1.0 - value;
   if (per_count == 0.0) {
-    for (int64_t k = 0; k < q.nodes; k++) q.part[k] *= missing + value * q.decay[k];
+    for (int64_t k = 0; k < q.nodes; k++) q.weight[k] *= missing + value * q.decay[k];
     return;
   }
   for (int64_t k = 0; k < q.nodes; k++) {
     const double left = missing + value * q.decay[k];
-    q.part[k] *= left;
+    q.weight[k] *= left;
     q.amount[k] -= per_count * value * q.decay[k] / left;
   }
 }
@@ -233,9 +233,9 @@ inline double take_in(double value, const Quadrature& q, const Steps& steps) {
   const double gained = steps.per_mass * value - steps.per_count;
   for (int64_t k = 0; k < q.nodes; k++) {
     const double hit = q.decay[k] / (missing + value * q.decay[k]);
-    q.part[k] *= steps.outside ? hit : q.decay[k];
+    q.weight[k] *= steps.outside ? hit : q.decay[k];
     q.amount[k] += steps.per_hit * value * hit + gained;
-    q.products[k] = q.part[k] * q.amount[k];
+    q.products[k] = q.weight[k] * q.amount[k];
   }
   return sum(q.products, q.nodes);
 }
@@ -246,7 +246,7 @@ inline double take_in(double value, const Quadrature& q, const Steps& steps) {
 inline int64_t scan_row(const double* values, int64_t size, const Quadrature& q,
                         const Steps& steps) {
   for (int64_t i = 0; i < size; i++) leave_out(least(values[i], 1.0), q, steps.per_count);
-  for (int64_t k = 0; k < q.nodes; k++) q.products[k] = q.part[k] * q.amount[k];
+  for (int64_t k = 0; k < q.nodes; k++) q.products[k] = q.weight[k] * q.amount[k];
   double best = sum(q.products, q.nodes);
   int64_t taken = 0;
   for (int64_t i = 0; i < size; i++) {
@@ -282,10 +282,10 @@ RANKSEG_EXPORT(split)(const Team* team, const Source* s, const Tables* t, const 
 
 // Find how many of its largest values the best mask of each row takes.
 //
-// `values` is (rows, width), of which `sizes` are used. `decay`, `part` and `amount` are (rows, most)
+// `values` is (rows, width), of which `sizes` are used. `decay`, `weight` and `amount` are (rows, most)
 // with `nodes` used.
 RANKSEG_EXPORT(scan)(const Team* team, const double* values, const int64_t* sizes, int64_t rows,
-                     int64_t width, const double* decay, const double* part, const double* amount,
+                     int64_t width, const double* decay, const double* weight, const double* amount,
                      const int64_t* nodes, int64_t most_nodes, const Steps* steps, int64_t* taken) {
   constexpr int64_t VALUES_PER_NODE = 4;  // surveyed in the time that a pixel takes for one node
   return share_out(team, rows, VALUES_PER_NODE * rows * width * most_nodes,
@@ -296,7 +296,7 @@ RANKSEG_EXPORT(scan)(const Team* team, const double* values, const int64_t* size
       const int64_t used = least(nodes[row], most_nodes);
       const Quadrature q{used, decay + row * most_nodes, room.get(), room.get() + most_nodes,
                          room.get() + 2 * most_nodes};
-      std::memcpy(q.part, part + row * most_nodes, static_cast<size_t>(used) * sizeof(double));
+      std::memcpy(q.weight, weight + row * most_nodes, static_cast<size_t>(used) * sizeof(double));
       std::memcpy(q.amount, amount + row * most_nodes, static_cast<size_t>(used) * sizeof(double));
       taken[row] = scan_row(values + row * width, least(sizes[row], width), q, *steps);
     }

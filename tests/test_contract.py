@@ -13,6 +13,7 @@ from torch import nn
 
 import rankseg
 from rankseg import RankSEG
+from rankseg._decision import module
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers import SOLVERS
 from support import maps
@@ -78,7 +79,7 @@ def test_one_channel_is_binary(decide, backend):
     probs = torch.from_numpy(maps.softmax(3, 2, 20, 30))[:, 1:]
     decision = decide(probs)
     options = decide.settings
-    solver = options.solver if (options.solver, "multilabel") in SOLVERS else "auto"
+    solver = options.solver if "multilabel" in SOLVERS[options.solver].options else "auto"
     more = {"correlation": options.correlation} if options.metric != "acc" else {}
     if options.solver in ("exact", "BA", "TRNA", "BA+TRNA"):
         more = {}
@@ -366,7 +367,7 @@ def test_an_item_that_equals_the_one_before_is_checked_too(value):
 
 def test_options_changed_while_others_are_checked_count(monkeypatch):
     decide = RankSEG()
-    parse = Settings.parse
+    parse = module.parse
 
     def parse_while_another_thread_changes(*args, **options):
         decide.void_index = 9
@@ -374,7 +375,7 @@ def test_options_changed_while_others_are_checked_count(monkeypatch):
 
     decide.void_index = 8
     with monkeypatch.context() as patch:
-        patch.setattr(Settings, "parse", parse_while_another_thread_changes)
+        patch.setattr(module, "parse", parse_while_another_thread_changes)
         assert decide.settings.void_index == 8
     assert decide.settings.void_index == 9
 

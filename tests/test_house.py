@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import doctest
+import importlib
 import itertools
+import pickle
 import re
 import subprocess
 import sys
@@ -15,8 +18,9 @@ import pytest
 
 import rankseg
 from conftest import REPOSITORY
-from rankseg._decision.settings import SUPPORT, Settings, SolverOptions
-from rankseg._decision.solvers import BINARY, SOLVERS
+from rankseg._decision.settings import Settings, SolverOptions
+from rankseg._decision.solvers import SOLVERS
+from rankseg.calibration import Calibration
 
 SOURCE = REPOSITORY / "src" / "rankseg"
 
@@ -134,6 +138,10 @@ def module_name(path):
 MODULES = {module_name(path): path for path in SOURCE.rglob("*.py")}
 
 
+def source_of(module):
+    return MODULES[module].read_text()
+
+
 def folder_of(module):
     """Return the folder of a module, or the module itself if it is in none."""
     return [*module.split("."), "rankseg"][1]
@@ -182,6 +190,41 @@ def test_backends_know_nothing_of_options(module):
             assert known, f"{module} imports {name}"
 
 
+MOST_PARAMETERS = 8
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "._backends" not in name])
+def test_only_public_functions_take_many_parameters(module):
+    for node in ast.walk(ast.parse(source_of(module))):
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            number = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
+            is_public = node.name in {"__init__", *promised_by(module)}
+            assert number <= MOST_PARAMETERS or is_public, f"{node.name} takes {number}"
+
+
+ASKS_TORCH = {"rankseg._common.tracing"}
+"""The modules outside of the backends that ask how torch runs a call; formulas need the answers."""
+
+TRACING = {"is_compiling", "is_dynamo_compiling", "is_exporting", "is_tracing", "is_scripting"}
+HARDWARE = {"is_cuda", "is_cpu", "is_mps"}
+
+
+def questions_about_torch(tree):
+    """Yield where a module asks whether it is traced, or on which device it runs."""
+    for node in ast.walk(tree):
+        by_name = isinstance(node, ast.Attribute) and node.attr in TRACING | HARDWARE
+        by_type = isinstance(node, ast.Compare) and ".device.type" in ast.unparse(node)
+        if by_name or by_type:
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "._backends" not in name])
+def test_only_backends_ask_about_hardware_and_tracing(module):
+    asked = [*questions_about_torch(ast.parse(MODULES[module].read_text()))]
+    assert bool(asked) == (module in ASKS_TORCH), asked
+
+
 def promised_by(module):
     """Return the ``__all__`` of a module, read and not imported: its framework may be missing."""
     for node in ast.parse(MODULES[module].read_text()).body:
@@ -201,38 +244,102 @@ def test_all_exists():
         assert hasattr(rankseg, name)
 
 
-def test_every_solver_has_a_function_for_every_output_it_supports():
-    supported = {
-        (name, mode)
-        for name, support in SUPPORT.items()
-        for mode in support.options
-        if mode not in support.binary
-    }
-    assert supported == set(SOLVERS)
-    assert set(SUPPORT) == set(BINARY)
-
-
-@pytest.mark.parametrize("solver", SUPPORT)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_takes_the_options_and_decides_the_classes_it_says(solver):
-    support = SUPPORT[solver]
+    row = SOLVERS[solver]
     options = {field.name for field in dataclasses.fields(Settings)} | {"safe_screening"}
     assert all(isinstance(vars(rankseg.RankSEG)[name], property) for name in options)
-    for mode, allowed in support.options.items():
+    assert set(row.several_classes) <= set(row.options)
+    for mode, allowed in row.options.items():
         assert set(allowed) <= options & set(SolverOptions.__annotations__)
-        decide = rankseg.RankSEG(support.metrics[0], 0.0, mode, solver)
+        decide = rankseg.RankSEG(row.metrics[0], 0.0, mode, solver)
         assert decide(np.ones((1, 1, 4))).all()
-        if mode in support.binary:
+        if mode in row.several_classes:
+            assert len(decide(np.full((1, 2, 4), 0.5))) == 1
+        else:
             with pytest.raises(ValueError, match="decides one channel, got probs of 2 classes"):
                 decide(np.full((1, 2, 4), 0.5))
-        else:
-            assert len(decide(np.full((1, 2, 4), 0.5))) == 1
 
 
-def test_auto_is_never_a_solver_of_one_channel_only():
-    for support in SUPPORT.values():
-        for metric, mode in itertools.product(support.metrics, support.options):
-            solver = rankseg.RankSEG(metric, 0.0, mode).solver
-            assert mode not in SUPPORT[solver].binary
+def test_auto_is_one_solver_of_several_classes():
+    for row in SOLVERS.values():
+        assert set(row.default_for) <= set(row.several_classes)
+        for metric, mode in itertools.product(row.metrics, row.options):
+            solver = SOLVERS[rankseg.RankSEG(metric, 0.0, mode).solver]
+            assert metric in solver.metrics
+            assert mode in solver.default_for
+
+
+CLASSES = [
+    pytest.param(module, name, id=f"{module}.{name}")
+    for module in PUBLIC
+    if not module.startswith("rankseg.integration")
+    for name in promised_by(module)
+    if isinstance(getattr(importlib.import_module(module), name), type)
+]
+
+
+@pytest.mark.parametrize(("module", "name"), CLASSES)
+def test_public_classes_name_their_public_module(module, name):
+    cls = getattr(importlib.import_module(module), name)
+    assert cls.__module__ in PUBLIC
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_pickles_name_public_modules_only():
+    calibration = Calibration("softmax", [0.5, 0.5], [0.0, 0.0], "temperature")
+    decide = rankseg.RankSEG(calibration=calibration)
+    decide(np.full((1, 2, 4), 0.5))
+    named = re.findall(rb"rankseg[\w.]*", pickle.dumps(decide, protocol=0))
+    assert {b"rankseg", b"rankseg.calibration"} <= set(named) <= {name.encode() for name in PUBLIC}
+    assert pickle.loads(pickle.dumps(decide)).settings == decide.settings
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "@public(" in source_of(name)])
+def test_examples_of_public_classes_are_tested(module):
+    found = {test.name for test in doctest.DocTestFinder().find(importlib.import_module(module))}
+    for line in re.findall(r"@public.*(?:\n@.*)*\nclass (\w+)", source_of(module)):
+        assert f"{module}.__test__.{line}" in found
+
+
+A_SOLVER = "|".join(map(re.escape, SOLVERS))
+LISTED = re.compile(rf"\b({A_SOLVER})(, | or | and |\|)({A_SOLVER})\b")
+
+
+def lists_of_solvers(tree):
+    """Yield the displays, classes and texts for help of a module that name several solvers."""
+    annotations = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    for node in ast.walk(tree):
+        values = []
+        if isinstance(node, ast.Tuple | ast.List | ast.Set) and node not in annotations:
+            values = node.elts
+        elif isinstance(node, ast.Dict):
+            values = node.keys
+        elif isinstance(node, ast.ClassDef):
+            values = [line.value for line in node.body if isinstance(line, ast.Assign)]
+        names = {value.value for value in values if isinstance(value, ast.Constant)}
+        is_help = isinstance(node, ast.keyword) and node.arg == "help"
+        if len(names & set(SOLVERS)) > 1 or (is_help and LISTED.search(ast.unparse(node))):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"rankseg._decision.solvers"}))
+def test_no_other_module_lists_solvers(module):
+    assert not [*lists_of_solvers(ast.parse(MODULES[module].read_text()))]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "A = ('RMA', 'joint')",
+        "{'BA': 1, 'TRNA': 2}",
+        "class A:\n    a = 'RMA'\n    b = 'TR'",
+        "f(help='How: auto, RMA or joint.')",
+    ],
+)
+def test_a_list_of_solvers_is_seen(code):
+    assert [*lists_of_solvers(ast.parse(code))]
+    assert not [*lists_of_solvers(ast.parse("solver: Literal['BA', 'TRNA'] = 'BA', ('RMA', 0.5)"))]
 
 
 def test_deciding_while_the_interpreter_ends():

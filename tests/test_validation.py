@@ -95,7 +95,7 @@ MISTAKEN_OPTIONS = [
     (
         {"output_mode": "multilabel", "unassigned_policy": "void"},
         TypeError,
-        r"policy goes with a solver in \['joint', 'RMA', 'exact'\] and output_mode='multiclass'$",
+        r"policy goes with a solver in \['RMA', 'joint', 'exact'\] and output_mode='multiclass'$",
     ),
     ({"metric": "iou_score"}, ValueError, "got 'iou_score'; did you mean 'iou'\\?"),
     ({"metric": "f1_score"}, ValueError, "did you mean 'dice'\\?"),
@@ -120,10 +120,10 @@ WRONG_COMBINATIONS = [
     (
         {"solver": "argmax"},
         ValueError,
-        r"are \['auto', 'joint', 'RMA', 'exact', 'BA', 'TRNA', 'BA\+TRNA'\]",
+        r"are \['auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA\+TRNA'\]",
     ),
     ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA', 'exact'\]"),
-    ({"metric": "iou", "solver": "trna"}, ValueError, r"are \['auto', 'joint', 'RMA', 'exact'\]"),
+    ({"metric": "iou", "solver": "trna"}, ValueError, r"are \['auto', 'RMA', 'joint', 'exact'\]"),
     ({**BA, "safe_screening": True}, TypeError, r"takes the options \['eps'\], got"),
     ({"solver": "BA", "unassigned_policy": "void"}, TypeError, r"options \['eps', 'void_index'\]"),
     ({"eps": 0.1}, TypeError, r"solver='joint' .* takes the options .*got \['eps'\]"),
@@ -289,7 +289,7 @@ def test_solver_of_one_channel_with_several(solver):
     with pytest.raises(
         ValueError,
         match=rf"solver='{re.escape(solver)}' with output_mode='multiclass' decides one channel, "
-        r"got probs of 3 classes; .* or a solver in \['auto', 'joint', 'RMA', 'exact'\]",
+        r"got probs of 3 classes; .* or a solver in \['auto', 'RMA', 'joint', 'exact'\]",
     ):
         decide(GOOD)
     decide(GOOD[:, :1])

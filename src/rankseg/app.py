@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rankseg._common.optional import require
 from rankseg._decision.module import RankSEG
+from rankseg._decision.solvers import solvers_taking
 from rankseg._demo.example import load_sample
 from rankseg._demo.network import maps_of_image
 from rankseg._formats import MAPS, PICTURES, ending, read_image, read_maps, write_labels
@@ -33,7 +34,7 @@ from rankseg.prediction.networks import load_transformers, run_transformers, to_
 __all__ = ["Shown", "build", "show"]
 
 METRICS: Final = ("dice", "iou")
-SOLVERS: Final = ("RMA", "joint", "exact")
+SOLVERS: Final = solvers_taking("presence")
 HEAD: Final = ("class", "volume argmax", "volume", "cut", "expected argmax", "expected")
 SAME, DIFFERENT = (237, 237, 237), (213, 94, 0)
 SMALLEST_SIDE: Final = 420
@@ -114,24 +115,24 @@ def show(
     [['spot', '1', '3', '0.100', '0.654', '0.670']]
     """
     probs = (maps if isinstance(maps, torch.Tensor) else torch.from_numpy(maps))[None]
-    told = RankSEG(**rankseg_kwargs).decide(probs)
+    decision = RankSEG(**rankseg_kwargs).decide(probs)
     count = probs.shape[1]
     binary = count == 1
     plain = (probs[0, 0] > 0.5).long() if binary else probs[0].argmax(0)
-    labels = told.prediction[0]
+    labels = decision.prediction[0]
     first = 1 if binary else 0
     names = classes or [f"class {number}" for number in range(count)]
     rows = [
         [
             name,
             str(int((plain == number + first).sum())),
-            str(int(told.volume[0, number])),
-            f"{told.cut[0, number].item():.3f}",
-            f"{told.expected_argmax[0, number].item():.3f}",
-            f"{told.expected[0, number].item():.3f}",
+            str(int(decision.volume[0, number])),
+            f"{decision.cut[0, number].item():.3f}",
+            f"{decision.expected_argmax[0, number].item():.3f}",
+            f"{decision.expected[0, number].item():.3f}",
         ]
         for number, name in enumerate(names)
-        if bool(told.present[0, number])
+        if bool(decision.present[0, number])
     ]
     shown = ["background", *names] if binary else list(names)
     before, after = (_plane(one.numpy(), depth) for one in (plain, labels))
@@ -139,7 +140,7 @@ def show(
     changed = np.where(_any_of(before != after, step)[..., None], DIFFERENT, SAME)
     sentences = [
         f"{int((plain != labels).sum())} of {labels.numel()} pixels differ.",
-        _expectation(told.expected_gain.item(), told_metric(rankseg_kwargs)),
+        _expectation(decision.expected_gain.item(), metric_title(rankseg_kwargs)),
         f"The pictures show one pixel of {step} x {step}." if step > 1 else "",
     ]
     return Shown(
@@ -160,7 +161,7 @@ def _expectation(gain: float, metric: str) -> str:
     )
 
 
-def told_metric(options: Mapping[str, Any]) -> str:
+def metric_title(options: Mapping[str, Any]) -> str:
     """Return how the metric is written."""
     return "IoU" if str(options.get("metric", "dice")).strip().lower() == "iou" else "Dice"
 
@@ -239,7 +240,7 @@ def build() -> Any:
 
         def decide(*values: Any) -> list[Any]:
             try:
-                return _page_of(scratch.name, *values)
+                return _page_of(scratch.name, _Form(*values))
             except (TypeError, ValueError, ImportError, OSError, KeyError, MemoryError) as error:
                 # The page takes messages for HTML, and names of files and classes are in them.
                 raise gradio.Error(html.escape(str(error)), print_exception=False) from error
@@ -270,29 +271,33 @@ class _Case:
     note: str = ""
 
 
-def _page_of(
-    scratch: str,
-    upload: str | None,
-    example: int,
-    model: str,
-    metric: str,
-    solver: str,
-    pruning_prob: float,
-    correlation: float,
-    smooth: float,
-    depth: float,
-) -> list[Any]:
+class _Form(NamedTuple):
+    """What the visitor chose, in the order of the inputs of the page."""
+
+    upload: str | None
+    example: int
+    model: str
+    metric: str
+    solver: str
+    pruning_prob: float
+    correlation: float
+    smooth: float
+    depth: float
+
+
+def _page_of(scratch: str, form: _Form) -> list[Any]:
     """Return the values of the page after a click."""
-    case = _example(example) if upload is None else _uploaded(Path(upload), model)
+    upload = form.upload
+    case = _example(form.example) if upload is None else _uploaded(Path(upload), form.model)
     shown = show(
         case.maps,
         case.classes,
-        depth=depth,
-        metric=metric,
-        solver=solver if len(case.maps) > 1 or solver != "joint" else "RMA",
-        pruning_prob=pruning_prob,
-        correlation=correlation,
-        smooth=smooth,
+        depth=form.depth,
+        metric=form.metric,
+        solver=form.solver if len(case.maps) > 1 or form.solver != "joint" else "RMA",
+        pruning_prob=form.pruning_prob,
+        correlation=form.correlation,
+        smooth=form.smooth,
     )
     folder = Path(tempfile.mkdtemp(dir=scratch))
     endings = [".npy", ".png"] if shown.labels.ndim == 2 else [".npy"]

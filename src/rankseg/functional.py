@@ -12,6 +12,7 @@ from rankseg._decision.calibration import Calibration
 from rankseg._decision.module import RankSEG
 from rankseg._decision.problem import Maps
 from rankseg._decision.settings import VOID_INDEX, SolverOptions
+from rankseg._decision.solvers import solvers_taking
 
 __all__ = ["rankdice_ba", "rankseg", "rankseg_rma"]
 
@@ -126,7 +127,7 @@ def rankdice_ba(
     >>> rankdice_ba(torch.tensor([[[0.9, 0.45, 0.4, 0.1]]]), solver="TRNA")
     tensor([[[ True,  True,  True, False]]])
     """
-    chosen = choice("solver", solver, ("BA", "TRNA", "BA+TRNA"))
+    chosen = choice("solver", solver, solvers_taking("eps"))
     decide = RankSEG("dice", smooth, "multilabel", chosen, pruning_prob, eps=eps)
     decision: Maps = decide.forward(probs, valid)
     return decision

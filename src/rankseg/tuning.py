@@ -23,6 +23,7 @@ from rankseg._common.arguments import choice, metric_name, number
 from rankseg._decision.calibration import MOST, Calibration
 from rankseg._decision.module import RankSEG
 from rankseg._decision.settings import PRUNING_PROB
+from rankseg._decision.solvers import solvers_taking
 from rankseg._files.whole import write_whole
 from rankseg.evaluation import Comparison, Counted, Method, argmax, compare
 from rankseg.evaluation.case_folders import Case, CaseFolder, Failure, checked_cases, reasons
@@ -57,8 +58,8 @@ class Candidate:
         if self.options.get("metric") == "acc":
             return "argmax" + self._scale
         rest = {k: v for k, v in self.options.items() if k not in ("metric", "calibration")}
-        told = [f"{key}={value}" for key, value in rest.items()]
-        return " ".join([str(self.options.get("metric", "dice")), *told]) + self._scale
+        named = [f"{key}={value}" for key, value in rest.items()]
+        return " ".join([str(self.options.get("metric", "dice")), *named]) + self._scale
 
     @property
     def _scale(self) -> str:
@@ -74,7 +75,7 @@ def standard_candidates(
     metric: Metric = "dice",
     *,
     classes: int,
-    solvers: Sequence[str] = ("RMA", "joint"),
+    solvers: Sequence[str] = solvers_taking("correlation"),
     correlations: Sequence[float] = (0.0, 0.5),
     pruning_probs: Sequence[float] = (0.0, 0.5, 0.8),
     presences: Sequence[str] = ("argmax",),

@@ -290,11 +290,13 @@ def test_with_a_correlation_probabilities_given_the_factor_are_never_all_in_memo
 def test_many_factors_take_no_more_memory_than_few(monkeypatch):
     probs = torch.from_numpy(maps.softmax(1, 3, 12))
     expected = expected_score(probs, probs.argmax(1), correlation=0.999)
-    monkeypatch.setattr(_score, "ROWS", 100)
+    monkeypatch.setattr(_score, "ROWS_AT_ONCE", 100)
     with LargestTensor() as noted:
         scores = expected_score(probs, probs.argmax(1), correlation=0.999)
     torch.testing.assert_close(scores, expected, rtol=1e-13, atol=0)
-    assert noted.most < 8 * _score.POWERS * _score.ROWS * 100  # all 738 factors need 7 times that
+    assert (
+        noted.most < 8 * _score.POWERS * _score.ROWS_AT_ONCE * 100
+    )  # all 738 factors need 7 times that
 
 
 @pytest.mark.parametrize("output", ["labels", "masks"])

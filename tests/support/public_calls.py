@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rankseg import ClassProfile, RankSEG, RefinedNormalPB, expected_score, metrics
-from rankseg._decision.settings import SUPPORT
+from rankseg._decision.solvers import SOLVERS
 from rankseg.calibration import Calibration, calibrate, fit, prior_correction, reliability
 from rankseg.distribution import PoissonBinomial
 from rankseg.evaluation import Case, Method, argmax, compare, pruned_argmax
@@ -26,11 +26,10 @@ CALIBRATION = Calibration("softmax", [0.5, 0.6, 0.7], [0.0, 0.1, 0.2])
 
 def decisions():
     """Yield a name and options of every solver with every metric and output, and of the rest."""
-    for solver, support in SUPPORT.items():
-        for mode, options in support.options.items():
-            if mode in support.binary:
-                continue
-            for metric in support.metrics:
+    for solver, row in SOLVERS.items():
+        for mode in row.several_classes:
+            options = row.options[mode]
+            for metric in row.metrics:
                 chosen = {"metric": metric, "output_mode": mode, "solver": solver}
                 yield f"{solver}-{metric}-{mode}", chosen
                 if "correlation" in options:

@@ -107,8 +107,8 @@ def survey(maps: Maps) -> Survey:
         peak=peak,
         likely_count=likely_count,
         likely_mass=likely_mass,
-        fault=torch.tensor(bool(fault[0]), device="cpu"),
-        detail=tables,
+        is_invalid=torch.tensor(bool(fault[0]), device="cpu"),
+        scan_tables=tables,
     )
 
 
@@ -159,8 +159,7 @@ def exact_masks(
     """Return the masks that maximise the expected metric, the fault flag, and which are known.
 
     The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
-    more values than the buffer of a thread. ``bonus`` and ``offset`` are ``Objective.endless`` of
-    the RMA objective.
+    more values than the buffer of a thread. ``bonus`` and ``offset`` are ``Objective.fraction_at_infinity`` of the RMA objective.
     """
     out, sound, known = _new_masks(maps), _new_flags(maps), _new_flags(maps)
     steps = _record(library.Steps, ratio.steps(smooth))
@@ -185,7 +184,7 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
     Both are 0 for classes that are not ``active``.
     """
     counts, masses = _new_sums(maps), _new_sums(maps)
-    call("above", maps.source, survey.detail, cuts, active, counts, masses)
+    call("above", maps.source, survey.scan_tables, cuts, active, counts, masses)
     return counts, masses
 
 
@@ -200,7 +199,7 @@ def raise_cuts(
     """
     raised = cuts.clone(memory_format=torch.contiguous_format)
     known = survey.likely_count, survey.likely_mass
-    call("raise_cuts", maps.source, survey.detail, *known, bonus, offset, active, raised)
+    call("raise_cuts", maps.source, survey.scan_tables, *known, bonus, offset, active, raised)
     return raised
 
 
@@ -222,7 +221,7 @@ def winners(maps: Maps, survey: Survey) -> Tensor:
     Ties go to the first class.
     """
     won = torch.zeros(maps.batch, maps.classes, dtype=torch.bool, device="cpu")
-    call("winners", maps.source, survey.detail, survey.mass, survey.peak, won)
+    call("winners", maps.source, survey.scan_tables, survey.mass, survey.peak, won)
     return won
 
 
@@ -241,7 +240,7 @@ def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor,
     not ``active``.
     """
     found = [_new_sums(maps) for _ in range(3)]
-    call("moments", maps.source, survey.detail, active, *found)
+    call("moments", maps.source, survey.scan_tables, active, *found)
     mean, variance, third = found
     return mean, variance, third
 
@@ -255,7 +254,7 @@ def between(
     than ``width`` such values; rows with fewer end with zeros.
     """
     found = np.zeros((len(rows), width))
-    call("between", maps.source, survey.detail, low, high, rows, len(rows), width, found)
+    call("between", maps.source, survey.scan_tables, low, high, rows, len(rows), width, found)
     found.sort(axis=1)
     return torch.from_numpy(found[:, ::-1].copy())
 
@@ -263,7 +262,7 @@ def between(
 def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     """Return the mask of the pixels above each cut: bool ``(batch, classes, *spatial)``."""
     out = _new_masks(maps)
-    call("masks", maps.source, survey.detail, cuts, out)
+    call("masks", maps.source, survey.scan_tables, cuts, out)
     return _as_masks(out, maps)
 
 
@@ -281,7 +280,7 @@ def claim(
     labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
     counts, masses = _new_sums(maps), _new_sums(maps)
     cuts_and_reach = cuts, cuts if reach is None else reach
-    call("claim", maps.source, survey.detail, *cuts_and_reach, labels, counts, masses)
+    call("claim", maps.source, survey.scan_tables, *cuts_and_reach, labels, counts, masses)
     return labels, counts, masses
 
 
@@ -310,7 +309,7 @@ def unsettled(
     part.source.direct = True  # what is not valid is 0 already
     tables = _new_tables(part, np.zeros)
     call("survey_active", part.source, tables, active)
-    return part, replace(survey, detail=tables), torch.from_numpy(place[valid])
+    return part, replace(survey, scan_tables=tables), torch.from_numpy(place[valid])
 
 
 def resolve(
@@ -331,7 +330,7 @@ def resolve(
     written in place and returned.
     """
     arguments = labels, cuts, _gain_table(gains, eligible.shape), eligible, floor, void
-    call("resolve", maps.source, survey.detail, *arguments)
+    call("resolve", maps.source, survey.scan_tables, *arguments)
     return labels
 
 
@@ -363,7 +362,7 @@ def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
     """
     out = np.zeros((len(rows), BINS, 2))
     edges = bin_edges(rows.device)
-    call("profile", maps.source, survey.detail, rows, len(rows), edges, out)
+    call("profile", maps.source, survey.scan_tables, rows, len(rows), edges, out)
     return torch.from_numpy(out)
 
 
@@ -376,7 +375,7 @@ def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Ten
     """
     out = np.zeros((len(rows), BINS, 2))
     places = _places(rows, (maps.batch, maps.classes))
-    call("exchange", maps.source, survey.detail, labels, cuts, places, len(rows), out)
+    call("exchange", maps.source, survey.scan_tables, labels, cuts, places, len(rows), out)
     return torch.from_numpy(out)
 
 
@@ -398,7 +397,7 @@ def split(
     counts, sums = np.zeros(shape), np.zeros((*shape, POWERS))
     with np.errstate(all="ignore"):  # of tiny rates the square is 0
         spread = NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels
-    call("split", maps.source, survey.detail, low, high, degree, spread, counts, sums)
+    call("split", maps.source, survey.scan_tables, low, high, degree, spread, counts, sums)
     above, between = torch.from_numpy(counts).unbind(2)
     return above, between, torch.from_numpy(sums)
 
@@ -411,17 +410,17 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
     several best masks the smallest wins.
     """
     taken = np.zeros(len(values), np.int64)
-    label, part, amount, nodes, steps = integrals
+    decay, weight, amount, nodes, steps = integrals
     call(
         "scan",
         values,
         extra,
         *values.shape,
-        label,
-        part,
+        decay,
+        weight,
         amount,
         nodes,
-        label.shape[1],
+        decay.shape[1],
         _record(library.Steps, steps),
         taken,
     )

@@ -25,16 +25,16 @@ class VolumeMoments(NamedTuple):
 
 
 def refined_gains(
-    values: np.ndarray, volume: VolumeMoments, eps: float, smooth: float, blind: bool
+    values: np.ndarray, volume: VolumeMoments, eps: float, smooth: float, ba: bool
 ) -> np.ndarray:
     """Return the expected Dice of the masks of 1 to ``n`` pixels minus that of the empty mask.
 
     ``values``, ``(n,)`` float64, are the largest probabilities of a class, largest first; the mask
     of ``k`` pixels holds the first ``k``. The volume is taken as refined normal. TRNA leaves each
-    pixel out of its own volume; BA does not, if ``blind``. ``eps`` is the probability of volumes
+    pixel out of its own volume; BA, if ``ba``, does not. ``eps`` is the probability of volumes
     that is cut off, half of it in each tail. ``native/refined.hpp`` has the equations.
     """
     gains = np.empty(len(values))
     moments = library.Volume(**volume._asdict(), eps=eps)
-    library.call("refined_gains", values, len(values), moments, smooth, not blind, gains)
+    library.call("refined_gains", values, len(values), moments, smooth, not ba, gains)
     return gains

@@ -15,6 +15,8 @@ from rankseg._commands import tables
 from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
 from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
+from rankseg._common.arguments import choice
+from rankseg._decision.solvers import solvers_taking
 from rankseg.calibration import reliability
 from rankseg.evaluation import (
     CaseFolder,
@@ -40,11 +42,7 @@ class MetricChoice(str, Enum):
     IOU = "iou"
 
 
-class SolverChoice(str, Enum):
-    """How RankSEG does it."""
-
-    RMA = "RMA"
-    JOINT = "joint"
+SOLVERS = solvers_taking("correlation")
 
 
 def compare_folder(
@@ -77,9 +75,9 @@ def compare_folder(
         MetricChoice, typer.Option(case_sensitive=False, help="What RankSEG maximises.")
     ] = MetricChoice.BOTH,
     solver: Annotated[
-        list[SolverChoice] | None,
+        list[str] | None,
         typer.Option(
-            case_sensitive=False,
+            metavar=f"[{'|'.join(SOLVERS)}]",
             help="How RankSEG does it; repeat it for several. By default joint with a correlation "
             "of 0.5, as RankSEG is by default, and the published rule, RMA without.",
         ),
@@ -152,7 +150,7 @@ def compare_folder(
         methods = standard_methods(
             pruning_prob,
             metrics,
-            None if solver is None else [one.value for one in solver],
+            None if solver is None else [choice("solver", one, SOLVERS) for one in solver],
             None if correlation is None else sorted({0.0, *correlation}),
             presence or ("peak",),
         )
@@ -219,7 +217,7 @@ def _write_html(
 ) -> None:
     """Write the report, with the reliability of the maps."""
     compared = replace(maps, names=comparison.cases)
-    told = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
+    curves = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
     corrected = ", class weights undone" if maps.prior_correction else ""
     write_report(
         path,
@@ -227,7 +225,7 @@ def _write_html(
         methods=methods,
         read=maps.read,
         metric=metric,
-        reliability=told,
+        reliability=curves,
         ignore_index=maps.ignore_index,
         title=f"{maps.path.name}: argmax against RankSEG",
         pruning_prob=pruning_prob,

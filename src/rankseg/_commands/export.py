@@ -10,6 +10,7 @@ import typer
 from rankseg import RankSEG
 from rankseg._commands._options import PRESENCE, PRUNING_PROB, settings_from
 from rankseg._commands._terminal import open_console
+from rankseg._decision.solvers import EXPORTABLE
 from rankseg.integration.onnx import export as export_decision
 
 __all__ = ["export"]
@@ -26,7 +27,9 @@ def export(
         str | None,
         typer.Option(help="softmax or sigmoid: the maps hold logits, and this is applied first."),
     ] = None,
-    solver: Annotated[str, typer.Option(help="auto, RMA, joint, TR or argmax.")] = "auto",
+    solver: Annotated[
+        str, typer.Option(help=f"auto, {', '.join(EXPORTABLE[:-1])} or {EXPORTABLE[-1]}.")
+    ] = "auto",
     presence: PRESENCE = None,
     pruning_prob: PRUNING_PROB = None,
     smooth: Annotated[float, typer.Option(help="Added to numerator and denominator.")] = 0.0,

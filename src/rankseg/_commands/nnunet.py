@@ -9,6 +9,7 @@ import typer
 
 from rankseg._commands import _options
 from rankseg._commands._terminal import print_outcome, tracker
+from rankseg._decision.solvers import solvers_taking
 from rankseg.integration.nnunet import decide_folders
 
 __all__ = ["nnunet"]
@@ -27,7 +28,11 @@ def nnunet(
     ],
     metric: _options.METRIC = "dice",
     solver: Annotated[
-        str, typer.Option(help="How: auto, RMA, joint, exact; for regions also BA, TRNA, BA+TRNA.")
+        str,
+        typer.Option(
+            help=f"How: auto, {', '.join(solvers_taking('presence'))}; for regions also "
+            f"{', '.join(solvers_taking('eps'))}."
+        ),
     ] = "auto",
     presence: _options.PRESENCE = None,
     pruning_prob: _options.PRUNING_PROB = None,

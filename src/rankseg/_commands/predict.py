@@ -9,6 +9,7 @@ import typer
 
 from rankseg._commands import _options
 from rankseg._commands._terminal import print_outcome, tracker
+from rankseg._decision.solvers import SOLVERS
 from rankseg.prediction import predict_files
 
 __all__ = ["predict"]
@@ -30,9 +31,7 @@ def predict(
         str, typer.Option("--format", help="png, npy, nii, nii.gz, tif, tiff or zarr.")
     ] = "png",
     metric: _options.METRIC = "dice",
-    solver: Annotated[
-        str, typer.Option(help="How: auto, RMA, joint, exact, TR, argmax, BA, TRNA, BA+TRNA.")
-    ] = "auto",
+    solver: Annotated[str, typer.Option(help=f"How: auto, {', '.join(SOLVERS)}.")] = "auto",
     smooth: _options.SMOOTH = 0.0,
     presence: _options.PRESENCE = None,
     pruning_prob: _options.PRUNING_PROB = None,

@@ -11,10 +11,13 @@ from rankseg._commands import tables
 from rankseg._commands._comparison import print_not_compared
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, open_console, tracker
+from rankseg._decision.solvers import solvers_taking
 from rankseg.calibration import Calibration
 from rankseg.tuning import count_classes, standard_candidates, tune
 
 __all__ = ["tune_folder"]
+
+SOLVERS = solvers_taking("correlation")
 
 LEGEND = (
     "points: the mean per image, and its change from argmax; best by itself, and so too good to "
@@ -40,7 +43,8 @@ def tune_folder(
         ),
     ] = "either",
     solver: Annotated[
-        list[str] | None, typer.Option(help="To try; repeat it. By default RMA and joint.")
+        list[str] | None,
+        typer.Option(help=f"To try; repeat it. By default {' and '.join(SOLVERS)}."),
     ] = None,
     correlation: Annotated[
         list[float] | None, typer.Option(help="To try; repeat it. By default 0 and 0.5.")
@@ -73,7 +77,7 @@ def tune_folder(
     candidates = standard_candidates(
         metric,  # type: ignore[arg-type]
         classes=count_classes(maps),
-        solvers=solver or ("RMA", "joint"),
+        solvers=solver or SOLVERS,
         correlations=correlation or (0.0, 0.5),
         pruning_probs=pruning_prob or (0.0, 0.5, 0.8),
         presences=presence or ("argmax",),

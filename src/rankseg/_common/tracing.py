@@ -1,13 +1,24 @@
-"""Older tracers of torch, whose graphs would keep the decision of the example as a constant."""
+"""How a call runs: operation by operation, or recorded into a graph by a tracer of torch.
+
+The one place outside of the backends that asks. A graph holds torch operations for any values and
+sizes, so code that a graph holds must not look at values, use NumPy or fill a cache.
+"""
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 from torch.fx import Proxy
 
-__all__ = ["REFUSAL", "refuse_constants"]
+__all__ = ["REFUSAL", "is_on_host", "is_traced", "kept", "refuse_constants"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 REFUSAL = (
     "{} cannot record a decision: what compiled kernels and Python compute would be a constant of "
@@ -16,12 +27,49 @@ REFUSAL = (
 )
 
 
+def is_traced() -> bool:
+    """Return whether ``torch.compile`` or ``torch.export`` records this call into a graph."""
+    return torch.compiler.is_compiling()
+
+
+def is_on_host(tensor: Tensor) -> bool:
+    """Return whether NumPy can view the values of a tensor: it is on the CPU, and not traced."""
+    return tensor.device.type == "cpu" and not is_traced()
+
+
+def kept(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a function that makes constant tensors keep up to ``most`` of its results.
+
+    What was kept is a constant in an exported graph. ``torch.compile`` makes it in the graph. No
+    tensor of a graph is kept.
+    """
+
+    def keep(make: Callable[P, T]) -> Callable[P, T]:
+        results: dict[tuple[object, ...], T] = {}
+
+        @functools.wraps(make)
+        def look_up(*args: P.args, **options: P.kwargs) -> T:
+            assert not options, "results are kept by position"
+            found = None if torch.compiler.is_dynamo_compiling() else results.get(args)
+            if found is not None:
+                return found
+            made = make(*args, **options)
+            if not is_traced():
+                if len(results) >= most:
+                    results.clear()
+                results[args] = made
+            return made
+
+        return look_up
+
+    return keep
+
+
 def refuse_constants(value: object) -> None:
     """Raise if a tracer that records torch operations only is recording this call.
 
     Compiled kernels and what Python computes from values are no torch operations. Such a tracer
-    takes their results for constants. ``torch.compile`` and ``torch.export`` say that they
-    compile, and get a graph of torch operations instead.
+    takes their results for constants. For ``torch.compile`` and ``torch.export`` see `is_traced`.
 
     Raises
     ------
@@ -29,7 +77,7 @@ def refuse_constants(value: object) -> None:
         If ``value`` stands for a tensor of ``torch.fx.symbolic_trace``, or ``torch.jit.trace``,
         ``torch.onnx.export(..., dynamo=False)`` or ``make_fx`` records.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         return
     if isinstance(value, Proxy):
         tracer = "torch.fx.symbolic_trace"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from rankseg._decision.calibration import Calibration
+from rankseg._decision.options import parse
 from rankseg._decision.problem import Maps, Problem
-from rankseg._decision.settings import Settings
 
 __all__ = ["calibrate"]
 
@@ -51,7 +51,7 @@ def calibrate(
     array([[[0.75],
             [0.25]]])
     """
-    settings = Settings.parse(
+    settings = parse(
         "dice", 0.0, "multilabel", "auto", 0.0, {}, from_logits, calibration=calibration
     )
     problem = Problem.parse(probs, valid, settings)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from rankseg import _backends
 from rankseg._common.arguments import metric_name, names_unknown
+from rankseg._common.public import public
+from rankseg._decision.options import checked, smoothing
 from rankseg._decision.problem import Problem
-from rankseg._decision.settings import SMOOTH_PER_PIXEL, Settings, checked, smoothing
+from rankseg._decision.settings import SMOOTH_PER_PIXEL, Settings
 from rankseg._files.whole import write_whole
-from rankseg._formulas.average import Factor, best_cuts
+from rankseg._formulas.average import best_cuts, factor_of
 from rankseg._formulas.bins import BINS, OCTAVE_BITS, OCTAVES, bin_edges
 from rankseg._formulas.objectives import OBJECTIVES
 
@@ -27,6 +29,7 @@ LAYOUT = (OCTAVES, OCTAVE_BITS)
 """What a saved profile says of its bins, so that one with other bins is not misread."""
 
 
+@public("rankseg")
 @dataclass(frozen=True, eq=False)
 class ClassProfile:
     """How many pixels, and how much probability, fall in each bin of probability.
@@ -91,7 +94,7 @@ class ClassProfile:
         backend, _ = _backends.choose(problem.probs.device)
         maps = backend.open_maps(problem.probs, problem.valid)
         survey = backend.survey(maps)
-        problem.check_values(survey.fault)
+        problem.check_values(survey.is_invalid)
         every = torch.ones_like(survey.mass, dtype=torch.bool)
         profile = backend.profile(maps, survey, every.nonzero()).view(*every.shape, BINS, 2)
         count, mass = (term.contiguous() for term in profile.unbind(-1))
@@ -167,7 +170,7 @@ class ClassProfile:
         objective = OBJECTIVES[metric](smooth)
         correlation = checked("correlation", correlation)
         present = self.peak > checked("pruning_prob", pruning_prob)
-        factor = Factor.of(correlation, self.count.device)
+        factor = factor_of(correlation, self.count.device)
         profile = torch.stack((self.count, self.mass), -1).flatten(0, 1)
         _, cut, _, _ = best_cuts(profile, factor, objective)
         cut = cut.view_as(self.peak)

@@ -9,15 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._common.public import public
 from rankseg._decision.inputs import as_tensor
+from rankseg._decision.options import parse
 from rankseg._decision.problem import Problem
 from rankseg._decision.score import check_scored_correlation, score
 from rankseg._decision.settings import Settings
-from rankseg._decision.solvers import present_in, solve
+from rankseg._decision.solve import present_in, solve
 
 __all__ = ["Decision", "decide"]
 
 
+@public("rankseg")
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What :meth:`rankseg.RankSEG.decide` returns: a prediction, and what it is expected to score.
@@ -85,11 +88,11 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     check_scored_correlation(settings.correlation)
     problem = Problem.parse(probs, valid, settings).calibrated()
     prediction = solve(problem)
-    problem = replace(problem.of_probabilities(), derived=True)
+    problem = replace(problem.of_probabilities(), sums_are_checked=True)
     settings = problem.settings
     present = present_in(problem)
-    inside = _own_masks(problem, prediction, present)
-    baseline = Settings.parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
+    inside = _masks_by_class(problem, prediction, present)
+    baseline = parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
     scores = [
         score(problem, as_tensor("prediction", decided), settings.correlation)
         for decided in (prediction, solve(replace(problem, settings=baseline)), inside)
@@ -104,7 +107,7 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     return Decision(prediction, tables[0], tables[1], scores[0], scores[1], tables[2], bound)
 
 
-def _own_masks(problem: Problem, prediction: Any, present: Tensor) -> Tensor:
+def _masks_by_class(problem: Problem, prediction: Any, present: Tensor) -> Tensor:
     """Return the best mask of each present class alone, before pixels get one label each."""
     settings = problem.settings
     if settings.output_mode == "multilabel":

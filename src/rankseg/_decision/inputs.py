@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
 from rankseg._common.arguments import describe, viewable
-from rankseg._common.tracing import refuse_constants
+from rankseg._common.tracing import is_traced, refuse_constants
 from rankseg._formulas.records import ULPS_ABOVE_ONE
 
 __all__ = ["as_tensor", "check_dense", "check_probabilities", "dtype_cure"]
@@ -70,7 +70,7 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
     kind, cure = _kind(name, tensor)
     if not kind:
         plain = tensor.detach().resolve_neg()
-        if torch.compiler.is_compiling():
+        if is_traced():
             return plain
         # A subclass (MONAI's MetaTensor, say) would wrap every step of the work.
         plain = plain if type(plain) is Tensor else plain.as_subclass(Tensor)
@@ -108,7 +108,7 @@ def _kind(name: str, tensor: Tensor) -> tuple[str, str]:
         return str(tensor.layout).removeprefix("torch."), f"pass {name}.to_dense()"
     if tensor.is_quantized:
         return "quantized", f"pass {name}.dequantize()"
-    if torch.compiler.is_compiling():
+    if is_traced():
         return "", ""
     if tensor.is_meta:
         return "meta", "it has a shape and no values: move the model and its input to a device"
@@ -120,7 +120,7 @@ def _kind(name: str, tensor: Tensor) -> tuple[str, str]:
 def _has_memory(tensor: Tensor) -> bool:
     """Return whether the values can be read: not in a transform, and not if they are fake."""
     try:
-        return tensor.untyped_storage().device.type != "meta"
+        return tensor.untyped_storage().device != torch.device("meta")
     except (RuntimeError, NotImplementedError):
         return False
 

@@ -11,20 +11,15 @@ from torch import nn
 from typing_extensions import Unpack
 
 from rankseg._common.arguments import shown
-from rankseg._common.tracing import REFUSAL
+from rankseg._common.public import public
+from rankseg._common.tracing import REFUSAL, is_traced
 from rankseg._common.warn import warn
 from rankseg._decision.calibration import Calibration
 from rankseg._decision.decision import Decision, decide
+from rankseg._decision.options import checked, combined, parse, refuse_misspelt
 from rankseg._decision.problem import Maps, Problem
-from rankseg._decision.settings import (
-    PRUNING_PROB,
-    Settings,
-    SolverOptions,
-    checked,
-    combined,
-    refuse_misspelt,
-)
-from rankseg._decision.solvers import solve
+from rankseg._decision.settings import PRUNING_PROB, Settings, SolverOptions
+from rankseg._decision.solve import solve
 
 __all__ = ["RankSEG"]
 
@@ -52,6 +47,7 @@ def _solver_option(name: str, default: Any) -> property:
     return property(used, set_checked)
 
 
+@public("rankseg")
 class RankSEG(nn.Module):
     r"""Decide the masks or labels that maximise the expected Dice or IoU of each image.
 
@@ -220,7 +216,7 @@ class RankSEG(nn.Module):
             "calibration": calibration,
         }
         self._options = {name: checked(name, value) for name, value in given.items()}
-        self._parsed: tuple[object, Settings] = None, Settings()
+        self._parsed: tuple[object, Settings | None] = None, None
         _ = self.settings  # checks how the options combine
 
     metric = _option("metric")
@@ -243,9 +239,12 @@ class RankSEG(nn.Module):
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles hold: options of their own, also in shallow copies."""
+        """Return what copies and pickles hold: options of their own, also in shallow copies.
+
+        Not the settings made of them: a pickle must not name private classes.
+        """
         own = {"_options": dict(self._options), "solver_params": dict(self.solver_params)}
-        return self.__dict__ | own
+        return self.__dict__ | own | {"_parsed": (None, None)}
 
     @property
     def solver_params(self) -> dict[str, Any]:
@@ -293,8 +292,8 @@ class RankSEG(nn.Module):
         # Types first: an array compares to no truth value, and True is no number.
         given = own, {name: type(value) for name, value in params.items()}, params
         before, settings = self._parsed
-        if before != given:
-            settings = Settings.parse(**own, options=params)
+        if settings is None or before != given:
+            settings = parse(**own, options=params)
             self._parsed = given, settings
         return settings
 
@@ -342,7 +341,7 @@ class RankSEG(nn.Module):
         """
         settings = self.settings
         masks_of_labels = settings.solver == "argmax" and settings.output_mode == "multilabel"
-        if masks_of_labels and not torch.compiler.is_compiling():
+        if masks_of_labels and not is_traced():
             warn(
                 "solver='argmax' with output_mode='multilabel' puts every pixel into one mask; to "
                 "threshold every class at 1/2, pass solver='TR'"
@@ -368,10 +367,10 @@ class RankSEG(nn.Module):
         >>> import torch
         >>> from rankseg import RankSEG
         >>> probs = torch.tensor([[[0.9, 0.45, 0.4, 0.1]]])
-        >>> told = RankSEG("dice", output_mode="multilabel").decide(probs)
-        >>> told.prediction.int(), told.volume, told.cut
+        >>> decision = RankSEG("dice", output_mode="multilabel").decide(probs)
+        >>> decision.prediction.int(), decision.volume, decision.cut
         (tensor([[[1, 1, 1, 0]]], dtype=torch.int32), tensor([[3]]), tensor([[0.1000]]...))
-        >>> f"{told.expected.item():.3f} instead of {told.expected_argmax.item():.3f}"
+        >>> f"{decision.expected.item():.3f} instead of {decision.expected_argmax.item():.3f}"
         '0.670 instead of 0.654'
         """
         return decide(probs, valid, self.settings)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._common.arguments import choice, describe, number
+from rankseg._common.public import public
 from rankseg._decision.inputs import check_probabilities
 
 __all__ = ["ABSENT", "FEWEST", "PresenceModel", "PresenceTable"]
@@ -36,6 +37,7 @@ MOST: Final = 1e6
 STEPS: Final = 200
 
 
+@public("rankseg.calibration")
 @dataclass(frozen=True)
 class PresenceModel:
     r"""The probability that a class is in an image, from its largest probability and its volume.
@@ -225,8 +227,8 @@ class PresenceTable:
         if unknown:
             raise ValueError(f"present names cases that are not among the maps: {unknown[:5]}")
         if not rows:
-            told = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
-            raise ValueError(f"cases must be at least one that can be used, got none{told}")
+            reasons = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+            raise ValueError(f"cases must be at least one that can be used, got none{reasons}")
         peak, share, marked = map(torch.stack, zip(*rows, strict=True))
         if present is not None and marked.shape[1] > 1 and not marked[:, 0].any():
             raise ValueError(

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from rankseg._backends.logits import to_probabilities
+from rankseg._common.tracing import is_on_host, is_traced
 from rankseg._decision.calibration import Calibration
 from rankseg._decision.inputs import as_tensor, dtype_cure
 from rankseg._decision.presence_model import PresenceModel
 from rankseg._decision.sampled_sums import check_sums
-from rankseg._decision.settings import SMOOTH_PER_PIXEL, SUPPORT, VOID_INDEX, Settings
+from rankseg._decision.settings import SMOOTH_PER_PIXEL, VOID_INDEX, Settings
+from rankseg._decision.solvers import SOLVERS, solvers_for
 from rankseg._formulas.records import ULPS_ABOVE_ONE
 
 __all__ = ["Maps", "Problem", "as_tensor"]
@@ -47,7 +49,7 @@ class Problem:
         The options of the call, such as metric and solver.
     numpy
         True if the caller passed NumPy arrays, so that the result must be one.
-    derived
+    sums_are_checked
         True if ``probs`` was computed from the caller's maps, by calibration or from logits. The
         sums over classes of the caller's maps have then been checked, and are not checked again.
     are_exclusive
@@ -59,7 +61,7 @@ class Problem:
     valid: Tensor | None
     settings: Settings
     numpy: bool
-    derived: bool = False
+    sums_are_checked: bool = False
     are_exclusive: bool = False
 
     @classmethod
@@ -95,17 +97,17 @@ class Problem:
         """Whether there is one channel: foreground against background."""
         return self.probs.shape[1] == 1
 
-    def check_values(self, fault: Tensor | bool) -> None:
+    def check_values(self, is_invalid: Tensor | bool) -> None:
         """Raise if the scan found a value that is no probability; check sums over classes.
 
-        ``fault`` is the flag of the scan. The sums are those of a few pixels. In a traced graph,
-        which cannot raise on values, this does nothing.
+        ``is_invalid`` is the flag of the scan. The sums are those of a few pixels. In a traced
+        graph, which cannot raise on values, this does nothing.
         """
-        if torch.compiler.is_compiling():
+        if is_traced():
             return
-        if bool(fault):
+        if bool(is_invalid):
             self._raise_for_values()
-        if not self.derived:
+        if not self.sums_are_checked:
             check_sums(self.probs, self.valid, self.settings, self.are_exclusive)
 
     def _raise_for_values(self) -> None:
@@ -133,7 +135,10 @@ class Problem:
         if self.valid is not None:
             probs = probs.masked_fill(~self.valid.unsqueeze(1), 0)
         return replace(
-            self, probs=probs, settings=replace(self.settings, from_logits=None), derived=True
+            self,
+            probs=probs,
+            settings=replace(self.settings, from_logits=None),
+            sums_are_checked=True,
         )
 
     def calibrated(self) -> Problem:
@@ -150,7 +155,7 @@ class Problem:
         settings = replace(self.settings, calibration=None, from_logits=None)
         given = replace(self, are_exclusive=calibration.link == "softmax")
         made = given.transformed(lambda maps: calibration.of(maps, link))
-        return replace(self, probs=made, settings=settings, derived=True)
+        return replace(self, probs=made, settings=settings, sums_are_checked=True)
 
     def transformed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return ``function`` of the maps, in float64, computed for some pixels at a time.
@@ -171,7 +176,7 @@ class Problem:
             most = torch.finfo(source.dtype).max
             least = -most
         sound = torch.ones((), dtype=torch.bool, device=source.device)
-        for part in _parts(source):
+        for part in _chunks(source):
             before = source[part].double()
             if self.valid is not None:
                 outside = ~self.valid[(part[0], *part[2:])].unsqueeze(1)
@@ -198,15 +203,15 @@ class Problem:
 
 def _labels_of(mask: Tensor) -> Tensor:
     """Return the labels 0 and 1 of a mask."""
-    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+    if not is_on_host(mask):
         return mask.long()
     # NumPy allocates with huge pages, which makes the first write to fresh memory much cheaper.
     return torch.from_numpy(np.empty(mask.shape, np.int64)).copy_(mask)
 
 
-def _parts(maps: Tensor) -> Iterator[tuple[slice, ...]]:
+def _chunks(maps: Tensor) -> Iterator[tuple[slice, ...]]:
     """Yield indices of one image each, cut along its longest axis to about ``CHUNK`` values."""
-    if torch.compiler.is_compiling():  # a graph is of any size
+    if is_traced():  # a graph is of any size
         yield (slice(None),) * maps.dim()
         return
     axis = max(range(2, maps.dim()), key=maps.shape.__getitem__)
@@ -247,15 +252,10 @@ def _check_classes(settings: Settings, classes: int) -> None:
                 f"{name} must be for the {classes} classes of probs, got one for {model.classes}"
             )
     mode = settings.output_mode
-    if classes == 1 or mode not in SUPPORT[settings.solver].binary:
+    if classes == 1 or mode in SOLVERS[settings.solver].several_classes:
         return
-    others = [
-        name
-        for name, support in SUPPORT.items()
-        if settings.metric in support.metrics
-        and mode in support.options
-        and mode not in support.binary
-    ]
+    fitting = solvers_for(settings.metric, mode)
+    others = [name for name in fitting if mode in SOLVERS[name].several_classes]
     raise ValueError(
         f"solver={settings.solver!r} with output_mode={mode!r} decides one channel, got probs of "
         f"{classes} classes; take output_mode='multilabel' or a solver in {['auto', *others]}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import kept
 from rankseg._formulas.bins import BINS, bin_edges
 from rankseg._formulas.correlation import factor_nodes, given_factor
 from rankseg._formulas.objectives import Objective
@@ -15,8 +16,8 @@ from rankseg._formulas.profile import (
     above_cells,
     best_edge,
     bins_around,
-    parts,
     root_between,
+    row_slices,
 )
 from rankseg._formulas.quiet import product
 
@@ -42,27 +43,10 @@ class Factor:
     curves: Curves
     lines: Tensor
 
-    @classmethod
-    def of(cls, correlation: float, device: torch.device) -> Factor:
-        """Return the factor, from a cache; without a correlation it has one node of weight 1."""
-        key = correlation, device
-        kept = None if torch.compiler.is_dynamo_compiling() else _KEPT.get(key)
-        if kept is not None:
-            return kept  # a constant in an exported graph: ONNX has no ndtr and no ndtri
-        factor = _make_factor(correlation, device)
-        if not torch.compiler.is_compiling():
-            if len(_KEPT) >= MOST_KEPT:
-                _KEPT.clear()
-            _KEPT[key] = factor
-        return factor
 
-
-MOST_KEPT = 8
-
-_KEPT: dict[tuple[float, torch.device], Factor] = {}
-
-
-def _make_factor(correlation: float, device: torch.device) -> Factor:
+@kept(most=8)  # ONNX has no ndtr and no ndtri, so that an exported graph needs a constant
+def factor_of(correlation: float, device: torch.device) -> Factor:
+    """Return the hidden factor; without a correlation it has one node of weight 1."""
     knots = bin_edges(device).unsqueeze(1)
     weights = torch.ones_like(knots[0])
     if correlation != 0:
@@ -107,31 +91,31 @@ class Average:
         ``states`` is ``(rows, functions)``. ``edges`` is ``(rows, n)``: indices of edges. Returns
         ``(rows, n)``. See ``Objective.slope``.
         """
-        slope, toll = self._gain(states)
-        return (slope.unsqueeze(2) * self.factor.knots[:, edges].transpose(0, 1)).sum(1) - toll
+        slope, cost = self._gain(states)
+        return (slope.unsqueeze(2) * self.factor.knots[:, edges].transpose(0, 1)).sum(1) - cost
 
     def gain_lines(self, states: Tensor) -> Tensor:
         """Return the slope of the objective in every bin, as lines of ``GainCurves``.
 
         ``(rows, BINS, 2)``: the slope of the objective is ``a p - b``; the last axis is ``(a, b)``.
         """
-        slope, toll = self._gain(states)
+        slope, cost = self._gain(states)
         lines = product(slope, self.factor.lines).view(-1, BINS, 2)
-        lines[..., 1] += toll
+        lines[..., 1] += cost
         return lines
 
     def _gain(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the coefficients of the averaged slope of the objective.
 
-        The slope is linear in the probabilities given the factor: ``(slope * given).sum() - toll``
-        with ``slope`` ``(rows, nodes)`` and ``toll`` ``(rows, 1)``. ``Gains.shrink`` is 0 for every
+        The slope is linear in the probabilities given the factor: ``(slope * given).sum() - cost``
+        with ``slope`` ``(rows, nodes)`` and ``cost`` ``(rows, 1)``. ``Gains.shrink`` is 0 for every
         ``Objective.slope``.
         """
-        slope, toll, size, _ = self.objective.slope(
+        slope, cost, size, _ = self.objective.slope(
             states[:, :1], states[:, 2:], self.volume
         ).terms()
         weights = self.factor.weights / size
-        return slope * weights, (toll * weights).sum(1, keepdim=True)
+        return slope * weights, (cost * weights).sum(1, keepdim=True)
 
 
 def best_cuts(
@@ -145,7 +129,7 @@ def best_cuts(
     pixels in it have probabilities of at most ``2 ** -24``.
     """
     found = [
-        _best_cuts_of_few(profile[part], factor, objective) for part in parts(profile.shape[0])
+        _best_cuts_of_few(profile[rows], factor, objective) for rows in row_slices(profile.shape[0])
     ]
     whole, *others = (torch.cat(terms) for terms in zip(*found, strict=True))
     cuts, edges, states = others

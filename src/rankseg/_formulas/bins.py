@@ -7,10 +7,10 @@ these: every octave of ``1 - p`` has the same number. So the leading bits of the
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
+
+from rankseg._common.tracing import kept
 
 # Cached kernels contain these two numbers and are recompiled only if the kernel's file changes:
 # touch the kernel files after a change here.
@@ -27,17 +27,9 @@ BINS = 2 * HALF
 """Number of bins from 0 to 1."""
 
 
+@kept(most=8)
 def bin_edges(device: torch.device) -> Tensor:
     """Return the ``BINS + 1`` edges, float64, from 0 to 1."""
-    return _make_edges(device) if torch.compiler.is_compiling() else _kept_edges(device)
-
-
-@functools.cache
-def _kept_edges(device: torch.device) -> Tensor:
-    return _make_edges(device)
-
-
-def _make_edges(device: torch.device) -> Tensor:
     steps = torch.arange(HALF, dtype=torch.float64, device=device)
     octave = (steps / (1 << OCTAVE_BITS)).floor()
     within = steps / (1 << OCTAVE_BITS) - octave

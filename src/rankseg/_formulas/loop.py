@@ -8,6 +8,8 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
+
 Best = tuple[Tensor, ...]
 Step = Callable[[Best, Tensor], tuple[Best, Tensor]]
 
@@ -16,14 +18,14 @@ MOST_STEPS: Final = 1000
 rounding errors that make a value rise again and again could keep a loop from ending."""
 
 
-def while_rising(step: Step, best: Best, rising: Tensor, fault: Tensor) -> Best:
+def while_rising(step: Step, best: Best, rising: Tensor, is_invalid: Tensor) -> Best:
     """Repeat ``best, rising = step(best, rising)`` until ``rising`` is all False; return ``best``.
 
-    ``rising`` is boolean: which rows or images still improve. The loop also ends if ``fault`` is
-    True: the input holds values that are no probabilities, and the caller will raise. Both flags
+    ``rising`` is boolean: which rows or images still improve. The loop also ends if ``is_invalid``
+    is True: the input holds values that are no probabilities, and the caller will raise. Both flags
     are read at once, so that a step waits for the device once.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         loop = cast("Any", torch.while_loop)
         count = torch.zeros((), dtype=torch.int64, device=rising.device)
 
@@ -34,7 +36,7 @@ def while_rising(step: Step, best: Best, rising: Tensor, fault: Tensor) -> Best:
         return cast("Best", loop(_goes_on, traced, (*best, rising, count))[:-2])
     for _ in range(MOST_STEPS):
         best, rising = step(best, rising)
-        if not bool(rising.any() & ~fault):
+        if not bool(rising.any() & ~is_invalid):
             break
     return best
 

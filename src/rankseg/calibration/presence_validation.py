@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._common.public import public
 from rankseg._decision.presence_model import PresenceModel, PresenceTable
 from rankseg.calibration.reliability import Reliability, of_events
 from rankseg.evaluation.case_folders import Case, Failure
@@ -19,6 +20,7 @@ from rankseg.evaluation.folds import folds_of
 __all__ = ["PresenceValidation", "cross_validate_presence"]
 
 
+@public("rankseg.calibration")
 @dataclass(frozen=True, eq=False)
 class PresenceValidation:
     """Predictions of which classes are present, on images that were left out of the fit.
@@ -48,8 +50,8 @@ class PresenceValidation:
     @classmethod
     def of(cls, table: PresenceTable, model: PresenceModel) -> PresenceValidation:
         """Ask a model about images."""
-        told = model.probability(table.peak, table.share, 1.0)
-        return cls(table.names, table.peak, told, table.present)
+        probability = model.probability(table.peak, table.share, 1.0)
+        return cls(table.names, table.peak, probability, table.present)
 
     @classmethod
     def joined(cls, parts: Sequence[PresenceValidation]) -> PresenceValidation:
@@ -116,9 +118,9 @@ def cross_validate_presence(
     for held_out in folds_of(len(everything), folds, clusters, seed):
         model = table[np.setdiff1d(everything, held_out)].fit(absent)
         parts.append(PresenceValidation.of(table[held_out], model))
-    told = PresenceValidation.joined(parts)
-    return replace(told, model=table.fit(absent), failures=table.failures)
+    validation = PresenceValidation.joined(parts)
+    return replace(validation, model=table.fit(absent), failures=table.failures)
 
 
-def _brier(told: Tensor, present: Tensor) -> float:
-    return float((told - present.double()).square().mean())
+def _brier(probability: Tensor, present: Tensor) -> float:
+    return float((probability - present.double()).square().mean())

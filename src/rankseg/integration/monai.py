@@ -20,8 +20,9 @@ from rankseg._common.warn import one_of_a_kind, warn
 from rankseg._decision.calibrate import calibrate
 from rankseg._decision.problem import Maps, Problem
 from rankseg._decision.sampled_sums import is_batch
-from rankseg._decision.settings import SUPPORT, SolverOptions
-from rankseg._decision.solvers import present_in
+from rankseg._decision.settings import SolverOptions
+from rankseg._decision.solve import present_in
+from rankseg._decision.solvers import SOLVERS
 from rankseg.integration.common import (
     KnownAttributes,
     check_finite,
@@ -155,7 +156,7 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
         MetaTensor, torch.Tensor or numpy.ndarray
             Labels ``(1, *spatial)``, or ``(channels, *spatial)`` of zeros and ones. An array for an
             array. For a tensor what ``AsDiscrete`` gives: a MetaTensor, with affine, metadata and
-            applied operations of a MetaTensor that came in, unless MONAI was told not to track.
+            applied operations of a MetaTensor that came in, unless MONAI does not track.
 
         Raises
         ------
@@ -372,7 +373,7 @@ def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
             "accuracy counts pixels, of all classes"
         )
     settings = decide.settings
-    allowed = SUPPORT[settings.solver].options[settings.output_mode]
+    allowed = SOLVERS[settings.solver].options[settings.output_mode]
     if "unassigned_policy" in allowed:
         options |= {"unassigned_policy": "void", "void_index": UNCLAIMED}
     if "presence" in allowed:

@@ -22,14 +22,12 @@ import torch
 from rankseg._common.arguments import choice, class_count, describe, integer
 from rankseg._common.warn import warn
 from rankseg._decision.module import RankSEG
+from rankseg._decision.solvers import EXPORTABLE
 from rankseg._files.whole import write_whole
 from rankseg._version import __version__
 from rankseg.integration.common import require
 
 __all__ = ["export"]
-
-SOLVERS = ("RMA", "joint", "TR", "argmax")
-"""Those whose steps ONNX has operators for."""
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
@@ -142,9 +140,9 @@ def _check(decide: Any) -> None:
     if not isinstance(decide, RankSEG):
         raise TypeError(f"decide must be a RankSEG, got {describe(decide)}")
     settings = decide.settings
-    if settings.solver not in SOLVERS:
+    if settings.solver not in EXPORTABLE:
         raise ValueError(
-            f"ONNX has operators for the solvers {list(SOLVERS)}, got solver={settings.solver!r}"
+            f"ONNX has operators for the solvers {list(EXPORTABLE)}, got solver={settings.solver!r}"
         )
 
 

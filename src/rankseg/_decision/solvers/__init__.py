@@ -1,92 +1,143 @@
-"""The solvers: `solve` turns a problem into masks or labels by one function of the tables below."""
+"""The solvers: one table that says what each decides, by which function, and with which options.
+
+Everything else that offers solvers reads this table: checks of options, command line, app, tuning
+and ONNX.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-from rankseg import _backends
-from rankseg._decision.problem import Problem
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.ba import ba_masks
 from rankseg._decision.solvers.baselines import argmax_labels, argmax_masks, threshold_masks
 from rankseg._decision.solvers.joint import joint_labels
-from rankseg._decision.solvers.presence import present_classes
-from rankseg._decision.solvers.rma import masks_at_once, own_masks, shared_labels
+from rankseg._decision.solvers.rma import own_masks, shared_labels
 from rankseg._formulas.records import Survey
 
-Solve = Callable[[ModuleType, Any, Survey, Settings], Tensor]
+Decide = Callable[[ModuleType, Any, Survey, Settings], Tensor]
+"""Takes backend, opened maps, survey and settings; returns masks or labels."""
 
-SOLVERS: dict[tuple[str, str], Solve] = {
-    ("RMA", "multiclass"): shared_labels,
-    ("RMA", "multilabel"): own_masks,
-    ("joint", "multiclass"): joint_labels,
-    ("exact", "multiclass"): shared_labels,
-    ("exact", "multilabel"): own_masks,
-    ("BA", "multilabel"): ba_masks,
-    ("TRNA", "multilabel"): ba_masks,
-    ("BA+TRNA", "multilabel"): ba_masks,
-    ("TR", "multilabel"): threshold_masks,
-    ("argmax", "multiclass"): argmax_labels,
-    ("argmax", "multilabel"): argmax_masks,
+
+@dataclass(frozen=True)
+class Solver:
+    """A row of the table.
+
+    Attributes
+    ----------
+    metrics
+        The metrics that the solver maximises.
+    options
+        For each output mode it decides: the options it takes, of those that not all solvers take.
+    one_channel
+        Returns the mask of maps of one channel, whatever the output mode.
+    several_classes
+        For each output mode: returns the masks or labels of maps of several classes. An output mode
+        that is in ``options`` only is decided for one channel only.
+    default_for
+        The output modes for which ``'auto'`` is this solver, with its metrics.
+    reads_values
+        True if the function reads results on the host before it ends. Then the values of the maps
+        must be known to be probabilities before it starts.
+    exportable
+        True if ONNX has operators for every step.
+    """
+
+    metrics: tuple[str, ...]
+    options: Mapping[str, tuple[str, ...]]
+    one_channel: Decide
+    several_classes: Mapping[str, Decide]
+    default_for: tuple[str, ...] = ()
+    reads_values: bool = True
+    exportable: bool = False
+
+    def decides(self, metric: str, output_mode: str) -> bool:
+        """Return whether the solver decides for this metric and output, perhaps one channel only.
+
+        See ``several_classes``.
+        """
+        return metric in self.metrics and output_mode in self.options
+
+
+BA_OR_TRNA = Solver(  # the paper does not say how classes share pixels
+    metrics=("dice",),
+    options={"multiclass": ("eps", "void_index"), "multilabel": ("eps",)},
+    one_channel=ba_masks,
+    several_classes={"multilabel": ba_masks},
+)
+
+OF_LABELS = ("presence", "unassigned_policy", "void_index")
+
+SOLVERS: dict[str, Solver] = {
+    "RMA": Solver(
+        metrics=("dice", "iou"),
+        options={
+            "multiclass": (*OF_LABELS, "correlation", "safe_screening"),
+            "multilabel": ("presence", "correlation", "safe_screening"),
+        },
+        one_channel=own_masks,
+        several_classes={"multiclass": shared_labels, "multilabel": own_masks},
+        default_for=("multilabel",),
+        reads_values=False,
+        exportable=True,
+    ),
+    "joint": Solver(
+        metrics=("dice", "iou"),
+        options={"multiclass": (*OF_LABELS, "correlation", "safe_screening")},
+        one_channel=own_masks,  # one class shares its pixels with no other
+        several_classes={"multiclass": joint_labels},
+        default_for=("multiclass",),
+        exportable=True,
+    ),
+    "exact": Solver(
+        metrics=("dice", "iou"),
+        options={"multiclass": OF_LABELS, "multilabel": ("presence",)},
+        one_channel=own_masks,
+        several_classes={"multiclass": shared_labels, "multilabel": own_masks},
+    ),
+    "BA": BA_OR_TRNA,
+    "TRNA": BA_OR_TRNA,
+    "BA+TRNA": BA_OR_TRNA,
+    "TR": Solver(
+        metrics=("acc",),
+        options={"multilabel": ()},
+        one_channel=threshold_masks,
+        several_classes={"multilabel": threshold_masks},
+        default_for=("multilabel",),
+        reads_values=False,
+        exportable=True,
+    ),
+    "argmax": Solver(
+        metrics=("acc",),
+        options={"multiclass": ("void_index",), "multilabel": ()},
+        one_channel=threshold_masks,
+        several_classes={"multiclass": argmax_labels, "multilabel": argmax_masks},
+        default_for=("multiclass",),
+        reads_values=False,
+        exportable=True,
+    ),
 }
 
-BINARY: dict[str, Solve] = {
-    "RMA": own_masks,
-    "joint": own_masks,  # one class shares its pixels with no other
-    "exact": own_masks,
-    "BA": ba_masks,
-    "TRNA": ba_masks,
-    "BA+TRNA": ba_masks,
-    "TR": threshold_masks,
-    "argmax": threshold_masks,
-}
+
+EXPORTABLE = tuple(name for name, solver in SOLVERS.items() if solver.exportable)
+"""The solvers that ONNX has operators for."""
 
 
-def solve(problem: Problem) -> Any:
-    """Return the decision of a problem, masks or labels, in the array type of the caller.
-
-    Calibrates the maps if the settings say so, chooses the backend, scans the maps, and runs the
-    solver of the settings.
-    """
-    problem = problem.calibrated()
-    settings = problem.settings
-    backend, _ = _backends.choose(problem.probs.device, settings.from_logits)
-    maps = backend.open_maps(problem.probs, problem.valid, settings.from_logits)
-    solver, mode = settings.solver, settings.output_mode
-    decide = BINARY[solver] if problem.binary else SOLVERS[solver, mode]
-    at_once = masks_at_once(backend, maps, settings) if decide is own_masks else None
-    if at_once is not None:
-        masks, fault = at_once
-        problem.check_values(fault)
-        return problem.restore(masks)
-    survey = backend.survey(maps)
-    check_first = backend.FAULT_IS_KNOWN or _looks_at_numbers(settings)
-    if check_first:
-        problem.check_values(survey.fault)
-    decision = decide(backend, maps, survey, settings)
-    if not check_first:
-        problem.check_values(survey.fault)
-    return problem.restore(decision)
+def solvers_for(metric: str, output_mode: str) -> list[str]:
+    """Return the names of the solvers that decide for this metric and output."""
+    return [name for name, solver in SOLVERS.items() if solver.decides(metric, output_mode)]
 
 
-def present_in(problem: Problem) -> Tensor:
-    """Return which classes the ``presence`` rule of the settings takes to be in each image.
-
-    ``(batch, classes)`` boolean.
-    """
-    backend, _ = _backends.choose(problem.probs.device, problem.settings.from_logits)
-    maps = backend.open_maps(problem.probs, problem.valid, problem.settings.from_logits)
-    return present_classes(backend, maps, backend.survey(maps), problem.settings)
-
-
-def _looks_at_numbers(settings: Settings) -> bool:
-    """Return whether the solver reads results on the host before it ends, and so must not meet NaN.
-
-    If so, values are checked right after the scan: the solver waits for the device anyway. If not,
-    they are checked after the solver, so that the call waits for the device only once.
-    """
-    return settings.correlation > 0 or settings.solver not in ("RMA", "TR", "argmax")
+def solvers_taking(option: str, output_mode: str | None = None) -> tuple[str, ...]:
+    """Return the names of the solvers that take an option, with any or a certain output mode."""
+    return tuple(
+        name
+        for name, solver in SOLVERS.items()
+        for modes in [solver.options if output_mode is None else {output_mode}]
+        if any(option in solver.options.get(mode, ()) for mode in modes)
+    )

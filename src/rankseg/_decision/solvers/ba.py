@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from rankseg._backends.rows import VolumeMoments, refined_gains
+from rankseg._common.tracing import is_traced
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.cuts import stopping_cuts
 from rankseg._formulas.records import Survey
 
-BLIND_BELOW = 0.2
+BA_BELOW = 0.2
 """``'BA+TRNA'`` takes BA if 1 / (standard deviation of the volume) is below this, as published."""
 
 
@@ -25,7 +26,7 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
     A mask holds all pixels of equal probability or none of them. In a run of equal values the slope
     of the score changes its sign at most once, from minus to plus, so the best cut is at an end.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         raise RuntimeError(
             f"solver={settings.solver!r} sorts as many values as the maps demand, which no graph "
             "of torch.compile or torch.export can hold; call it outside of a graph, or take "
@@ -33,8 +34,8 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
         )
     cuts = torch.full_like(survey.peak, torch.inf)
     for row, values, low, volume in _classes(backend, maps, survey, settings):
-        blind = _is_blind(settings.solver, volume)
-        gains = refined_gains(values, volume, settings.eps, settings.smooth, blind)
+        takes_ba = _takes_ba(settings.solver, volume)
+        gains = refined_gains(values, volume, settings.eps, settings.smooth, takes_ba)
         cuts[row] = _best_cut(values, low, gains)
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
@@ -49,16 +50,16 @@ def _classes(
     may be in the mask (up to where the paper stops), largest first; the cut that all of these
     exceed; and the moments of the volume.
     """
-    kept = survey.peak > settings.pruning_prob
+    present = survey.peak > settings.pruning_prob
     pixels = backend.sizes(maps).unsqueeze(1)
-    lows, count = stopping_cuts(backend, maps, survey, pixels + settings.smooth, kept)
-    moments = backend.moments(maps, survey, kept)
-    facts = torch.stack((*moments, pixels.expand_as(lows), count), -1)[kept]
+    lows, count = stopping_cuts(backend, maps, survey, pixels + settings.smooth, present)
+    moments = backend.moments(maps, survey, present)
+    facts = torch.stack((*moments, pixels.expand_as(lows), count), -1)[present]
     mean, _, _, size, width = facts.unbind(1)
     sound = facts.isfinite().all(1) & (mean >= 0) & (mean <= size) & (width > 0)
     if not sound.all():  # the tables for such a volume might have any size
         raise ValueError("probs must not change during a call: they did, to no probabilities")
-    rows = kept.nonzero().unsqueeze(1)
+    rows = present.nonzero().unsqueeze(1)
     highest = torch.full((1,), torch.inf, dtype=lows.dtype, device=lows.device)
     for row, (mean, variance, third, size, width) in zip(rows, facts.tolist(), strict=True):
         at = row[:, 0], row[:, 1]
@@ -67,9 +68,9 @@ def _classes(
         yield at, values[0].cpu().numpy(), float(lows[at]), volume
 
 
-def _is_blind(solver: str, volume: VolumeMoments) -> bool:
+def _takes_ba(solver: str, volume: VolumeMoments) -> bool:
     """Return whether to take BA rather than TRNA."""
-    return solver == "BA" or (solver == "BA+TRNA" and volume.variance > BLIND_BELOW**-2)
+    return solver == "BA" or (solver == "BA+TRNA" and volume.variance > BA_BELOW**-2)
 
 
 def _best_cut(values: np.ndarray, low: float, gains: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rankseg._decision.solvers.cuts import rows_of
 from rankseg._decision.solvers.unsettled import Unsettled
-from rankseg._formulas.average import Average, Factor, best_cuts
+from rankseg._formulas.average import Average, best_cuts, factor_of
 from rankseg._formulas.objectives import Objective
 from rankseg._formulas.records import GainCurves, State, Survey
 
@@ -66,7 +66,7 @@ class Correlated:
     ) -> Correlated:
         """Take the profiles of the eligible classes, and find their best cuts."""
         rows = rows_of(eligible)
-        factor = Factor.of(correlation, rows.device)
+        factor = factor_of(correlation, rows.device)
         profile = backend.profile(maps, survey, rows)
         average, cuts, edges, masks = best_cuts(profile, factor, objective)
         row, none = rows.unbind(1), torch.zeros_like(survey.mass)
@@ -116,8 +116,8 @@ class Correlated:
             return ALL
         return images[self.rows[:, 0]].nonzero().squeeze(1)
 
-    def of(self, part: Unsettled) -> Correlated:
-        return replace(self, maps=part.maps, survey=part.survey)
+    def of(self, unsettled: Unsettled) -> Correlated:
+        return replace(self, maps=unsettled.maps, survey=unsettled.survey)
 
     def with_objective(self, objective: Objective) -> Correlated:
         return replace(self, average=replace(self.average, objective=objective))

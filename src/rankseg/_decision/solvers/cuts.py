@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
 from rankseg._formulas.objectives import Objective
 from rankseg._formulas.records import Survey
 
@@ -131,7 +132,7 @@ def _search_bracket(fraction: _Fraction, objective: Objective, low: Tensor) -> T
 
 def rows_of(chosen: Tensor) -> Tensor:
     """List image and class of every row chosen, ``(rows, 2)``; in a traced graph list all rows."""
-    if torch.compiler.is_compiling():
+    if is_traced():
         axes = [torch.arange(size, device=chosen.device) for size in chosen.shape]
         return torch.cartesian_prod(*axes)
     return chosen.nonzero()
@@ -143,7 +144,7 @@ def _rows_to_scan(extra: Tensor, pixels: int) -> tuple[Tensor, int]:
     A traced graph cannot read the counts: it scans every row with all its pixels.
     """
     rows = rows_of(extra > 0)
-    if torch.compiler.is_compiling():
+    if is_traced():
         return rows, pixels
     return rows, int(extra.max()) if len(rows) else 0
 

@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_traced
 from rankseg._decision.settings import Settings
-from rankseg._decision.solvers.cuts import fraction_cuts
+from rankseg._decision.solvers.cuts import fraction_cuts, rows_of
 from rankseg._formulas.expectation import (
     DOUBLINGS,
-    FAINT,
-    MANY,
     MARGIN,
     NEAR,
     RATIOS,
     ROUNDING,
+    SERIES_PROB,
+    SERIES_VOLUME,
     UNKNOWN,
     Nodes,
     Ratio,
@@ -37,7 +38,7 @@ from rankseg._formulas.expectation import (
 )
 from rankseg._formulas.objectives import OBJECTIVES, Objective
 from rankseg._formulas.quiet import exp
-from rankseg._formulas.records import DUST, POWERS, Integrals, Survey
+from rankseg._formulas.records import NEGLIGIBLE_PROB, POWERS, Integrals, Survey
 
 SCANNED_AT_ONCE = 1 << 18
 """Most values of several rows in one array: 2 MiB, unless a single row has more."""
@@ -124,19 +125,20 @@ class _Search:
         ``E[g/(g + Y)] <= P(Y = 0) + g E[2/(1 + Y)] <= exp(-m) + 2 g/m``.
         """
         pixels = torch.full_like(self.survey.mass, self.maps.pixels)
-        if torch.compiler.is_compiling():  # a traced graph cannot look, and takes all masks
+        if is_traced():  # a traced graph cannot look, and takes all masks
             none = torch.zeros_like(pixels)
             sums = none[..., None, None].expand(-1, -1, 2, POWERS)
             return _Bracket(none, none + torch.inf, none, pixels, sums)
         volume = self.survey.mass
         cut = fraction_cuts(self.backend, self.maps, self.survey, self.objective, self.active)
         value = self.ratio.value(cut)
-        few = volume + self.smooth < MANY  # all but the faint are sorted: see ``FAINT``
+        # With a small volume all pixels are sorted but those of small probability.
+        few = volume + self.smooth < SERIES_VOLUME
         empty = exp(-volume) + 2 * self.smooth / volume >= value
         to_empty = few | (empty & (0 < self.smooth < 1))
-        width = torch.minimum(self._half_width(cut), cut / 2).clamp(min=DUST)
+        width = torch.minimum(self._half_width(cut), cut / 2).clamp(min=NEGLIGIBLE_PROB)
         low = (cut - width).clamp(min=0)
-        low = torch.where(few, low.clamp(max=FAINT), low)
+        low = torch.where(few, low.clamp(max=SERIES_PROB), low)
         high = torch.where(to_empty, torch.inf, cut + width)
         unsure = self.active
         bracket = self._split(low, high, unsure)
@@ -174,7 +176,7 @@ class _Search:
         """Count and sum the pixels above, inside and below the brackets of ``rows`` (boolean)."""
         high = high.masked_fill(high >= self.survey.peak, torch.inf)
         rate = self.survey.mass + self.smooth
-        degree = powers_needed(rate).masked_fill(rate < MANY, POWERS) * rows
+        degree = powers_needed(rate).masked_fill(rate < SERIES_VOLUME, POWERS) * rows
         return _Bracket(
             low, high, *self.backend.split(self.maps, self.survey, low, high, degree, rate)
         )
@@ -226,11 +228,11 @@ class _Search:
         """
         above, below = sums.unbind(1)
         inside, outside = series(above, nodes.u), series(below, nodes.u)
-        part, amount = integrand(
+        weight, amount = integrand(
             self.ratio, self.smooth, nodes, count, above[:, 0], inside, outside
         )
         steps = self.ratio.steps(self.smooth)
-        return Integrals(exp(-nodes.u), part, amount, needed.long(), steps)
+        return Integrals(exp(-nodes.u), weight, amount, needed.long(), steps)
 
     def _chunks(self, between: Tensor, needed: Tensor) -> Iterator[tuple[Tensor, int, int]]:
         """Yield rows to scan together, ``(k, 2)``, and the most values and nodes any of them has.
@@ -238,11 +240,10 @@ class _Search:
         Rows with many values come first. A chunk has at most ``SCANNED_AT_ONCE`` values, unless it
         is a single row.
         """
-        if torch.compiler.is_compiling():
-            axes = [torch.arange(size, device=between.device) for size in between.shape]
-            yield torch.cartesian_prod(*axes), self.maps.pixels, most_nodes(self.maps.pixels)
+        rows = rows_of(self.active)
+        if is_traced():
+            yield rows, self.maps.pixels, most_nodes(self.maps.pixels)
             return
-        rows = self.active.nonzero()
         row = rows.unbind(1)
         widths, nodes = torch.stack((between[row], needed[row])).long().tolist()
         order = sorted(range(len(widths)), key=widths.__getitem__)

@@ -1,0 +1,269 @@
+"""Every option, checked once, when it is given: what it must be, and how options combine."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from rankseg._common.arguments import (
+    METRIC_NAMES,
+    choice,
+    describe,
+    integer,
+    metric_name,
+    nearest,
+    number,
+    shown,
+)
+from rankseg._common.warn import warn
+from rankseg._decision.calibration import LINKS, Calibration
+from rankseg._decision.presence_model import PresenceModel
+from rankseg._decision.settings import EPS, PRUNING_PROB, VOID_INDEX, Settings
+from rankseg._decision.solvers import SOLVERS, solvers_for, solvers_taking
+
+__all__ = ["checked", "combined", "parse", "refuse_misspelt", "smoothing"]
+
+METRICS = ("dice", "iou", "acc")
+OUTPUT_MODES = ("multiclass", "multilabel")
+POLICIES = ("max_score", "void")
+PRESENCE = ("peak", "argmax", "all")
+USUAL_CORRELATION = 0.5
+"""Of ``solver='auto'``: see ``docs/presence.md`` for the measurements."""
+
+LARGEST_SMOOTH = 2.0**100
+"""Decisions are the same for every larger ``smooth``, whose sums and squares would overflow.
+
+``(a + g) / (b + 2 g)`` is 1/2 to the last bit of a float64 if ``a`` and ``b`` are below 2**46.
+"""
+
+NAMED_BY_STRINGS = {
+    "metric": (*METRICS, *METRIC_NAMES),
+    "output_mode": OUTPUT_MODES,
+    "solver": ("auto", *SOLVERS),
+    "unassigned_policy": POLICIES,
+    "presence": PRESENCE,
+    "from_logits": LINKS,
+}
+"""The options that are strings, and the strings they take."""
+
+POSITIONS = {
+    "metric": "first",
+    "smooth": "second",
+    "output_mode": "third",
+    "solver": "fourth",
+    "pruning_prob": "fifth",
+}
+"""Options that RankSEG takes by position."""
+
+OF_THE_CALL = ("probs", "valid")
+"""What is given with every call, and is no option."""
+
+
+def parse(
+    metric: str,
+    smooth: float,
+    output_mode: str,
+    solver: str,
+    pruning_prob: float | None,
+    options: Mapping[str, Any],
+    from_logits: str | None = None,
+    calibration: object = None,
+) -> Settings:
+    """Check every option and the way they combine.
+
+    Raises
+    ------
+    TypeError
+        If an option is of the wrong type, or is not one that the solver takes.
+    ValueError
+        If an option is outside what is allowed, or solver, metric and output do not combine.
+    """
+    metric = checked("metric", metric)
+    output_mode = checked("output_mode", output_mode)
+    named = checked("solver", solver)
+    solver = combined(named, metric, output_mode)
+    _refuse_unknown(options, solver, output_mode)
+    checked("safe_screening", options.get("safe_screening", False))
+    link: str | None = checked("from_logits", from_logits)
+    applied: Calibration | None = checked("calibration", calibration)
+    if applied is not None and link not in (None, applied.link):
+        raise ValueError(
+            f"calibration must be for from_logits={link!r}, got one for {applied.link!r}"
+        )
+    usual = USUAL_CORRELATION if named == "auto" and metric != "acc" else 0.0
+    least_peak: float | None = checked("pruning_prob", pruning_prob)
+    presence = _presence_rule(options.get("presence"), least_peak)
+    if presence is None:
+        fitted = applied.presence if applied is not None and least_peak is None else None
+        if fitted is not None and "presence" not in SOLVERS[solver].options[output_mode]:
+            fitted = None
+            _warn_of_unused_presence(solver, metric)
+        presence = fitted or "peak"
+    return Settings(
+        metric=metric,
+        smooth=smoothing(smooth),
+        output_mode=output_mode,
+        solver=solver,
+        pruning_prob=PRUNING_PROB if least_peak is None else least_peak,
+        presence=presence,
+        unassigned_policy=checked(
+            "unassigned_policy", options.get("unassigned_policy", "max_score")
+        ),
+        void_index=checked("void_index", options.get("void_index", VOID_INDEX)),
+        correlation=checked("correlation", options.get("correlation", usual)),
+        eps=checked("eps", options.get("eps", EPS)),
+        from_logits=link,
+        calibration=applied,
+    )
+
+
+def _presence_rule(given: object, least_peak: float | None) -> str | PresenceModel | None:
+    """Return the rule that is given for which classes are present, if any is."""
+    rule: str | PresenceModel | None = checked("presence", given)
+    if rule not in (None, "peak") and least_peak is not None:
+        raise ValueError(
+            f"pruning_prob goes with presence='peak', got {least_peak:g} with "
+            f"presence={shown(rule)}: leave one of the two out"
+        )
+    return rule
+
+
+def _warn_of_unused_presence(solver: str, metric: str) -> None:
+    """Warn that a solver leaves out the calibration's model of presence; accuracy needs none."""
+    if metric != "acc":
+        warn(
+            f"solver={solver!r} leaves out the presence model of the calibration, taking classes "
+            f"whose largest probability exceeds {PRUNING_PROB}; {_meant('presence')}, or pass "
+            f"pruning_prob={PRUNING_PROB} to say so"
+        )
+
+
+def smoothing(value: object) -> float:
+    """Return ``smooth``, or the number that decides the same if it is too large to compute with."""
+    given: float = checked("smooth", value)
+    return min(given, LARGEST_SMOOTH)
+
+
+def _open_calibration(calibration: object) -> Calibration | None:
+    """Return a calibration that is given itself or as the path of its file."""
+    if isinstance(calibration, str | PathLike):
+        return Calibration.load(calibration)
+    if calibration is None or isinstance(calibration, Calibration):
+        return calibration
+    raise TypeError(
+        "calibration must be a Calibration or the path of a file of one, got "
+        f"{describe(calibration)}"
+    )
+
+
+def _screening(value: object) -> object:
+    """Accept the published package's ``safe_screening``: nothing here needs screening."""
+    if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
+        raise TypeError(f"safe_screening must be a bool or 'auto', got {shown(value)}")
+    return value
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "metric": lambda value: metric_name(value, METRICS),
+    "smooth": lambda value: number("smooth", value, 0.0, math.inf),
+    "output_mode": lambda value: choice("output_mode", value, OUTPUT_MODES),
+    "solver": lambda value: choice("solver", value, ("auto", *SOLVERS)),
+    "pruning_prob": lambda value: (
+        None if value is None else number("pruning_prob", value, 0.0, 1.0)
+    ),
+    "presence": lambda value: (
+        value
+        if value is None or isinstance(value, PresenceModel)
+        else choice("presence", value, PRESENCE)
+    ),
+    "from_logits": lambda value: None if value is None else choice("from_logits", value, LINKS),
+    "calibration": _open_calibration,
+    "unassigned_policy": lambda value: choice("unassigned_policy", value, POLICIES),
+    "void_index": lambda value: integer("void_index", value),
+    "correlation": lambda value: number("correlation", value, 0.0, 1.0, excluded=(1.0,)),
+    "eps": lambda value: number("eps", value, 0.0, 1.0, excluded=(0.0, 1.0)),
+    "safe_screening": _screening,
+}
+"""What an option must be, whatever the others are; those of the module in its order."""
+
+
+def checked(name: str, value: object) -> Any:
+    """Return an option as it is used, if it is allowed with some other options."""
+    try:
+        return CHECKS[name](value)
+    except (TypeError, ValueError) as error:
+        hint = _misplaced(name, value)
+        if not hint:
+            raise
+        raise type(error)(f"{error}; {hint}") from None
+
+
+def _misplaced(name: str, value: object) -> str:
+    """Say where a value belongs that was given as another option, most often by its position."""
+    if name == "metric" and isinstance(value, np.ndarray | Tensor):
+        return "RankSEG takes options, and the call takes the maps: RankSEG()(probs)"
+    key = value.strip().lower() if isinstance(value, str) else ""
+    meant = [
+        f"{other}={value!r}"
+        for other, names in NAMED_BY_STRINGS.items()
+        if key in [known.lower() for known in names]
+    ]
+    if not meant or name not in POSITIONS:
+        return "; ".join(f"pass {option}" for option in meant)
+    return f"{name} is the {POSITIONS[name]} positional argument of RankSEG: pass {meant[0]}"
+
+
+def combined(solver: str, metric: str, output_mode: str) -> str:
+    """Return the solver named, or for ``'auto'`` the default one, if it fits the rest."""
+    fitting = solvers_for(metric, output_mode)
+    if solver == "auto":
+        (solver,) = (name for name in fitting if output_mode in SOLVERS[name].default_for)
+    if solver not in fitting:
+        raise ValueError(
+            f"solver={solver!r} does not decide metric={metric!r} with "
+            f"output_mode={output_mode!r}; the solvers that do are {['auto', *fitting]}"
+        )
+    return solver
+
+
+def _refuse_unknown(options: Mapping[str, Any], solver: str, output_mode: str) -> None:
+    allowed = SOLVERS[solver].options[output_mode]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        message = (
+            f"solver={solver!r} with output_mode={output_mode!r} takes the options "
+            f"{sorted(allowed)}, got {unknown}"
+        )
+        raise TypeError("; ".join([message, *filter(None, map(_meant, unknown))]))
+
+
+def _meant(option: str) -> str:
+    """Say what to do about an option that the solver does not take, if anything is likely."""
+    solvers = solvers_taking(option)
+    if solvers:
+        modes = [mode for mode in OUTPUT_MODES if solvers_taking(option, mode)]
+        output = f" and output_mode={modes[0]!r}" if len(modes) == 1 else ""
+        return f"{option} goes with a solver in {list(solvers)}{output}"
+    if option in OF_THE_CALL:
+        return f"{option} goes into the call: RankSEG()(probs, valid)"
+    if option in CHECKS:
+        return f"{option} is an argument of its own: RankSEG({option}=...)"
+    near = nearest(option.lower(), (*CHECKS, *OF_THE_CALL))
+    cure = "" if near is None else f"for {option}, did you mean {near}?"
+    if near == "void_index":
+        cure += " That labels pixels that do not count: RankSEG()(probs, valid=labels != 255)"
+    return cure
+
+
+def refuse_misspelt(name: str) -> None:
+    """Refuse a new attribute of a RankSEG that is spelt like an option; warn of any other."""
+    near = difflib.get_close_matches(name.lower(), (*CHECKS, "solver_params"), 1)
+    if near:
+        raise AttributeError(f"RankSEG has no option {name!r}; did you mean {near[0]!r}?")
+    warn(f"RankSEG has no option {name!r}: the attribute is kept, and no decision depends on it")
