@@ -159,7 +159,8 @@ def exact_masks(
     """Return the masks that maximise the expected metric, the fault flag, and which are known.
 
     The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
-    more values than the buffer of a thread. ``bonus`` and ``offset`` are ``Objective.fraction_at_infinity`` of the RMA objective.
+    more values than the buffer of a thread. ``bonus`` and ``offset`` are
+    ``Objective.fraction_at_infinity`` of the RMA objective.
     """
     out, sound, known = _new_masks(maps), _new_flags(maps), _new_flags(maps)
     steps = _record(library.Steps, ratio.steps(smooth))

@@ -111,9 +111,9 @@ def test_permuting_pixels_permutes_the_mask(seed):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_bits_become_the_same_numbers(dtype):
-    """Read every number that half precision has, one to a map, by its smallest and largest value."""
+    """Read every number that half precision has, each as a map of one pixel."""
     values = torch.arange(1 << 16).to(torch.int16).view(dtype).view(-1, 1, 1)
-    tables = native.survey(native.open_maps(values, None)).detail
+    tables = native.survey(native.open_maps(values, None)).scan_tables
     low, peak = (torch.from_numpy(array).view(-1, 1, 1) for array in tables.held[1:])
     proper = (values >= 0) & (values <= 1)
     assert torch.equal(low[proper], values[proper].float())
