@@ -367,11 +367,8 @@ def test_backends_offer_the_same_operations():
     cuts = {"open_maps", "survey", "above", "raise_cuts", "best_cuts", "between", "masks"}
     operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
     operations |= {"sizes", "moments", "winners"}
-    operations |= {"split", "scan", "takes_rows_at_once"}
-    for backend, more in (
-        (native, {"own_masks", "exact_masks"}),
-        (torch_reference, set()),
-    ):
+    operations |= {"split", "scan", "own_masks", "exact_masks"}
+    for backend in (native, torch_reference):
         public = {
             name
             for name, value in vars(backend).items()
@@ -380,7 +377,7 @@ def test_backends_offer_the_same_operations():
             and getattr(value, "__module__", "") == backend.__name__
             and not isinstance(value, type)
         }
-        assert public == operations | more
+        assert public == operations
 
 
 def test_without_its_library_nothing_decides_slowly_without_a_word():

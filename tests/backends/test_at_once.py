@@ -25,6 +25,11 @@ OPTIONS = {
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
+def choose_way(patch, at_once):
+    patch.setattr(native, "_keeps_threads_busy", lambda _: at_once)
+    patch.setattr(native, "LARGE_ROW", 1 << 62 if at_once else 0)
+
+
 @pytest.fixture
 def both_ways(monkeypatch, threads):
     """Return what decides at once with two threads, and pass by pass with one."""
@@ -32,7 +37,7 @@ def both_ways(monkeypatch, threads):
     def decide(probs, valid=None, **options):
         results = []
         for at_once in (True, False):
-            monkeypatch.setattr(native, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
+            choose_way(monkeypatch, at_once)
             threads(2 if at_once else 1)
             results.append(RankSEG(output_mode="multilabel", **options)(probs, valid))
         return results
@@ -113,7 +118,7 @@ def test_one_channel_as_labels(both_ways):
     masks, _ = both_ways(probs, solver="RMA")
     for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(native, "takes_rows_at_once", lambda *_, way=at_once, **__: way)
+            choose_way(patch, at_once)
             assert torch.equal(RankSEG(solver="joint")(probs), masks[:, 0].long())
 
 
@@ -136,15 +141,15 @@ def test_it_waits_for_enough_rows_unless_they_are_small(
     threads(number)
     monkeypatch.setattr(native_library, "VALUES_PER_TASK", 1 << 18)
     opened = native.open_maps(torch.zeros(1, rows, 1).expand(1, rows, pixels), None)
-    assert native.takes_rows_at_once(opened) == at_once
-    assert native.takes_rows_at_once(opened, alike=False)
+    masks = native.own_masks(opened, 0.5, 0.0, 1.0, True)
+    assert (masks is not None) == at_once
 
 
-def test_where_the_ways_are_not_alike_only_the_size_of_a_row_decides(monkeypatch, threads):
+def test_exact_masks_go_by_the_size_of_a_row_alone(monkeypatch, threads):
     monkeypatch.setattr(native, "LARGE_ROW", 1000)
-    probs = torch.zeros(5, 7, 1).expand(5, 7, 1001)
+    probs, rule = torch.zeros(5, 7, 1).expand(5, 7, 1001), (RATIOS["dice"], 0.0, 0.0, 1.0)
     for number in (1, 2):
         threads(number)
         for pixels in (1000, 1001):
             opened = native.open_maps(probs[..., :pixels], None)
-            assert native.takes_rows_at_once(opened, alike=False) == (pixels == 1000)
+            assert (native.exact_masks(opened, 0.5, *rule) is not None) == (pixels == 1000)

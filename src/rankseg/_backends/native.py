@@ -112,31 +112,20 @@ def survey(maps: Maps) -> Survey:
     )
 
 
-def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
-    """Return whether to compute masks row by row (:func:`own_masks`) rather than pass by pass.
-
-    True if there are enough rows to keep all threads busy, or if a row is so small that several
-    threads would not help. ``alike`` says that both ways give the same masks to the last bit. If
-    they do not, the choice depends on the pixels of an image alone: the result must not depend on
-    the number of threads or on the other images of the batch.
-    """
-    if not alike:
-        return maps.pixels <= LARGE_ROW
-    threads = torch.get_num_threads()
-    enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
-    return enough or maps.pixels <= library.VALUES_PER_TASK
-
-
 def own_masks(
     maps: Maps, pruning_prob: float, bonus: float, offset: float, keep_peak: bool
-) -> tuple[Tensor, bool]:
+) -> tuple[Tensor, bool] | None:
     """Return the mask above the cut of :func:`best_cuts` for every class, and the fault flag.
+
+    Returns None where a survey of all rows first is faster: see `_keeps_threads_busy`.
 
     The mask of a class whose peak does not exceed ``pruning_prob`` is empty. The flag is True if
     some value is no probability. The result is that of a survey, then cuts, then masks. Here each
     row passes all three before the next begins: its values are still in the cache, and threads are
     woken only once.
     """
+    if not _keeps_threads_busy(maps):
+        return None
     out, sound = _new_masks(maps), _new_flags(maps)
     call(
         "own_masks",
@@ -155,13 +144,18 @@ def own_masks(
 
 def exact_masks(
     maps: Maps, pruning_prob: float, ratio: Ratio, smooth: float, bonus: float, offset: float
-) -> tuple[Tensor, bool, Tensor]:
+) -> tuple[Tensor, bool, Tensor] | None:
     """Return the masks that maximise the expected metric, the fault flag, and which are known.
+
+    Returns None if an image has more than ``LARGE_ROW`` pixels. Masks found in another way may
+    differ by rounding, so that the choice must not depend on threads or on the batch.
 
     The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
     more values than the buffer of a thread. ``bonus`` and ``offset`` are
     ``Objective.fraction_at_infinity`` of the RMA objective.
     """
+    if maps.pixels > LARGE_ROW:
+        return None
     out, sound, known = _new_masks(maps), _new_flags(maps), _new_flags(maps)
     steps = _record(library.Steps, ratio.steps(smooth))
     metric = library.Metric(dice=ratio.dice, smooth=smooth, bonus=bonus, offset=offset, steps=steps)
@@ -431,6 +425,17 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
 def _record(kind: type[library.Record], fields: NamedTuple) -> library.Record:
     """Return a structure of C with the fields of a named tuple."""
     return kind(**fields._asdict())
+
+
+def _keeps_threads_busy(maps: Maps) -> bool:
+    """Return whether to compute masks row by row: a row is a class of an image.
+
+    True if there are enough rows to keep all threads busy, or if a row is so small that several
+    threads would not help. Masks are the same in both ways.
+    """
+    threads = torch.get_num_threads()
+    enough = threads == 1 or maps.batch * maps.classes >= 2 * threads
+    return enough or maps.pixels <= library.VALUES_PER_TASK
 
 
 def _new_tables(maps: Maps, new: Any = np.empty) -> library.Tables:

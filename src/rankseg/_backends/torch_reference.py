@@ -60,8 +60,12 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
     return Maps(probs, valid, from_logits)
 
 
-def takes_rows_at_once(maps: Maps, alike: bool = True) -> bool:
-    return False  # all rows at once are fewer operations
+def own_masks(maps: Maps, *rule: object) -> None:
+    return None  # a survey of all rows first is fewer operations
+
+
+def exact_masks(maps: Maps, *rule: object) -> None:
+    return None  # as above
 
 
 def survey(maps: Maps) -> Survey:

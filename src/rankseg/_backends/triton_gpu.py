@@ -17,14 +17,15 @@ from rankseg._backends import triton_kernels as kernels
 from rankseg._backends.axes import merge_axes
 from rankseg._backends.torch_reference import (
     between,
+    exact_masks,
     exchange,
     join,
     moments,
+    own_masks,
     profile,
     scan,
     sizes,
     split,
-    takes_rows_at_once,
     winners,
 )
 from rankseg._formulas.loop import MOST_STEPS
@@ -36,11 +37,13 @@ __all__ = [
     "best_cuts",
     "between",
     "claim",
+    "exact_masks",
     "exchange",
     "join",
     "masks",
     "moments",
     "open_maps",
+    "own_masks",
     "profile",
     "raise_cuts",
     "resolve",
@@ -48,7 +51,6 @@ __all__ = [
     "sizes",
     "split",
     "survey",
-    "takes_rows_at_once",
     "tally",
     "unsettled",
     "winners",

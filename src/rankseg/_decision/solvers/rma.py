@@ -40,16 +40,15 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
     exact, least = settings.solver == "exact", least_peak(settings)
     if settings.correlation > 0 or least is None:
         return None
-    if not backend.takes_rows_at_once(maps, alike=not exact):
-        return None
-    found: tuple[Tensor, bool] | None = None
     if exact:
         ratio, smooth = RATIOS[settings.metric], settings.smooth
         some = backend.exact_masks(maps, least, ratio, smooth, *objective.fraction_at_infinity)
-        found = _completed(some, backend, maps, settings)
-    elif objective.fraction is not None:
-        keep_peak = settings.smooth == 0
-        found = backend.own_masks(maps, least, *objective.fraction, keep_peak)
+        return None if some is None else _completed(some, backend, maps, settings)
+    if objective.fraction is None:
+        return None
+    found: tuple[Tensor, bool] | None = backend.own_masks(
+        maps, least, *objective.fraction, settings.smooth == 0
+    )
     return found
 
 
