@@ -93,7 +93,7 @@ def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
     relabelling = _Relabelling(model, eligible, False, settings.void_index, noticeable)
     rising = torch.ones(len(labels), dtype=torch.bool)
     best = labels, *model.tally(labels)
-    return while_rising(relabelling.step, best, rising, model.survey.fault)[0]
+    return while_rising(relabelling.step, best, rising, model.survey.is_invalid)[0]
 
 
 SHIPPED = "exact masks, exact increments"

@@ -115,24 +115,24 @@ def show(
     [['spot', '1', '3', '0.100', '0.654', '0.670']]
     """
     probs = (maps if isinstance(maps, torch.Tensor) else torch.from_numpy(maps))[None]
-    told = RankSEG(**rankseg_kwargs).decide(probs)
+    decision = RankSEG(**rankseg_kwargs).decide(probs)
     count = probs.shape[1]
     binary = count == 1
     plain = (probs[0, 0] > 0.5).long() if binary else probs[0].argmax(0)
-    labels = told.prediction[0]
+    labels = decision.prediction[0]
     first = 1 if binary else 0
     names = classes or [f"class {number}" for number in range(count)]
     rows = [
         [
             name,
             str(int((plain == number + first).sum())),
-            str(int(told.volume[0, number])),
-            f"{told.cut[0, number].item():.3f}",
-            f"{told.expected_argmax[0, number].item():.3f}",
-            f"{told.expected[0, number].item():.3f}",
+            str(int(decision.volume[0, number])),
+            f"{decision.cut[0, number].item():.3f}",
+            f"{decision.expected_argmax[0, number].item():.3f}",
+            f"{decision.expected[0, number].item():.3f}",
         ]
         for number, name in enumerate(names)
-        if bool(told.present[0, number])
+        if bool(decision.present[0, number])
     ]
     shown = ["background", *names] if binary else list(names)
     before, after = (_plane(one.numpy(), depth) for one in (plain, labels))
@@ -140,7 +140,7 @@ def show(
     changed = np.where(_any_of(before != after, step)[..., None], DIFFERENT, SAME)
     sentences = [
         f"{int((plain != labels).sum())} of {labels.numel()} pixels differ.",
-        _expectation(told.expected_gain.item(), told_metric(rankseg_kwargs)),
+        _expectation(decision.expected_gain.item(), metric_title(rankseg_kwargs)),
         f"The pictures show one pixel of {step} x {step}." if step > 1 else "",
     ]
     return Shown(
@@ -161,7 +161,7 @@ def _expectation(gain: float, metric: str) -> str:
     )
 
 
-def told_metric(options: Mapping[str, Any]) -> str:
+def metric_title(options: Mapping[str, Any]) -> str:
     """Return how the metric is written."""
     return "IoU" if str(options.get("metric", "dice")).strip().lower() == "iou" else "Dice"
 

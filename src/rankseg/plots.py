@@ -133,7 +133,7 @@ def comparison_figure(
         At least one; all with predictions of the same methods.
     classes : sequence of str
         The names of the labels from 0. Up to twelve, besides a first class called
-        ``background``, are told apart whatever one's colour vision.
+        ``background``, are distinct whatever one's colour vision.
     ignore_index : int, optional
         The label of pixels that have no truth.
 
@@ -241,17 +241,25 @@ def paired_differences(
     figure, (axes,) = _figure(6.4, 3.2)
     values = comparison.differences(method, metric, counted)
     values = POINTS * np.sort(values[~np.isnan(values)])
-    told = comparison.difference(method, metric, counted)
+    difference = comparison.difference(method, metric, counted)
     band = POINTS * comparison.band
     kinds = {"won": values > band, "tied": np.abs(values) <= band, "lost": values < -band}
     for (name, some), colour in zip(kinds.items(), DIFFERENCE_COLOURS, strict=True):
         places = np.flatnonzero(some)
         axes.bar(places, values[places], width=1.0, color=colour, label=f"{len(places)} {name}")
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.axhline(POINTS * told.mean, color="black", linestyle="--", linewidth=1.2, label="mean")
-    if not math.isnan(told.low):
+    axes.axhline(
+        POINTS * difference.mean, color="black", linestyle="--", linewidth=1.2, label="mean"
+    )
+    if not math.isnan(difference.low):
         label = "95 % interval of the mean"
-        axes.axhspan(POINTS * told.low, POINTS * told.high, color="black", alpha=0.12, label=label)
+        axes.axhspan(
+            POINTS * difference.low,
+            POINTS * difference.high,
+            color="black",
+            alpha=0.12,
+            label=label,
+        )
     axes.set_xlabel(f"{len(values)} cases, in order of the difference")
     axes.set_xticks([])
     axes.set_ylabel(f"{METRIC_NAMES[metric]}, points")
@@ -308,12 +316,12 @@ def volume_changes(comparison: Comparison, methods: Sequence[str] | None = None)
     return figure
 
 
-def reliability_diagram(*told: Reliability, titles: Sequence[str] = ()) -> Figure:
+def reliability_diagram(*reliabilities: Reliability, titles: Sequence[str] = ()) -> Figure:
     """Draw how often what was given a probability came true, for the likeliest class and each.
 
     Parameters
     ----------
-    *told : rankseg.calibration.Reliability
+    *reliabilities : rankseg.calibration.Reliability
         At least one; a row for each, say before and after a calibration. Bins without pixels are
         left out.
     titles : sequence of str, optional
@@ -328,40 +336,46 @@ def reliability_diagram(*told: Reliability, titles: Sequence[str] = ()) -> Figur
     ImportError
         If matplotlib is missing.
     """
-    figure, grid = _figure(8.4, 3.8 * len(told), columns=2, rows=len(told))
-    for row, one in enumerate(told):
+    figure, grid = _figure(8.4, 3.8 * len(reliabilities), columns=2, rows=len(reliabilities))
+    for row, one in enumerate(reliabilities):
         name = f"{titles[row]}: " if titles else ""
         _draw_likeliest(grid[2 * row], one, name)
         _draw_classes(grid[2 * row + 1], one, name)
     return figure
 
 
-def _draw_likeliest(axes: Axes, told: Reliability, name: str) -> None:
+def _draw_likeliest(axes: Axes, reliability: Reliability, name: str) -> None:
     _draw_diagonal(axes)
     axes.set_ylabel("share that came true")
-    shares = told.top_count / max(1, told.pixels)
-    middle = (told.edges[1:] + told.edges[:-1]) / 2
-    width = np.diff(told.edges)
+    shares = reliability.top_count / max(1, reliability.pixels)
+    middle = (reliability.edges[1:] + reliability.edges[:-1]) / 2
+    width = np.diff(reliability.edges)
     axes.bar(middle, shares, width=width, color="#BBBBBB", label="share of the pixels")
-    axes.plot(told.top_confidence, told.top_frequency, "o-", color=GAIN_COLOUR, label="likeliest")
-    _title(axes, f"{name}likeliest class, ECE {POINTS * told.ece:.2f} points")
+    axes.plot(
+        reliability.top_confidence,
+        reliability.top_frequency,
+        "o-",
+        color=GAIN_COLOUR,
+        label="likeliest",
+    )
+    _title(axes, f"{name}likeliest class, ECE {POINTS * reliability.ece:.2f} points")
     axes.legend(fontsize=8, frameon=False)
 
 
-def _draw_classes(axes: Axes, told: Reliability, name: str) -> None:
+def _draw_classes(axes: Axes, reliability: Reliability, name: str) -> None:
     _draw_diagonal(axes)
     lines = []
-    for number, label in enumerate(told.classes):
+    for number, label in enumerate(reliability.classes):
         lines += axes.plot(
-            told.confidence[number],
-            told.frequency[number],
+            reliability.confidence[number],
+            reliability.frequency[number],
             MARKERS[number % len(MARKERS)] + "-",
             color=_line_colour(number),
             label=label,
             markersize=3.5,
             linewidth=1,
         )
-    _title(axes, f"{name}by class, mean ECE {POINTS * told.mean_classwise_ece:.2f} points")
+    _title(axes, f"{name}by class, mean ECE {POINTS * reliability.mean_classwise_ece:.2f} points")
     _name_lines(axes, lines, 7)
 
 

@@ -154,19 +154,20 @@ def _main_method(comparison: Comparison, metric: Metric) -> str:
 
 def _answer(comparison: Comparison, method: str, metric: Metric) -> Iterator[str]:
     """Say in sentences what came out."""
-    told = comparison.difference(method, metric)
+    difference = comparison.difference(method, metric)
     baseline, name = comparison.methods[0], METRIC_NAMES[metric]
     units = "cases" if comparison.clusters is None else "clusters"
     yield (
         f"On these {len(comparison.cases)} cases {method} changes the mean {name} of "
-        f"{baseline} by {_signed(told.mean)} points (95 % interval {_interval(told)}, over "
-        f"{units}): {told.wins} cases won, {told.losses} lost, {told.ties} tied."
+        f"{baseline} by {_signed(difference.mean)} points (95 % interval {_interval(difference)}, "
+        f"over {units}): {difference.wins} cases won, {difference.losses} lost, "
+        f"{difference.ties} tied."
     )
-    if math.isnan(told.low):
+    if math.isnan(difference.low):
         yield "One case or cluster says nothing about others."
-    elif told.low > 0:
+    elif difference.low > 0:
         yield f"The interval is above 0: {method} is better on cases like these."
-    elif told.high < 0:
+    elif difference.high < 0:
         yield f"The interval is below 0: {method} is worse on cases like these."
     else:
         yield "The interval includes 0: these cases do not tell which of the two is better."
@@ -195,9 +196,9 @@ def _by_image(comparison: Comparison, metric: Metric, counted: Counted) -> _Tabl
         means = comparison.aggregates(method, metric, counted)
         cells = [""] * 5
         if method != comparison.methods[0]:
-            told = comparison.difference(method, metric, counted)
-            record = f"{told.wins} / {told.losses} / {told.ties}"
-            cells = [_signed(told.mean), _interval(told), record]
+            difference = comparison.difference(method, metric, counted)
+            record = f"{difference.wins} / {difference.losses} / {difference.ties}"
+            cells = [_signed(difference.mean), _interval(difference), record]
             cells += _chances(comparison, method, metric, counted)
         rows.append([method, _points(means["I"]), *cells, *map(_points, (means["C"], means["D"]))])
     head = ["method", "mean", "change", "95 % interval", "won / lost / tied"]
@@ -207,10 +208,10 @@ def _by_image(comparison: Comparison, metric: Metric, counted: Counted) -> _Tabl
 
 def _chances(comparison: Comparison, method: str, metric: Metric, counted: Counted) -> list[str]:
     try:
-        told = comparison.tests(method, metric, counted)
+        tests = comparison.tests(method, metric, counted)
     except ImportError:
         return ["-", "-"]
-    return ["-" if math.isnan(p) else f"{p:.3g}" for p in (told.wilcoxon, told.sign)]
+    return ["-" if math.isnan(p) else f"{p:.3g}" for p in (tests.wilcoxon, tests.sign)]
 
 
 def _by_class(comparison: Comparison, method: str, metric: Metric) -> _Table:
@@ -312,5 +313,7 @@ def _signed(difference: float) -> str:
     return "0.00" if rounded == 0 else f"{rounded:+.2f}"
 
 
-def _interval(told: Difference) -> str:
-    return "-" if math.isnan(told.low) else f"{_signed(told.low)} to {_signed(told.high)}"
+def _interval(difference: Difference) -> str:
+    if math.isnan(difference.low):
+        return "-"
+    return f"{_signed(difference.low)} to {_signed(difference.high)}"

@@ -58,8 +58,8 @@ class Candidate:
         if self.options.get("metric") == "acc":
             return "argmax" + self._scale
         rest = {k: v for k, v in self.options.items() if k not in ("metric", "calibration")}
-        told = [f"{key}={value}" for key, value in rest.items()]
-        return " ".join([str(self.options.get("metric", "dice")), *told]) + self._scale
+        named = [f"{key}={value}" for key, value in rest.items()]
+        return " ".join([str(self.options.get("metric", "dice")), *named]) + self._scale
 
     @property
     def _scale(self) -> str:

@@ -81,9 +81,9 @@ def test_more_masks_in_question_than_are_kept(both_ways):
     number = 2 * numba_cuts.KEPT
     crowded = torch.cat((torch.ones(number // 8), torch.full((number,), 0.25)))
     probs = torch.stack((crowded, torch.rand(len(crowded)))).unsqueeze(0)
-    ratio, endless = RATIOS["dice"], Dice().endless
+    ratio, fraction = RATIOS["dice"], Dice().fraction_at_infinity
     opened = numba_cpu.open_maps(probs, None)
-    *_, known = numba_cpu.exact_masks(opened, 0.5, ratio, 0.0, *endless)
+    *_, known = numba_cpu.exact_masks(opened, 0.5, ratio, 0.0, *fraction)
     assert known.tolist() == [[False, True]]
     ours, others = both_ways(probs, **OPTIONS["exact"])
     assert torch.equal(ours, others)

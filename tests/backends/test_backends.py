@@ -67,7 +67,7 @@ def assert_same(results):
 
 
 def test_survey(opened):
-    fields = ("mass", "peak", "likely_count", "likely_mass", "fault")
+    fields = ("mass", "peak", "likely_count", "likely_mass", "is_invalid")
     assert_same([[getattr(survey, name) for name in fields] for _, _, survey in opened])
 
 
@@ -359,5 +359,5 @@ def test_gains_are_differences_and_derivatives_of_the_score(objective, smooth):
             (1e-6, objective.slope(count, mass, volume), 1e-6),
         ):
             rise = (objective.score(count + part, mass + part * p, volume) - before) / part
-            gain = (gains.slope * p - gains.toll) / (gains.size - gains.shrink * p)
+            gain = (gains.slope * p - gains.cost) / (gains.size - gains.shrink * p)
             assert gain.item() == pytest.approx(rise.item(), rel=error, abs=1e-9)

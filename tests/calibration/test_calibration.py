@@ -179,7 +179,7 @@ class TestContract:
         whole = prior_correction(probs, WEIGHTS["ordinary"])
         monkeypatch.setattr(_problem, "CHUNK", 30)
         maps = torch.tensor(probs)
-        pieces = [maps[part].numel() for part in _problem._parts(maps)]
+        pieces = [maps[part].numel() for part in _problem._chunks(maps)]
         rest = math.prod(shape[1:]) // max(shape[2:])  # what one step along the longest axis holds
         assert sum(pieces) == probs.size
         assert max(pieces) <= max(30, rest)

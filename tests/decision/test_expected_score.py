@@ -124,11 +124,11 @@ def test_kinds_of_array():
 @pytest.mark.parametrize("shape", [(700,), (1, 700), (7, 100), (5, 4, 7, 5)], ids=str)
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 20])
 def test_pieces_and_layouts_do_not_matter(monkeypatch, at_once, shape):
-    monkeypatch.setattr(_score, "AT_ONCE", 1 << 16)
+    monkeypatch.setattr(_score, "VALUES_AT_ONCE", 1 << 16)
     probs = maps.softmax(1, 3, 700)
     expected = expected_score(probs, probs > 0.4, "dice", 0.5, correlation=0.2)
     probs = np.asfortranarray(probs.reshape(1, 3, *shape))
-    monkeypatch.setattr(_score, "AT_ONCE", at_once)
+    monkeypatch.setattr(_score, "VALUES_AT_ONCE", at_once)
     scores = expected_score(probs, probs > 0.4, "dice", 0.5, correlation=0.2)
     np.testing.assert_allclose(scores, expected, rtol=1e-13)
 
@@ -290,11 +290,13 @@ def test_with_a_correlation_probabilities_given_the_factor_are_never_all_in_memo
 def test_many_factors_take_no_more_memory_than_few(monkeypatch):
     probs = torch.from_numpy(maps.softmax(1, 3, 12))
     expected = expected_score(probs, probs.argmax(1), correlation=0.999)
-    monkeypatch.setattr(_score, "ROWS", 100)
+    monkeypatch.setattr(_score, "ROWS_AT_ONCE", 100)
     with LargestTensor() as noted:
         scores = expected_score(probs, probs.argmax(1), correlation=0.999)
     torch.testing.assert_close(scores, expected, rtol=1e-13, atol=0)
-    assert noted.most < 8 * _score.POWERS * _score.ROWS * 100  # all 738 factors need 7 times that
+    assert (
+        noted.most < 8 * _score.POWERS * _score.ROWS_AT_ONCE * 100
+    )  # all 738 factors need 7 times that
 
 
 @pytest.mark.parametrize("output", ["labels", "masks"])

@@ -71,7 +71,7 @@ def test_probabilities_that_are_read(dtype, link):
     survey = numba_cpu.survey(numba_cpu.open_maps(logits, None, link))
     exact = probabilities(logits.double(), link)
     tolerance = 1e-13 if dtype == torch.float64 else 3e-6
-    assert not survey.fault
+    assert not survey.is_invalid
     np.testing.assert_allclose(survey.mass, exact.flatten(2).sum(2), rtol=tolerance, atol=1e-30)
     np.testing.assert_allclose(survey.peak, exact.flatten(2).amax(2), rtol=tolerance, atol=1e-30)
 

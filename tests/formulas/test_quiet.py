@@ -39,7 +39,7 @@ OTHERS = """
 import os, time, torch
 from rankseg._formulas import quiet as _quiet
 torch.set_num_threads(2)
-x = torch.rand(_quiet.FEW).double()
+x = torch.rand(_quiet.VALUES_IN_ONE_THREAD).double()
 square = torch.rand(60, 4000).double()
 calls = {
     "exp": lambda: _quiet.exp(x), "expm1": lambda: _quiet.expm1(x), "log": lambda: _quiet.log(x),

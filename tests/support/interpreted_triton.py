@@ -101,9 +101,9 @@ def test_labels(opened, reach):
 @pytest.mark.parametrize("value", [torch.nan, -0.25, 1.01, torch.inf])
 def test_faults(gpu, value):
     probs = torch.rand(2, 2, 9, 40)
-    assert not gpu.survey(gpu.open_maps(probs, None)).fault
+    assert not gpu.survey(gpu.open_maps(probs, None)).is_invalid
     probs[1, 1, 8, 39] = value
-    assert gpu.survey(gpu.open_maps(probs, None)).fault
+    assert gpu.survey(gpu.open_maps(probs, None)).is_invalid
 
 
 def test_the_backend_has_every_operation(gpu):

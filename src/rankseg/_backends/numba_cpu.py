@@ -132,8 +132,8 @@ def survey(maps: Maps) -> Survey:
         peak=torch.from_numpy(tables.peak.max(2).astype(np.float64)),
         likely_count=likely_count,
         likely_mass=likely_mass,
-        fault=torch.tensor(not sums.sound.all(), device="cpu"),
-        detail=tables,
+        is_invalid=torch.tensor(not sums.sound.all(), device="cpu"),
+        scan_tables=tables,
     )
 
 
@@ -172,8 +172,8 @@ def exact_masks(
     """Return the masks that maximise the expected metric, the fault flag, and which are known.
 
     The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
-    more values than the buffer of a thread. ``bonus`` and ``offset`` are ``Objective.endless`` of
-    the RMA objective.
+    more values than the buffer of a thread. ``bonus`` and ``offset`` are
+    ``Objective.fraction_at_infinity`` of the RMA objective.
     """
     metric = numba_exact.Metric(ratio.dice, smooth, bonus, offset, ratio.steps(smooth))
     known = np.ones((maps.batch, maps.classes), np.bool_)
@@ -207,7 +207,7 @@ def above(maps: Maps, survey: Survey, cuts: Tensor, active: Tensor) -> tuple[Ten
         kernels.above,
         counts.size,
         maps,
-        survey.detail,
+        survey.scan_tables,
         _round_down(cuts, maps),
         active.numpy(),
         counts,
@@ -230,7 +230,7 @@ def raise_cuts(
         numba_cuts.raise_cuts,
         raised.size,
         maps,
-        survey.detail,
+        survey.scan_tables,
         survey.likely_count.numpy(),
         survey.likely_mass.numpy(),
         bonus.numpy(),
@@ -260,10 +260,10 @@ def winners(maps: Maps, survey: Survey) -> Tensor:
     """
     won = np.zeros((maps.batch, maps.classes), np.bool_)
     arguments = survey.mass.numpy(), survey.peak.numpy(), won
-    _run(numba_winners.witness, won.size, maps, survey.detail, *arguments)
+    _run(numba_winners.witness, won.size, maps, survey.scan_tables, *arguments)
     if not won.all():
         units = maps.batch * _groups(maps)
-        _run(numba_winners.contest, units, maps, survey.detail, won)
+        _run(numba_winners.contest, units, maps, survey.scan_tables, won)
     return torch.from_numpy(won)
 
 
@@ -282,7 +282,7 @@ def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor,
     not ``active``.
     """
     tables = [_class_tables(maps)[1] for _ in range(3)]
-    _run(kernels.moments, tables[0].size, maps, survey.detail, active.numpy(), *tables)
+    _run(kernels.moments, tables[0].size, maps, survey.scan_tables, active.numpy(), *tables)
     mean, variance, third = (torch.from_numpy(table.sum(2)) for table in tables)
     return mean, variance, third
 
@@ -300,7 +300,7 @@ def between(
         numba_cuts.between,
         len(rows),
         maps,
-        survey.detail,
+        survey.scan_tables,
         _round_down(low, maps),
         _round_down(high, maps),
         *_columns(rows),
@@ -315,7 +315,7 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
     # NumPy's zeros are not touched until written to: classes without a mask cost nothing.
     out = np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
     units = maps.batch * maps.classes * _groups(maps)
-    _run(kernels.masks, units, maps, survey.detail, _round_down(cuts, maps), out)
+    _run(kernels.masks, units, maps, survey.scan_tables, _round_down(cuts, maps), out)
     return torch.from_numpy(out).view(maps.batch, maps.classes, *maps.spatial)
 
 
@@ -336,7 +336,7 @@ def claim(
         numba_labels.claim,
         maps.batch * _groups(maps),
         maps,
-        survey.detail,
+        survey.scan_tables,
         _round_down(cuts, maps),
         _round_down(cuts if reach is None else reach, maps),
         labels.view(maps.batch, maps.pixels).numpy(),
@@ -386,7 +386,7 @@ def unsettled(
         np.zeros(shape), np.zeros(shape, values.dtype), np.zeros(shape, values.dtype)
     )
     _run(kernels.survey_active, tables.mass[..., 0].size, part, active.numpy(), tables)
-    return part, replace(survey, detail=tables), torch.from_numpy(place[valid])
+    return part, replace(survey, scan_tables=tables), torch.from_numpy(place[valid])
 
 
 def resolve(
@@ -410,7 +410,7 @@ def resolve(
         numba_labels.resolve,
         maps.batch * _groups(maps),
         maps,
-        survey.detail,
+        survey.scan_tables,
         labels.view(maps.batch, maps.pixels).numpy(),
         _round_down(cuts, maps),
         *_lay_out(gains, eligible.shape),
@@ -440,7 +440,7 @@ def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
         numba_labels.tally,
         maps.batch * _groups(maps),
         maps,
-        survey.detail,
+        survey.scan_tables,
         labels.view(maps.batch, maps.pixels).numpy(),
         counts,
         masses,
@@ -457,7 +457,7 @@ def profile(maps: Maps, survey: Survey, rows: Tensor) -> Tensor:
     out = _bin_tables(maps, rows)
     units = len(rows) * len(out)
     edges = bin_edges(rows.device).numpy()
-    _run(numba_profile.profile, units, maps, survey.detail, *_columns(rows), edges, out)
+    _run(numba_profile.profile, units, maps, survey.scan_tables, *_columns(rows), edges, out)
     return _add_chunks(out)
 
 
@@ -473,7 +473,7 @@ def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Ten
         numba_profile.exchange,
         maps.batch * len(out),
         maps,
-        survey.detail,
+        survey.scan_tables,
         labels.view(maps.batch, maps.pixels).numpy(),
         _round_down(cuts, maps),
         _places(rows, (maps.batch, maps.classes)),
@@ -505,7 +505,7 @@ def split(
         numba_moments.split,
         maps.batch * maps.classes * groups,
         maps,
-        survey.detail,
+        survey.scan_tables,
         _round_down(low, maps),
         _round_down(high, maps),
         degree.numpy(),
@@ -526,13 +526,13 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
     """
     taken = np.zeros(len(values), np.int64)
     arrays = integrals._replace(
-        label=integrals.label.numpy(),
-        part=integrals.part.numpy(),
+        decay=integrals.decay.numpy(),
+        weight=integrals.weight.numpy(),
         amount=integrals.amount.numpy(),
         nodes=integrals.nodes.numpy(),
     )
     job = functools.partial(numba_moments.scan, values.numpy(), extra.numpy(), arrays, taken)
-    _spread(job, len(values), VALUES_PER_NODE * values.numel() * integrals.label.shape[1])
+    _spread(job, len(values), VALUES_PER_NODE * values.numel() * integrals.decay.shape[1])
     return torch.from_numpy(taken)
 
 

@@ -28,17 +28,17 @@ from rankseg._backends.numba_moments import NEGLIGIBLE, _scan_row, _split_group
 from rankseg._formulas.expectation import (
     DOUBLINGS,
     END,
-    FAINT,
     FIRST,
-    MANY,
     MARGIN,
     NEAR,
     ROUNDING,
+    SERIES_PROB,
+    SERIES_VOLUME,
     STEP,
     SUFFICIENT,
     UNKNOWN,
 )
-from rankseg._formulas.records import DUST, POWERS, Steps
+from rankseg._formulas.records import NEGLIGIBLE_PROB, POWERS, Steps
 
 NODES = 256
 """No integral needs more quadrature nodes than this, whatever the number of pixels."""
@@ -47,9 +47,9 @@ NODES = 256
 class Metric(NamedTuple):
     """The metric to maximise: Dice or IoU, with its ``smooth``.
 
-    ``bonus`` and ``offset`` are ``Objective.endless`` of its RMA objective: the limit of the bonus
-    for infinitely many pixels, and the offset minus the volume. ``steps`` says how one more pixel
-    changes the integrals of the metric.
+    ``bonus`` and ``offset`` are ``Objective.fraction_at_infinity`` of its RMA objective: the limit
+    of the bonus for infinitely many pixels, and the offset minus the volume. ``steps`` says how one
+    more pixel changes the integrals of the metric.
     """
 
     dice: bool
@@ -114,10 +114,10 @@ def _value(cut, metric):
 def _first_bracket(cut, row, metric):
     """Guess between which two cuts the best mask lies."""
     width = _half_width(cut, row.likely_count, row.likely_mass, row.volume, metric)
-    width = max(min(width, cut / 2.0), DUST)
+    width = max(min(width, cut / 2.0), NEGLIGIBLE_PROB)
     low, high = max(cut - width, 0.0), cut + width
-    if row.volume + metric.smooth < MANY:  # all but the faint are sorted
-        return min(low, FAINT), np.inf
+    if row.volume + metric.smooth < SERIES_VOLUME:  # all but the faint are sorted
+        return min(low, SERIES_PROB), np.inf
     empty = math.exp(-row.volume) + 2.0 * metric.smooth / row.volume
     if 0.0 < metric.smooth < 1.0 and empty >= _value(cut, metric):
         return low, np.inf
@@ -126,7 +126,7 @@ def _first_bracket(cut, row, metric):
 
 @jit
 def _powers_needed(rate):
-    if rate < MANY:
+    if rate < SERIES_VOLUME:
         return POWERS
     degree = 1
     for limit in SUFFICIENT:

@@ -6,7 +6,7 @@ import numpy as np
 
 from rankseg._backends.numba_compile import jit, kernel
 from rankseg._backends.numba_kernels import BLOCK, GROUP, _row
-from rankseg._formulas.records import DUST
+from rankseg._formulas.records import NEGLIGIBLE_PROB
 
 NEGLIGIBLE = 1e-12
 """Relative error of an integral allowed for taking the values of a block as equal."""
@@ -19,7 +19,7 @@ def _add_powers(row, degree, values, terms, sums):
     for i in range(row.size):
         value = np.float64(row[i])
         total += value
-        value = value if value > DUST else 0.0
+        value = value if value > NEGLIGIBLE_PROB else 0.0
         values[i] = value
         terms[i] = value
     sums[0] += total
@@ -44,7 +44,7 @@ def _add_powers_apart(row, low, high, degree, values, terms, above, below):
         below_count += np.int32(is_below)
         above_total += value if is_above else 0.0
         below_total += value if is_below else 0.0
-        value = value if (is_above | is_below) & (value > DUST) else 0.0
+        value = value if (is_above | is_below) & (value > NEGLIGIBLE_PROB) else 0.0
         values[i] = value
         terms[i] = value
     above[0] += above_total
@@ -184,7 +184,7 @@ def scan(values, extra, integrals, taken, first, last):
     """Find how many of its largest values the best mask of a row takes; see ``Integrals``."""
     for row in range(first, last):
         used = integrals.nodes[row]
-        part = integrals.part[row, :used].copy()
+        part = integrals.weight[row, :used].copy()
         amount = integrals.amount[row, :used].copy()
-        label = integrals.label[row, :used]
+        label = integrals.decay[row, :used]
         taken[row] = _scan_row(values[row, : extra[row]], label, part, amount, integrals.steps)

@@ -21,7 +21,7 @@ from rankseg._formulas.floats import round_down
 from rankseg._formulas.loop import Best, while_rising
 from rankseg._formulas.records import (
     CONTESTED,
-    DUST,
+    NEGLIGIBLE_PROB,
     POWERS,
     ULPS_ABOVE_ONE,
     UNASSIGNED,
@@ -132,7 +132,7 @@ def raise_cuts(
         rising = rising & (fraction > cut)
         return (torch.where(rising, fraction, cut),), rising
 
-    return while_rising(step, (cuts,), active, survey.fault)[0]
+    return while_rising(step, (cuts,), active, survey.is_invalid)[0]
 
 
 def best_cuts(
@@ -264,7 +264,7 @@ def split(
         for side, inside in enumerate((over, under)):
             values = probs.where(inside & (_widen(degree, probs) > 0), 0).double()
             sums[:, :, side, 0] += _sum(values)
-            values = values.where(values > DUST, 0)
+            values = values.where(values > NEGLIGIBLE_PROB, 0)
             terms = values
             for power in range(1, POWERS):
                 terms = terms * values
@@ -278,7 +278,7 @@ def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
     steps = integrals.steps
     gained = steps.per_mass * ranked.cumsum(1) - steps.per_count * taken
     score = torch.zeros_like(ranked)
-    for k in range(integrals.label.shape[1]):
+    for k in range(integrals.decay.shape[1]):
         label, part, amount = (term[:, k : k + 1] for term in integrals[:3])
         left = 1 - ranked + ranked * label
         hits = (ranked * label / left).cumsum(1)
@@ -330,14 +330,14 @@ def _sum(probs: Tensor) -> Tensor:
 
 def _gain(gains: Gains | GainCurves, probs: Tensor) -> Tensor:
     if isinstance(gains, Gains):
-        slope, toll, size, shrink = (_widen(term, probs) for term in gains.terms())
-        return (slope * probs - toll) / (size - shrink * probs)
+        slope, cost, size, shrink = (_widen(term, probs) for term in gains.terms())
+        return (slope * probs - cost) / (size - shrink * probs)
     bins = bin_of(probs).flatten(2)
     none = probs.new_zeros(*probs.shape[:2], BINS)
     place = gains.rows.unbind(1)
-    slope, toll = (none.index_put(place, term).gather(2, bins) for term in gains.lines.unbind(2))
+    slope, cost = (none.index_put(place, term).gather(2, bins) for term in gains.lines.unbind(2))
     known = torch.zeros_like(none[..., 0], dtype=torch.bool).index_put(place, bins.new_ones(()) > 0)
-    gain = (slope * probs.flatten(2) - toll).view(probs.shape)
+    gain = (slope * probs.flatten(2) - cost).view(probs.shape)
     return gain.where(_widen(known, probs), -torch.inf)
 
 

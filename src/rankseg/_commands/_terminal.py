@@ -32,7 +32,7 @@ PIPED_WIDTH = 100  # columns
 EXPECTED = (ImportError, MemoryError, OSError, TypeError, ValueError)
 """What wrong options, files and folders raise; the message is for whoever gave them."""
 
-UNTOLD = "interrupted before the end; run the same command again"
+NO_REASON = "interrupted before the end; run the same command again"
 
 
 class Commands(TyperGroup):
@@ -48,8 +48,8 @@ class Commands(TyperGroup):
         except EXPECTED as error:
             message, status = f"Error: {str(error) or type(error).__name__}", 1
         except KeyboardInterrupt as interrupt:
-            told = str(interrupt) or UNTOLD  # who works case by case says what is done
-            message, status = told[0].upper() + told[1:], INTERRUPTED
+            reason = str(interrupt) or NO_REASON  # who works case by case says what is done
+            message, status = reason[0].upper() + reason[1:], INTERRUPTED
         # The exception is gone by now, and the progress bar that it kept on the terminal.
         _print_errors([message])
         raise typer.Exit(status)

@@ -121,7 +121,7 @@ def calibrate(
             fail(f"{folder / 'meta.json'} names no class_weights")
         Calibration.from_class_weights(maps.class_weights).save(output)
     else:
-        told = cross_validate(
+        validation = cross_validate(
             maps,
             kind.value,
             folds=folds,
@@ -132,15 +132,17 @@ def calibrate(
             track=tracker("Fitting"),
         )
         options: dict[str, Any] = {"ignore_index": maps.ignore_index, "seed": seed}
-        fit(told.folder, kind.value, presence=absent, **options).save(output)
-        tables.print_table(tables.calibration_table(told))
-        tables.print_table(tables.calibrated_decisions_table(told))
-        if told.presence is not None:
-            tables.print_table(tables.presence_table(told.presence))
+        fit(validation.folder, kind.value, presence=absent, **options).save(output)
+        tables.print_table(tables.calibration_table(validation))
+        tables.print_table(tables.calibrated_decisions_table(validation))
+        if validation.presence is not None:
+            tables.print_table(tables.presence_table(validation.presence))
         if diagram is not None:
-            figure = reliability_diagram(told.before, told.after, titles=["before", "after"])
+            figure = reliability_diagram(
+                validation.before, validation.after, titles=["before", "after"]
+            )
             write_figure(diagram, figure)
-        failures = {failure.name: failure.reason for failure in told.decisions.failures}
+        failures = {failure.name: failure.reason for failure in validation.decisions.failures}
         console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     console.print(f"Written to {output}", soft_wrap=True)
     print_failures("Left out", failures)

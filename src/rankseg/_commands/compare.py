@@ -217,7 +217,7 @@ def _write_html(
 ) -> None:
     """Write the report, with the reliability of the maps."""
     compared = replace(maps, names=comparison.cases)
-    told = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
+    curves = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
     corrected = ", class weights undone" if maps.prior_correction else ""
     write_report(
         path,
@@ -225,7 +225,7 @@ def _write_html(
         methods=methods,
         read=maps.read,
         metric=metric,
-        reliability=told,
+        reliability=curves,
         ignore_index=maps.ignore_index,
         title=f"{maps.path.name}: argmax against RankSEG",
         pruning_prob=pruning_prob,

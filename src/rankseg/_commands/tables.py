@@ -127,8 +127,8 @@ def tests_table(comparison: Comparison) -> Table:
         cells = []
         for metric in METRICS:
             for counted in COUNTED_NAMES:
-                told = comparison.tests(method, metric, counted)
-                cells.append(f"{_chance(told.wilcoxon)}, {_chance(told.sign)}")
+                tests = comparison.tests(method, metric, counted)
+                cells.append(f"{_chance(tests.wilcoxon)}, {_chance(tests.sign)}")
         table.add_row(method, *cells)
     return table
 
@@ -176,19 +176,19 @@ def score_table(comparison: Comparison) -> Table:
     return table
 
 
-def calibration_table(told: CrossValidation) -> Table:
+def calibration_table(validation: CrossValidation) -> Table:
     """Show likelihood and calibration errors before and after."""
     table = _table("Probabilities of held-out maps")
     table.add_column("", no_wrap=True)
     for name in ("before", "after"):
         table.add_column(name, justify="right", no_wrap=True)
-    both = (told.before, told.after)
+    both = (validation.before, validation.after)
     table.add_row("NLL", *(f"{one.nll:.4f}" for one in both))
     table.add_row("ECE", *(points(one.ece) for one in both))
     table.add_row("ECE by class, mean", *(points(one.mean_classwise_ece) for one in both))
-    for place, name in enumerate(told.before.classes):
+    for place, name in enumerate(validation.before.classes):
         table.add_row(f"ECE of {name}", *(points(one.classwise_ece[place]) for one in both))
-    for place, name in enumerate(told.before.classes):
+    for place, name in enumerate(validation.before.classes):
         table.add_row(f"volume of {name}", *(_ratio(one.volume_ratio[place]) for one in both))
     return table
 
@@ -197,24 +197,26 @@ def _ratio(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def presence_table(told: PresenceValidation) -> Table:
+def presence_table(validation: PresenceValidation) -> Table:
     """Show how well peaks and the fitted model predict which classes are in an image."""
     table = _table("Classes told to be present")
     table.add_column("", no_wrap=True)
     for name in ("by their peak", "fitted"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_row("Brier score, held out", f"{told.brier_of_peaks:.4f}", f"{told.brier:.4f}")
+    table.add_row(
+        "Brier score, held out", f"{validation.brier_of_peaks:.4f}", f"{validation.brier:.4f}"
+    )
     return table
 
 
-def calibrated_decisions_table(told: CrossValidation) -> Table:
+def calibrated_decisions_table(validation: CrossValidation) -> Table:
     """Show what calibration changes of the decisions."""
     table = _table("Decisions on held-out maps: points, change by calibration")
     table.add_column("method", no_wrap=True)
     for metric in METRICS:
         for name in (METRIC_NAMES[metric], "calibrated", "change", "95 % interval"):
             table.add_column(name, justify="right", no_wrap=True)
-    decisions = told.decisions
+    decisions = validation.decisions
     for method in decisions.methods[::2]:
         other = f"{method}, calibrated"
         cells: list[Text | str] = []

@@ -15,18 +15,18 @@ CASE: ContextVar[str | None] = ContextVar("CASE", default=None)
 INSIDE = ("rankseg", "torch", "contextlib", "numpy")
 """Packages whose lines lie between the user's and a warning."""
 
-_told: ContextVar[set[str] | None] = ContextVar("told", default=None)
+_warned: ContextVar[set[str] | None] = ContextVar("warned", default=None)
 """The modules of this package that have warned, in a call that passes on one warning of each."""
 
 
 @contextlib.contextmanager
 def one_of_a_kind() -> Iterator[None]:
     """Pass on the first warning of each module only: many maps of one call share a fault."""
-    token = _told.set(set())
+    token = _warned.set(set())
     try:
         yield
     finally:
-        _told.reset(token)
+        _warned.reset(token)
 
 
 @contextlib.contextmanager
@@ -44,11 +44,11 @@ def warn(message: str) -> None:
     if CASE.get() is not None:
         message = f"{CASE.get()}: {message}"
     level, frame = 2, sys._getframe(1)
-    told, kind = _told.get(), frame.f_globals.get("__name__", "")
-    if told is not None:
-        if kind in told:
+    warned, kind = _warned.get(), frame.f_globals.get("__name__", "")
+    if warned is not None:
+        if kind in warned:
             return
-        told.add(kind)
+        warned.add(kind)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)

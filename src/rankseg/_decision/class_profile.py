@@ -92,7 +92,7 @@ class ClassProfile:
         backend, _ = _backends.choose(problem.probs.device)
         maps = backend.open_maps(problem.probs, problem.valid)
         survey = backend.survey(maps)
-        problem.check_values(survey.fault)
+        problem.check_values(survey.is_invalid)
         every = torch.ones_like(survey.mass, dtype=torch.bool)
         profile = backend.profile(maps, survey, every.nonzero()).view(*every.shape, BINS, 2)
         count, mass = (term.contiguous() for term in profile.unbind(-1))

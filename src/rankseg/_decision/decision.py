@@ -86,10 +86,10 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     check_scored_correlation(settings.correlation)
     problem = Problem.parse(probs, valid, settings).calibrated()
     prediction = solve(problem)
-    problem = replace(problem.of_probabilities(), derived=True)
+    problem = replace(problem.of_probabilities(), sums_are_checked=True)
     settings = problem.settings
     present = present_in(problem)
-    inside = _own_masks(problem, prediction, present)
+    inside = _masks_by_class(problem, prediction, present)
     baseline = parse("acc", 0.0, settings.output_mode, "auto", 0.0, {})
     scores = [
         score(problem, as_tensor("prediction", decided), settings.correlation)
@@ -105,7 +105,7 @@ def decide(probs: Any, valid: Any, settings: Settings) -> Decision:
     return Decision(prediction, tables[0], tables[1], scores[0], scores[1], tables[2], bound)
 
 
-def _own_masks(problem: Problem, prediction: Any, present: Tensor) -> Tensor:
+def _masks_by_class(problem: Problem, prediction: Any, present: Tensor) -> Tensor:
     """Return the best mask of each present class alone, before pixels get one label each."""
     settings = problem.settings
     if settings.output_mode == "multilabel":

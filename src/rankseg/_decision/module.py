@@ -362,10 +362,10 @@ class RankSEG(nn.Module):
         >>> import torch
         >>> from rankseg import RankSEG
         >>> probs = torch.tensor([[[0.9, 0.45, 0.4, 0.1]]])
-        >>> told = RankSEG("dice", output_mode="multilabel").decide(probs)
-        >>> told.prediction.int(), told.volume, told.cut
+        >>> decision = RankSEG("dice", output_mode="multilabel").decide(probs)
+        >>> decision.prediction.int(), decision.volume, decision.cut
         (tensor([[[1, 1, 1, 0]]], dtype=torch.int32), tensor([[3]]), tensor([[0.1000]]...))
-        >>> f"{told.expected.item():.3f} instead of {told.expected_argmax.item():.3f}"
+        >>> f"{decision.expected.item():.3f} instead of {decision.expected_argmax.item():.3f}"
         '0.670 instead of 0.654'
         """
         return decide(probs, valid, self.settings)

@@ -103,7 +103,7 @@ def parse(
         fitted = applied.presence if applied is not None and least_peak is None else None
         if fitted is not None and "presence" not in SOLVERS[solver].options[output_mode]:
             fitted = None
-            _tell_of_no_presence(solver, metric)
+            _warn_of_unused_presence(solver, metric)
         presence = fitted or "peak"
     return Settings(
         metric=metric,
@@ -134,7 +134,7 @@ def _presence_rule(given: object, least_peak: float | None) -> str | PresenceMod
     return rule
 
 
-def _tell_of_no_presence(solver: str, metric: str) -> None:
+def _warn_of_unused_presence(solver: str, metric: str) -> None:
     """Warn that a solver leaves out the calibration's model of presence; accuracy needs none."""
     if metric != "acc":
         warn(

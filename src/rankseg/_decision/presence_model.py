@@ -225,8 +225,8 @@ class PresenceTable:
         if unknown:
             raise ValueError(f"present names cases that are not among the maps: {unknown[:5]}")
         if not rows:
-            told = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
-            raise ValueError(f"cases must be at least one that can be used, got none{told}")
+            reasons = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+            raise ValueError(f"cases must be at least one that can be used, got none{reasons}")
         peak, share, marked = map(torch.stack, zip(*rows, strict=True))
         if present is not None and marked.shape[1] > 1 and not marked[:, 0].any():
             raise ValueError(

@@ -49,7 +49,7 @@ class Problem:
         The options of the call, such as metric and solver.
     numpy
         True if the caller passed NumPy arrays, so that the result must be one.
-    derived
+    sums_are_checked
         True if ``probs`` was computed from the caller's maps, by calibration or from logits. The
         sums over classes of the caller's maps have then been checked, and are not checked again.
     are_exclusive
@@ -61,7 +61,7 @@ class Problem:
     valid: Tensor | None
     settings: Settings
     numpy: bool
-    derived: bool = False
+    sums_are_checked: bool = False
     are_exclusive: bool = False
 
     @classmethod
@@ -97,17 +97,17 @@ class Problem:
         """Whether there is one channel: foreground against background."""
         return self.probs.shape[1] == 1
 
-    def check_values(self, fault: Tensor | bool) -> None:
+    def check_values(self, is_invalid: Tensor | bool) -> None:
         """Raise if the scan found a value that is no probability; check sums over classes.
 
-        ``fault`` is the flag of the scan. The sums are those of a few pixels. In a traced graph,
-        which cannot raise on values, this does nothing.
+        ``is_invalid`` is the flag of the scan. The sums are those of a few pixels. In a traced
+        graph, which cannot raise on values, this does nothing.
         """
         if is_traced():
             return
-        if bool(fault):
+        if bool(is_invalid):
             self._raise_for_values()
-        if not self.derived:
+        if not self.sums_are_checked:
             check_sums(self.probs, self.valid, self.settings, self.are_exclusive)
 
     def _raise_for_values(self) -> None:
@@ -135,7 +135,10 @@ class Problem:
         if self.valid is not None:
             probs = probs.masked_fill(~self.valid.unsqueeze(1), 0)
         return replace(
-            self, probs=probs, settings=replace(self.settings, from_logits=None), derived=True
+            self,
+            probs=probs,
+            settings=replace(self.settings, from_logits=None),
+            sums_are_checked=True,
         )
 
     def calibrated(self) -> Problem:
@@ -152,7 +155,7 @@ class Problem:
         settings = replace(self.settings, calibration=None, from_logits=None)
         given = replace(self, are_exclusive=calibration.link == "softmax")
         made = given.transformed(lambda maps: calibration.of(maps, link))
-        return replace(self, probs=made, settings=settings, derived=True)
+        return replace(self, probs=made, settings=settings, sums_are_checked=True)
 
     def transformed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return ``function`` of the maps, in float64, computed for some pixels at a time.
@@ -173,7 +176,7 @@ class Problem:
             most = torch.finfo(source.dtype).max
             least = -most
         sound = torch.ones((), dtype=torch.bool, device=source.device)
-        for part in _parts(source):
+        for part in _chunks(source):
             before = source[part].double()
             if self.valid is not None:
                 outside = ~self.valid[(part[0], *part[2:])].unsqueeze(1)
@@ -206,7 +209,7 @@ def _labels_of(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(mask.shape, np.int64)).copy_(mask)
 
 
-def _parts(maps: Tensor) -> Iterator[tuple[slice, ...]]:
+def _chunks(maps: Tensor) -> Iterator[tuple[slice, ...]]:
     """Yield indices of one image each, cut along its longest axis to about ``CHUNK`` values."""
     if is_traced():  # a graph is of any size
         yield (slice(None),) * maps.dim()

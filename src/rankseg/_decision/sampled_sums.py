@@ -26,13 +26,13 @@ IMAGES, PIXELS, CLASSES = 4, 64, 8
 ROUNDING, ROUNDING_PER_CLASS = 0.02, 0.0005
 """How far from 1 a sum may be: half precision rounds by less, as do maps stored in 8 bits."""
 
-FAR = 0.1
+FAR_FROM_ONE = 0.1
 """A mean distance from 1 that tells of wrong sums, though those of most pixels be right.
 
 Sigmoids that were trained on labels sum to nearly 1 wherever the network is sure.
 """
 
-FEW = 32
+FEWEST_PIXELS = 32
 """Fewer pixels than this do not tell that an activation was applied twice."""
 
 MANY_CLASSES, LONGEST = 16, 4
@@ -97,7 +97,7 @@ def check_sums(
         mode = "exclusive"
     sums, classes = values.sum(1, dtype=float), probs.shape[1]
     if classes > 1 and mode != "multilabel" and settings.unassigned_policy != "void":
-        _tell_of_blank_images(probs, valid, sums)
+        _warn_of_blank_images(probs, valid, sums)
     if classes > 1 and (
         _every_one(sums)
         or not _varies(values)
@@ -129,7 +129,7 @@ def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> N
     if settings.output_mode != "multiclass":
         return
     sums = (1 / (1 + np.exp(-values.astype(np.float64)))).sum(1)
-    if not _are_one(sums, FAR, at_most=settings.unassigned_policy == "void"):
+    if not _are_one(sums, FAR_FROM_ONE, at_most=settings.unassigned_policy == "void"):
         warn(
             f"the sigmoids of probs of shape {tuple(logits.shape)} sum to {_range(sums)} over axis "
             f"1 at {len(sums)} sampled pixels, but the probabilities of classes that exclude each "
@@ -177,7 +177,7 @@ def _of_logits(logits: Tensor, valid: Tensor | None) -> np.ndarray:
     return logits.double().movedim(1, -1).flatten(0, -2).cpu().numpy() if is_mask else values
 
 
-def _tell_of_blank_images(probs: Tensor, valid: Tensor | None, sums: np.ndarray) -> None:
+def _warn_of_blank_images(probs: Tensor, valid: Tensor | None, sums: np.ndarray) -> None:
     """Warn of images that are 0 in all classes at every valid pixel; single such pixels pad."""
     if sums.all():
         return
@@ -216,7 +216,7 @@ def _is_softmax_twice(values: np.ndarray, eps: float) -> bool:
     """
     classes = values.shape[1]
     slack = 0.02 + classes * eps / 2
-    if len(values) < FEW or slack > 1 - EDGE:
+    if len(values) < FEWEST_PIXELS or slack > 1 - EDGE:
         return False
     if (values.max(1) >= math.exp(1 + slack) * values.min(1)).any():  # most often; 0 is in none
         return False
@@ -232,7 +232,7 @@ def _is_sigmoid_twice(values: np.ndarray) -> bool:
 
     None is below 1/2, many are at 1/2, where probabilities were 0, and none exceeds ``sigmoid(1)``.
     """
-    if len(values) < FEW or values.min() < 0.5 or not 0.6 <= values.max() <= 0.735:
+    if len(values) < FEWEST_PIXELS or values.min() < 0.5 or not 0.6 <= values.max() <= 0.735:
         return False
     return bool((values <= 0.505).mean() >= 0.25)
 
@@ -275,7 +275,7 @@ def _are_one(sums: np.ndarray, rounding: float, at_most: bool) -> bool:
     if not len(sums):
         return True
     off = (sums - 1).clip(0) if at_most else np.abs(sums - 1)
-    return bool(np.median(off) <= rounding and off.mean() <= max(rounding, FAR))
+    return bool(np.median(off) <= rounding and off.mean() <= max(rounding, FAR_FROM_ONE))
 
 
 def _report(probs: Tensor, sums: np.ndarray, output_mode: str, with_axes: bool) -> None:
@@ -344,7 +344,7 @@ def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> bool:
         return False
     low, high = values.min(), values.max()
     if high > 1:
-        are_labels = values.size >= FEW and bool((values == values.round()).all())
+        are_labels = values.size >= FEWEST_PIXELS and bool((values == values.round()).all())
         if are_labels:
             warn(
                 f"{name} are whole numbers from {low:.0f} to {high:.0f} at {len(values)} pixels: "
@@ -352,7 +352,7 @@ def _check_logits(name: str, values: np.ndarray, link: str, cure: str) -> bool:
             )
             return True
         zeros = float((values == 0).mean())
-        are_rectified = link == "sigmoid" and values.size >= FEW and zeros >= RECTIFIED
+        are_rectified = link == "sigmoid" and values.size >= FEWEST_PIXELS and zeros >= RECTIFIED
         if are_rectified:
             warn(
                 f"{name} are 0 in {zeros:.0%} of {values.size} sampled values, negative in none: "

@@ -19,9 +19,9 @@ from rankseg._decision.settings import Settings
 from rankseg._formulas.bins import BINS
 from rankseg._formulas.correlation import given_factor
 from rankseg._formulas.expectation import (
-    FAINT,
-    MANY,
     RATIOS,
+    SERIES_PROB,
+    SERIES_VOLUME,
     Nodes,
     Sums,
     count_nodes,
@@ -31,14 +31,14 @@ from rankseg._formulas.expectation import (
     series,
 )
 from rankseg._formulas.quiet import exp, log
-from rankseg._formulas.records import DUST, POWERS
+from rankseg._formulas.records import NEGLIGIBLE_PROB, POWERS
 
 __all__ = ["check_scored_correlation", "expected_score", "score"]
 
-AT_ONCE = (1 << 15) - 1
+VALUES_AT_ONCE = (1 << 15) - 1
 """Numbers in a temporary array: so few that torch does not spread each step over threads."""
 
-ROWS = 1 << 12
+ROWS_AT_ONCE = 1 << 12
 """Classes, each given a factor, at a time: as many again need as much more memory."""
 
 MANY_PIXELS = 4 * BINS
@@ -143,7 +143,7 @@ def expected_score(
     problem = Problem.parse(probs, valid, Settings(metric, smooth, "multilabel"))
     masks = _prediction(prediction, problem.probs)
     backend, _ = _backends.choose(problem.probs.device)
-    problem.check_values(backend.survey(backend.open_maps(problem.probs, problem.valid)).fault)
+    problem.check_values(backend.survey(backend.open_maps(problem.probs, problem.valid)).is_invalid)
     return score(problem, masks, correlation)  # type: ignore[no-any-return]
 
 
@@ -157,7 +157,7 @@ def score(problem: Problem, masks: Tensor, correlation: float) -> Any:
     batch, classes = problem.probs.shape[:2]
     scores = torch.zeros(batch, classes, dtype=torch.float64, device=problem.probs.device)
     together = _factors(correlation, problem.probs.device)
-    parts = [part.split(max(1, ROWS // classes)) for part in together]
+    parts = [part.split(max(1, ROWS_AT_ONCE // classes)) for part in together]
     by_bin = correlation > 0 and problem.probs[0, 0].numel() > MANY_PIXELS if batch else False
     for image in range(batch):
         pixels = [_bins_of(problem, masks, image)] if by_bin else None
@@ -279,8 +279,8 @@ class _Scoring:
         needed = count_nodes(rate, count + smooth, rest)
         nodes = place_nodes(rate, needed, int(needed.max()))
         inside, outside = self._sums(image, count + rest + smooth, nodes)
-        part, amount = integrand(ratio, smooth, nodes, count, mass, inside, outside)
-        score = (part * amount).sum(1) + float(smooth > 0)
+        weight, amount = integrand(ratio, smooth, nodes, count, mass, inside, outside)
+        score = (weight * amount).sum(1) + float(smooth > 0)
         return self.weights @ score.view(len(self.weights), -1)
 
     def _totals(self, image: int) -> Tensor:
@@ -295,15 +295,15 @@ class _Scoring:
     def _sums(self, image: int, rate: Tensor, nodes: Nodes) -> tuple[Sums, Sums]:
         """Return what the pixels inside and outside every mask contribute to its integrals."""
         rows, number = nodes.u.shape
-        few = rate < MANY
+        few = rate < SERIES_VOLUME
         degree = int(powers_needed(rate).masked_fill(few, POWERS).max())
         powers = torch.zeros(2, rows, POWERS, dtype=torch.float64, device=rate.device)
         logs, hits = torch.zeros(2, 2 * rows, number, dtype=torch.float64, device=rate.device)
         t = exp(-nodes.u)
         for probs, inside, numbers in self._pieces(image):
-            apart = few.unsqueeze(1) & (probs > FAINT)
+            apart = few.unsqueeze(1) & (probs > SERIES_PROB)
             _add_powers(probs.masked_fill(apart, 0), inside, numbers, degree, powers)
-            for places in torch.split(apart.nonzero(), AT_ONCE // number):
+            for places in torch.split(apart.nonzero(), VALUES_AT_ONCE // number):
                 row, pixel = places.unbind(1)
                 p = probs[row, pixel].unsqueeze(1)
                 left = 1 - p + p * t[row]
@@ -318,7 +318,7 @@ class _Scoring:
     def _pieces(self, image: int) -> Iterator[Pixels]:
         """Give some pixels of every row, their probabilities those given the factor."""
         for pixels in self._slabs(image) if self.pixels is None else self.pixels:
-            width = max(1, AT_ONCE // (len(self.factors) * len(pixels[0])))
+            width = max(1, VALUES_AT_ONCE // (len(self.factors) * len(pixels[0])))
             parts = (torch.split(term, width, 1) for term in pixels)
             for probs, *others in zip(*parts, strict=True):
                 given = given_factor(
@@ -332,7 +332,7 @@ class _Scoring:
         probs, valid = self.problem.probs[image], self.problem.valid
         sizes = probs.shape[1:]
         axis = max(range(len(sizes)), key=sizes.__getitem__)
-        step = max(1, AT_ONCE * sizes[axis] // probs.numel())
+        step = max(1, VALUES_AT_ONCE * sizes[axis] // probs.numel())
         for start in range(0, sizes[axis], step):
             length = min(step, sizes[axis] - start)
             values = probs.narrow(axis + 1, start, length).flatten(1)
@@ -352,7 +352,7 @@ def _add_powers(probs: Tensor, inside: Tensor, numbers: Tensor, degree: int, sum
         whole, within = terms.sum(1), terms.where(inside, 0).sum(1)
         sums[:, :, power] += torch.stack((within, whole - within))
         if power == 0:
-            probs = probs.where(probs > DUST, 0)
+            probs = probs.where(probs > NEGLIGIBLE_PROB, 0)
             terms = numbers * probs
         terms = terms * probs
 

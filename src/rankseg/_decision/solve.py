@@ -30,8 +30,8 @@ def solve(problem: Problem) -> Any:
     decide = solver.one_channel if problem.binary else several[settings.output_mode]
     at_once = masks_at_once(backend, maps, settings) if decide is own_masks else None
     if at_once is not None:
-        masks, fault = at_once
-        problem.check_values(fault)
+        masks, is_invalid = at_once
+        problem.check_values(is_invalid)
         return problem.restore(masks)
     survey = backend.survey(maps)
     # A solver that reads values waits for the device anyway, and must not meet NaN. For the others
@@ -39,10 +39,10 @@ def solve(problem: Problem) -> Any:
     reads_values = solver.reads_values or settings.correlation > 0
     check_first = backend.FAULT_IS_KNOWN or reads_values
     if check_first:
-        problem.check_values(survey.fault)
+        problem.check_values(survey.is_invalid)
     decision = decide(backend, maps, survey, settings)
     if not check_first:
-        problem.check_values(survey.fault)
+        problem.check_values(survey.is_invalid)
     return problem.restore(decision)
 
 

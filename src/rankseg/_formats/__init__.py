@@ -241,10 +241,10 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
 
 def _floating(labels: Tensor) -> ValueError:
     """Return why floating values are no labels: they are scores, or labels in the wrong dtype."""
-    told, values = f"labels must be integers, got {labels.dtype}", labels.double().nan_to_num()
+    message, values = f"labels must be integers, got {labels.dtype}", labels.double().nan_to_num()
     if values.numel() and not (values == values.round()).all():
-        return HoldsMapsError(told)
-    return ValueError(f"{told} of whole numbers: store labels.astype('uint8')")
+        return HoldsMapsError(message)
+    return ValueError(f"{message} of whole numbers: store labels.astype('uint8')")
 
 
 def align(prediction: LabelFile, truth: LabelFile) -> Tensor:

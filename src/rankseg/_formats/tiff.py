@@ -139,10 +139,16 @@ def _read_pages(path: Path) -> _Pages:
         page = first.keyframe
         kind = tifffile.PHOTOMETRIC(page.photometric).name
         palette = np.zeros((3, 0)) if page.colormap is None else page.colormap
-        told = (_place(file.pages[0].tags), kind, page.bitspersample, page.software, palette.T)
+        properties = (
+            _place(file.pages[0].tags),
+            kind,
+            page.bitspersample,
+            page.software,
+            palette.T,
+        )
     if len(held) == 1:
-        return _Pages(arrays[0], first.axes, True, *told)
-    return _Pages(np.stack(arrays), f"I{first.axes}", False, *told)
+        return _Pages(arrays[0], first.axes, True, *properties)
+    return _Pages(np.stack(arrays), f"I{first.axes}", False, *properties)
 
 
 def _refuse_sets(file: Any, held: Sequence[Any]) -> None:

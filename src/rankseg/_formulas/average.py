@@ -16,8 +16,8 @@ from rankseg._formulas.profile import (
     above_cells,
     best_edge,
     bins_around,
-    parts,
     root_between,
+    row_slices,
 )
 from rankseg._formulas.quiet import product
 
@@ -91,31 +91,31 @@ class Average:
         ``states`` is ``(rows, functions)``. ``edges`` is ``(rows, n)``: indices of edges. Returns
         ``(rows, n)``. See ``Objective.slope``.
         """
-        slope, toll = self._gain(states)
-        return (slope.unsqueeze(2) * self.factor.knots[:, edges].transpose(0, 1)).sum(1) - toll
+        slope, cost = self._gain(states)
+        return (slope.unsqueeze(2) * self.factor.knots[:, edges].transpose(0, 1)).sum(1) - cost
 
     def gain_lines(self, states: Tensor) -> Tensor:
         """Return the slope of the objective in every bin, as lines of ``GainCurves``.
 
         ``(rows, BINS, 2)``: the slope of the objective is ``a p - b``; the last axis is ``(a, b)``.
         """
-        slope, toll = self._gain(states)
+        slope, cost = self._gain(states)
         lines = product(slope, self.factor.lines).view(-1, BINS, 2)
-        lines[..., 1] += toll
+        lines[..., 1] += cost
         return lines
 
     def _gain(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the coefficients of the averaged slope of the objective.
 
-        The slope is linear in the probabilities given the factor: ``(slope * given).sum() - toll``
-        with ``slope`` ``(rows, nodes)`` and ``toll`` ``(rows, 1)``. ``Gains.shrink`` is 0 for every
+        The slope is linear in the probabilities given the factor: ``(slope * given).sum() - cost``
+        with ``slope`` ``(rows, nodes)`` and ``cost`` ``(rows, 1)``. ``Gains.shrink`` is 0 for every
         ``Objective.slope``.
         """
-        slope, toll, size, _ = self.objective.slope(
+        slope, cost, size, _ = self.objective.slope(
             states[:, :1], states[:, 2:], self.volume
         ).terms()
         weights = self.factor.weights / size
-        return slope * weights, (toll * weights).sum(1, keepdim=True)
+        return slope * weights, (cost * weights).sum(1, keepdim=True)
 
 
 def best_cuts(
@@ -129,7 +129,7 @@ def best_cuts(
     pixels in it have probabilities of at most ``2 ** -24``.
     """
     found = [
-        _best_cuts_of_few(profile[part], factor, objective) for part in parts(profile.shape[0])
+        _best_cuts_of_few(profile[rows], factor, objective) for rows in row_slices(profile.shape[0])
     ]
     whole, *others = (torch.cat(terms) for terms in zip(*found, strict=True))
     cuts, edges, states = others

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NODES = 15
+FACTOR_NODES = 15
 """Number of quadrature nodes for the factor ``z`` in a decision."""
 
 
@@ -24,17 +24,19 @@ def _gauss_hermite(count: int) -> tuple[list[float], list[float]]:
     return nodes.tolist(), (weights / weights.sum()).tolist()
 
 
-_FACTOR = _gauss_hermite(NODES)
+_FACTOR = _gauss_hermite(FACTOR_NODES)
 """Nodes and weights, computed at import: a tracer cannot follow NumPy, and to exempt the function
 from tracing would import all of torch's compiler with this package."""
 
 
-def factor_nodes(count: int = NODES, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def factor_nodes(
+    count: int = FACTOR_NODES, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Return Gauss-Hermite nodes of the factor and their weights, ``(count,)`` float64 each.
 
     The weights sum to 1.
     """
-    nodes, weights = _FACTOR if count == NODES else _gauss_hermite(count)
+    nodes, weights = _FACTOR if count == FACTOR_NODES else _gauss_hermite(count)
     values, shares = (
         torch.tensor(row, dtype=torch.float64, device=device) for row in (nodes, weights)
     )

@@ -43,11 +43,11 @@ where the integrand has fallen by exp(-``END``)."""
 NEGLIGIBLE = 1e-14
 """Relative error of an integral allowed for the truncation of a series of powers."""
 
-MANY = 100.0
+SERIES_VOLUME = 100.0
 """If volume + g is at least this, ``s`` is small enough for ``POWERS`` power sums to replace any
 pixels."""
 
-FAINT = 1 / 16
+SERIES_PROB = 1 / 16
 """Probabilities up to this are small enough for ``POWERS`` power sums to replace the pixels at any
 ``s``."""
 
@@ -60,7 +60,7 @@ MARGIN = 1.2
 scan of the map."""
 
 DOUBLINGS = 64
-"""Most times that the width of a bracket is doubled: from ``DUST``, fewer suffice to exceed 1."""
+"""Most times that the width of a bracket is doubled; from 1e-16 to 1 it takes fewer."""
 
 NEAR, UNKNOWN = 1e-3, 1 / 32
 """Between 1/2 and a cut within ``NEAR`` of 1/2 there are too few pixels to estimate their density.
@@ -189,7 +189,7 @@ def integrand(
     inside: Sums,
     outside: Sums,
 ) -> tuple[Tensor, Tensor]:
-    """Return ``part`` and ``amount``, ``(rows, nodes)``, whose products sum to the expected metric.
+    """Return ``weight`` and ``amount``, ``(rows, nodes)``: products sum to the expected metric.
 
     The sum over the nodes is the expected metric of the mask of each row, minus 1 if ``smooth`` is
     not 0. ``count`` and ``mass`` of the masks are ``(rows,)``. ``inside`` and ``outside`` are the
@@ -197,8 +197,8 @@ def integrand(
     """
     count, mass = count.unsqueeze(1), mass.unsqueeze(1)
     logs = outside.log + inside.log if ratio.dice else outside.log
-    part = nodes.weight * exp(logs - (count + smooth) * nodes.u)
-    amount = ratio.gain(inside.hits, mass).expand_as(part)
+    weight = nodes.weight * exp(logs - (count + smooth) * nodes.u)
+    amount = ratio.gain(inside.hits, mass).expand_as(weight)
     if smooth > 0:
         amount = amount - ratio.rest(inside.hits, outside.hits) - count
-    return part, amount
+    return weight, amount

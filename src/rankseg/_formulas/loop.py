@@ -18,11 +18,11 @@ MOST_STEPS: Final = 1000
 rounding errors that make a value rise again and again could keep a loop from ending."""
 
 
-def while_rising(step: Step, best: Best, rising: Tensor, fault: Tensor) -> Best:
+def while_rising(step: Step, best: Best, rising: Tensor, is_invalid: Tensor) -> Best:
     """Repeat ``best, rising = step(best, rising)`` until ``rising`` is all False; return ``best``.
 
-    ``rising`` is boolean: which rows or images still improve. The loop also ends if ``fault`` is
-    True: the input holds values that are no probabilities, and the caller will raise. Both flags
+    ``rising`` is boolean: which rows or images still improve. The loop also ends if ``is_invalid``
+    is True: the input holds values that are no probabilities, and the caller will raise. Both flags
     are read at once, so that a step waits for the device once.
     """
     if is_traced():
@@ -36,7 +36,7 @@ def while_rising(step: Step, best: Best, rising: Tensor, fault: Tensor) -> Best:
         return cast("Best", loop(_goes_on, traced, (*best, rising, count))[:-2])
     for _ in range(MOST_STEPS):
         best, rising = step(best, rising)
-        if not bool(rising.any() & ~fault):
+        if not bool(rising.any() & ~is_invalid):
             break
     return best
 

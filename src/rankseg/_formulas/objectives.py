@@ -39,7 +39,7 @@ class Objective(Protocol):
         ...
 
     @property
-    def endless(self) -> tuple[float, float]:
+    def fraction_at_infinity(self) -> tuple[float, float]:
         """The limit of ``bonus`` for infinitely many pixels, and ``offset - volume``."""
         ...
 
@@ -87,12 +87,12 @@ class Dice:
         return score + _ratio(self.smooth, count + (volume + self.smooth))
 
     @property
-    def endless(self) -> tuple[float, float]:
+    def fraction_at_infinity(self) -> tuple[float, float]:
         return float(self.smooth / 2), float(1 + self.smooth)
 
     @property
     def fraction(self) -> tuple[float, float] | None:
-        return self.endless if self.smooth == 0 else None
+        return self.fraction_at_infinity if self.smooth == 0 else None
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
         return self.smooth / 2 + _ratio(self.smooth, count + volume + self.smooth)
@@ -103,18 +103,18 @@ class Dice:
     def increment(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
         total = count + volume + self.smooth
         size = (total + 2) / 2
-        toll = mass / (total + 1)
+        cost = mass / (total + 1)
         if self._unsmoothed:
-            return _line(toll, size)
-        return _line(toll + _ratio(self.smooth, total * (total + 1)) * size, size)
+            return _line(cost, size)
+        return _line(cost + _ratio(self.smooth, total * (total + 1)) * size, size)
 
     def slope(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
         total = count + volume + self.smooth
         size = (total + 1) / 2
-        toll = mass / (total + 1)
+        cost = mass / (total + 1)
         if self._unsmoothed:
-            return _line(toll, size)
-        return _line(toll + _ratio(self.smooth, total**2) * size, size)
+            return _line(cost, size)
+        return _line(cost + _ratio(self.smooth, total**2) * size, size)
 
     @property
     def _unsmoothed(self) -> bool:
@@ -132,12 +132,12 @@ class IoU:
         return _ratio(mass + self.smooth, count + (volume + self.smooth) - mass)
 
     @property
-    def endless(self) -> tuple[float, float]:
+    def fraction_at_infinity(self) -> tuple[float, float]:
         return float(self.smooth), float(2 * self.smooth)
 
     @property
     def fraction(self) -> tuple[float, float] | None:
-        return self.endless
+        return self.fraction_at_infinity
 
     def bonus(self, count: Tensor, volume: Tensor) -> Tensor:
         # f = (mass + g) / (count + volume - mass + g) rises with
@@ -150,20 +150,20 @@ class IoU:
     def increment(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
         score = self.score(count, mass, volume)
         size = count + volume - mass + self.smooth + 1
-        return Gains(slope=1 + score, toll=score, size=size, shrink=torch.ones_like(size))
+        return Gains(slope=1 + score, cost=score, size=size, shrink=torch.ones_like(size))
 
     def slope(self, count: Tensor, mass: Tensor, volume: Tensor) -> Gains:
         score = self.score(count, mass, volume)
         size = count + volume - mass + self.smooth
         size = torch.where(size > 0, size, 1.0)  # an all-zero class: its gains are 0
-        return Gains(slope=1 + score, toll=score, size=size, shrink=torch.zeros_like(size))
+        return Gains(slope=1 + score, cost=score, size=size, shrink=torch.zeros_like(size))
 
 
 OBJECTIVES: dict[str, Callable[[float | Tensor], Objective]] = {"dice": Dice, "iou": IoU}
 
 
-def _line(toll: Tensor, size: Tensor) -> Gains:
-    return Gains(slope=torch.ones_like(size), toll=toll, size=size, shrink=torch.zeros_like(size))
+def _line(cost: Tensor, size: Tensor) -> Gains:
+    return Gains(slope=torch.ones_like(size), cost=cost, size=size, shrink=torch.zeros_like(size))
 
 
 def _ratio(numerator: Tensor | float, denominator: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from rankseg._common.tracing import is_traced
 from rankseg._formulas.bins import BINS, bin_edges
 from rankseg._formulas.quiet import product
 
-ROWS = 16
+PROFILES_AT_ONCE = 16
 """Rows (a row is one class of one image) treated at a time. Temporaries stay small, so that torch
 wakes no threads: on a busy machine that takes far longer than the work."""
 
@@ -64,7 +64,7 @@ class Curves:
         """Return the states ``(rows, functions)`` of all pixels of profiles ``(rows, BINS, 2)``."""
         pieces = self.lines.view(PIECES, -1, self.functions)
         table = profile.reshape(profile.shape[0], PIECES, 2 * BINS // PIECES)
-        parts = [table] if is_traced() else table.split(ROWS)
+        parts = [table] if is_traced() else table.split(PROFILES_AT_ONCE)
         sums = [product(part.transpose(0, 1), pieces).sum(0) for part in parts]
         return torch.cat(sums)
 
@@ -90,16 +90,16 @@ class Curves:
         return intercept * count.unsqueeze(-1) + slope * mass.unsqueeze(-1)
 
 
-def parts(rows: int) -> Iterator[slice]:
-    """Yield slices of ``ROWS`` rows, at least one slice.
+def row_slices(rows: int) -> Iterator[slice]:
+    """Yield slices of ``PROFILES_AT_ONCE`` rows, at least one slice.
 
     A traced graph takes all rows in one slice: it would be fixed to one number of slices.
     """
     if is_traced():
         yield slice(None)
         return
-    for start in range(0, max(1, rows), ROWS):
-        yield slice(start, start + ROWS)
+    for start in range(0, max(1, rows), PROFILES_AT_ONCE):
+        yield slice(start, start + PROFILES_AT_ONCE)
 
 
 def above_cells(profile: Tensor, curves: Curves) -> Tensor:
@@ -152,8 +152,8 @@ def root_between(places: Tensor, gains: Tensor) -> Tensor:
     row = torch.arange(gains.shape[0], device=gains.device)
     after = (gains <= 0).sum(1).clamp(1, gains.shape[1] - 1)
     low, high = gains[row, after - 1], gains[row, after]
-    part = torch.where(high > low, -low / (high - low), 0.0).clamp(0, 1)
-    return places[row, after - 1].lerp(places[row, after], part)
+    share = torch.where(high > low, -low / (high - low), 0.0).clamp(0, 1)
+    return places[row, after - 1].lerp(places[row, after], share)
 
 
 def _neighbours(filled: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:

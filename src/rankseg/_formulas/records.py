@@ -23,7 +23,7 @@ CONTESTED = -2
 ULPS_ABOVE_ONE = 4
 """Units in the last place by which a probability may exceed 1: averaging and resampling round."""
 
-DUST = 1e-16
+NEGLIGIBLE_PROB = 1e-16
 """Power sums leave out probabilities below this: their powers would be subnormal, and very slow."""
 
 POWERS = 12
@@ -45,18 +45,18 @@ class Survey:
         ``(batch, classes)`` float64: the largest probability.
     likely_count, likely_mass
         ``(batch, classes)`` float64: how many probabilities exceed 1/2, and their sum.
-    fault
+    is_invalid
         Boolean scalar: some value is NaN or outside [0, 1].
-    detail
-        Whatever else the backend remembers of the scan for its later passes.
+    scan_tables
+        What else the backend remembers of the scan, block by block, for its later passes.
     """
 
     mass: Tensor
     peak: Tensor
     likely_count: Tensor
     likely_mass: Tensor
-    fault: Tensor
-    detail: Any = None
+    is_invalid: Tensor
+    scan_tables: Any = None
 
     def first_cuts(self, bonus: Tensor, offset: Tensor) -> Tensor:
         """Return cuts to start Dinkelbach's iteration from: ``(batch, classes)``.
@@ -99,35 +99,35 @@ class Survey:
 class Gains:
     """What a class gains from one more pixel of probability ``p``, as a function of ``p``.
 
-    The gain is ``(slope p - toll) / (size - shrink p)``, each term ``(batch, classes)`` float64.
-    ``toll`` is the constant that is subtracted: a pixel of ``p = 0`` gains ``-toll / size``.
+    The gain is ``(slope p - cost) / (size - shrink p)``, each term ``(batch, classes)`` float64.
+    ``cost`` is the constant that is subtracted: a pixel of ``p = 0`` gains ``-cost / size``.
     """
 
     slope: Tensor
-    toll: Tensor
+    cost: Tensor
     size: Tensor
     shrink: Tensor
 
     def terms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return ``(slope, toll, size, shrink)``."""
-        return self.slope, self.toll, self.size, self.shrink
+        """Return ``(slope, cost, size, shrink)``."""
+        return self.slope, self.cost, self.size, self.shrink
 
     def at(self, probs: Tensor) -> Tensor:
         """Return the gains of probabilities ``(batch, classes)``."""
-        return (self.slope * probs - self.toll) / (self.size - self.shrink * probs)
+        return (self.slope * probs - self.cost) / (self.size - self.shrink * probs)
 
     @classmethod
     def probability(cls, like: Tensor) -> Gains:
         """Return the gain that is ``p`` itself: the rule of argmax."""
         zero, one = torch.zeros_like(like), torch.ones_like(like)
-        return cls(slope=one, toll=zero, size=one, shrink=zero)
+        return cls(slope=one, cost=zero, size=one, shrink=zero)
 
 
 @dataclass(frozen=True)
 class GainCurves:
-    """Gains that rise with ``p`` in any shape: a straight line ``slope p - toll`` in every bin.
+    """Gains that rise with ``p`` in any shape: a straight line ``slope p - cost`` in every bin.
 
-    ``lines`` is ``(k, BINS, 2)`` float64, slope and ``toll``; the bins are those of ``bins``.
+    ``lines`` is ``(k, BINS, 2)`` float64, slope and ``cost``; the bins are those of ``bins``.
     ``rows`` is ``(k, 2)``: image and class of each row of ``lines``. A class without a row gets no
     pixel.
     """
@@ -141,8 +141,8 @@ class GainCurves:
         row = torch.arange(len(values), device=values.device)
         # Not `bin_of`: its logarithm wakes threads for few values.
         bins = torch.searchsorted(bin_edges(values.device), values) - 1
-        slope, toll = self.lines[row, bins.clamp(0, BINS - 1)].unbind(1)
-        return torch.zeros_like(probs).index_put(self.rows.unbind(1), slope * values - toll)
+        slope, cost = self.lines[row, bins.clamp(0, BINS - 1)].unbind(1)
+        return torch.zeros_like(probs).index_put(self.rows.unbind(1), slope * values - cost)
 
     @classmethod
     def through(cls, rows: Tensor, knots: Tensor) -> GainCurves:
@@ -164,25 +164,26 @@ class Steps(NamedTuple):
 class Integrals(NamedTuple):
     """The expected metric of a mask minus a constant, as a sum over quadrature nodes for each row.
 
-    The score is ``sum_k part_k amount_k`` over the nodes ``k``. A pixel of probability ``p``
-    outside the mask multiplies ``part`` by ``left = 1 - p + p label`` and adds ``-per_count p label
-    / left`` to ``amount``. When the pixel joins the mask, ``part`` is multiplied by ``label``, and
-    also divided by ``left`` if ``steps.outside`` is True. ``amount`` then rises by ``per_hit p
-    label / left + per_mass p - per_count``.
+    The score is ``sum_k weight_k amount_k`` over the nodes ``k``. A pixel of probability ``p``
+    outside the mask multiplies ``weight`` by ``left = 1 - p + p decay`` and adds ``-per_count p
+    decay / left`` to ``amount``. When the pixel joins the mask, ``weight`` is multiplied by
+    ``decay``, and also divided by ``left`` if ``steps.outside`` is True. ``amount`` then rises by
+    ``per_hit p decay / left + per_mass p - per_count``.
 
     Attributes
     ----------
-    label, part, amount
-        ``(rows, nodes)`` float64. ``label`` is ``exp(-u)`` at the nodes, no class. ``part`` and
-        ``amount`` cover the mask and all pixels that are surely outside of it.
+    decay, weight, amount
+        ``(rows, nodes)`` float64. ``decay`` is ``exp(-u)`` at the nodes ``u``. ``weight`` is the
+        weight of the node times a product over pixels. ``weight`` and ``amount`` cover the mask and
+        all pixels that are surely outside of it.
     nodes
         ``(rows,)`` int64: how many nodes the row uses; the rest is padding.
     steps
         The numbers of the metric.
     """
 
-    label: Any
-    part: Any
+    decay: Any
+    weight: Any
     amount: Any
     nodes: Any
     steps: Steps

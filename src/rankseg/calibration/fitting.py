@@ -332,7 +332,7 @@ def cross_validate(
         raise ValueError(f"{error}{reasons(failures)}") from error
     options: dict[str, Any] = {"classes": folder.classes, "ignore_index": folder.ignore_index}
     found: list[tuple[Reliability, Reliability, Comparison]] = []
-    told: list[PresenceValidation] = []
+    validations: list[PresenceValidation] = []
     with one_of_a_kind():
         for number in track(range(len(parts))):
             rest = _chosen(folder, np.concatenate([*parts[:number], *parts[number + 1 :]]))
@@ -341,7 +341,7 @@ def cross_validate(
             calibration = _with_presence(calibration, rest, presence, folder.ignore_index)
             if calibration.presence is not None:
                 rows = PresenceTable.of(held_out, None, folder.ignore_index, calibration)
-                told.append(PresenceValidation.of(rows, calibration.presence))
+                validations.append(PresenceValidation.of(rows, calibration.presence))
             before = measure(held_out, bins=bins, **options)
             after = measure(held_out, calibration=calibration, bins=bins, **options)
             decisions = decide_and_count(held_out, list(_methods(calibration)), **options)
@@ -350,7 +350,7 @@ def cross_validate(
     for other in found[1:]:
         before, after, decisions = before + other[0], after + other[1], decisions + other[2]
     decisions = replace(decisions, failures=(*failures, *decisions.failures))
-    checked = PresenceValidation.joined(told) if told else None
+    checked = PresenceValidation.joined(validations) if validations else None
     return CrossValidation(before, after, decisions, folder, checked)
 
 

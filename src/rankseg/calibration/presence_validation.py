@@ -48,8 +48,8 @@ class PresenceValidation:
     @classmethod
     def of(cls, table: PresenceTable, model: PresenceModel) -> PresenceValidation:
         """Ask a model about images."""
-        told = model.probability(table.peak, table.share, 1.0)
-        return cls(table.names, table.peak, told, table.present)
+        probability = model.probability(table.peak, table.share, 1.0)
+        return cls(table.names, table.peak, probability, table.present)
 
     @classmethod
     def joined(cls, parts: Sequence[PresenceValidation]) -> PresenceValidation:
@@ -116,9 +116,9 @@ def cross_validate_presence(
     for held_out in folds_of(len(everything), folds, clusters, seed):
         model = table[np.setdiff1d(everything, held_out)].fit(absent)
         parts.append(PresenceValidation.of(table[held_out], model))
-    told = PresenceValidation.joined(parts)
-    return replace(told, model=table.fit(absent), failures=table.failures)
+    validation = PresenceValidation.joined(parts)
+    return replace(validation, model=table.fit(absent), failures=table.failures)
 
 
-def _brier(told: Tensor, present: Tensor) -> float:
-    return float((told - present.double()).square().mean())
+def _brier(probability: Tensor, present: Tensor) -> float:
+    return float((probability - present.double()).square().mean())

@@ -181,13 +181,13 @@ def reliability(
     >>> from rankseg.calibration import reliability
     >>> from rankseg.evaluation import Case
     >>> probs = torch.tensor([[0.9, 0.9, 0.9, 0.9]])  # one class, four pixels
-    >>> told = reliability([Case("a", probs, torch.tensor([1, 1, 1, 0]))])
-    >>> f"{told.ece:.2f}, {told.volume_ratio[0]:.2f}"
+    >>> measured = reliability([Case("a", probs, torch.tensor([1, 1, 1, 0]))])
+    >>> f"{measured.ece:.2f}, {measured.volume_ratio[0]:.2f}"
     '0.15, 1.20'
     """
     seen = SeenLabels(ignore_index)
     with one_of_a_kind():
-        told = measure(
+        measured = measure(
             seen.watch(cases),
             calibration=calibration,
             bins=bins,
@@ -197,7 +197,7 @@ def reliability(
         )
     seen.refuse_truth_without_foreground()
     warn_of_unfit(seen)
-    return told
+    return measured
 
 
 def measure(
@@ -223,8 +223,8 @@ def measure(
             raise ValueError(f"{case.name} has {count} classes where {len(names)} are expected")
         if are_exclusive:
             check_exclusive(probs[None, :, None])
-        told = _of_pixels(probs, label, calibration, names, np.linspace(0, 1, bins + 1))
-        found = told if found is None else found + told
+        measured = _of_pixels(probs, label, calibration, names, np.linspace(0, 1, bins + 1))
+        found = measured if found is None else found + measured
     if found is None:
         raise ValueError("cases must hold one at least, got none")
     return found
@@ -323,16 +323,16 @@ def _of_pixels(
     )
 
 
-def of_events(told: Tensor, happened: Tensor, bins: int) -> Reliability:
+def of_events(predicted: Tensor, happened: Tensor, bins: int) -> Reliability:
     """Return the reliability of probabilities ``(n, classes)`` of what ``happened`` or did not."""
     edges = np.linspace(0, 1, bins + 1)
     own = [
         _binned(column.numpy(), hit.numpy(), edges)
-        for column, hit in zip(told.T, happened.T, strict=True)
+        for column, hit in zip(predicted.T, happened.T, strict=True)
     ]
     count, mass, hits = (np.stack(terms) for terms in zip(*own, strict=True))
-    loss = F.binary_cross_entropy(told, happened.double(), reduction="sum")
-    names = tuple(f"class {index}" for index in range(told.shape[1]))
+    loss = F.binary_cross_entropy(predicted, happened.double(), reduction="sum")
+    names = tuple(f"class {index}" for index in range(predicted.shape[1]))
     sums = count.sum(0), mass.sum(0), hits.sum(0)
     return Reliability(names, edges, count, mass, hits, *sums, float(loss))
 

@@ -349,10 +349,10 @@ class Comparison:
     def _tests_of(self, method: str, metric: Metric, counted: Counted) -> dict[str, Any] | None:
         """Return the tests, or None without SciPy."""
         try:
-            told = asdict(self.tests(method, metric, counted))
+            tests = asdict(self.tests(method, metric, counted))
         except ImportError:
             return None
-        return {name: _or_none(value) for name, value in told.items()}
+        return {name: _or_none(value) for name, value in tests.items()}
 
     def write(self, folder: Path | str) -> list[Path]:
         """Write ``cases.csv``, ``classes.csv`` and ``summary.json`` into a folder.
@@ -387,13 +387,13 @@ class Comparison:
         return [folder / name for name in contents]
 
     def _case_rows(self) -> Iterator[Sequence[object]]:
-        foretold = () if self.predicted is None else METRICS
+        predicted_metrics = () if self.predicted is None else METRICS
         names = [f"{metric}_{rule}" for metric, rule in _READINGS]
-        names += [f"{metric}_predicted_gain" for metric in foretold]
+        names += [f"{metric}_predicted_gain" for metric in predicted_metrics]
         yield "case", "method", "seconds", *names
         for method in self.methods:
             columns = [self.by_image(method, metric, counted) for metric, counted in _READINGS]
-            columns += [self.predicted_gains(method, metric) for metric in foretold]
+            columns += [self.predicted_gains(method, metric) for metric in predicted_metrics]
             seconds_taken = self.seconds.get(method, np.full(len(self.cases), math.nan))
             for case, seconds, *scores in zip(
                 self.cases, seconds_taken.tolist(), *columns, strict=True
@@ -496,9 +496,9 @@ def compare(
     What one gains on the threshold 1/2, as the map alone predicts it and as it came out:
 
     >>> case = Case("one class", torch.tensor([[0.9, 0.45, 0.4, 0.1]]), torch.tensor([1, 1, 0, 0]))
-    >>> told = compare([case], standard_methods(metrics=["dice"]), predict_above=0.5)
+    >>> comparison = compare([case], standard_methods(metrics=["dice"]), predict_above=0.5)
     >>> ours = "RankSEG dice RMA"
-    >>> f"{told.predicted_gain(ours):.3f}, {told.difference(ours).mean:.3f}"
+    >>> f"{comparison.predicted_gain(ours):.3f}, {comparison.difference(ours).mean:.3f}"
     '0.037, 0.133'
     """
     band = number("band", band, 0.0, 1.0)
@@ -730,8 +730,8 @@ def evaluate(
     Examples
     --------
     >>> from rankseg.evaluation import evaluate
-    >>> told = evaluate({"ours": "labels"}, "truth", classes=4)  # doctest: +SKIP
-    >>> told.by_class("ours")  # doctest: +SKIP
+    >>> comparison = evaluate({"ours": "labels"}, "truth", classes=4)  # doctest: +SKIP
+    >>> comparison.by_class("ours")  # doctest: +SKIP
     """
     if isinstance(classes, int):
         classes = [f"class {i}" for i in range(class_count("classes", classes))]

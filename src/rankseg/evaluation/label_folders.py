@@ -92,16 +92,16 @@ def _refuse_several_masks(path: Path, labels: Tensor) -> None:
     are_nifti = ending(path) in (".nii", ".nii.gz")
     if labels.ndim <= (3 if are_nifti else 2) or (not are_nifti and len(labels) == 1):
         return
-    told = (
+    message = (
         f"{path} holds a mask for each of {labels.shape[-1 if are_nifti else 0]} classes, as "
         f"{RECORD} beside it says (output_mode='multilabel'), not a class for each pixel: "
         "store every class in a folder of its own and score it with two classes, or count by "
         "rankseg.metrics.count(masks[None], truth[None]), both of bool (classes, *spatial)"
     )
     if ending(path) in (".tif", ".tiff") and labels.ndim == 3:
-        warn(f"unless its pages are slices of one class, {told}")
+        warn(f"unless its pages are slices of one class, {message}")
     else:
-        raise ValueError(told)
+        raise ValueError(message)
 
 
 def _holds_maps(path: Path) -> bool:

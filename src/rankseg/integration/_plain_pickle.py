@@ -74,7 +74,7 @@ class _Name:
 
 @dataclass
 class _Dtype:
-    """A dtype; its byte order is told later."""
+    """A dtype; its byte order comes later."""
 
     code: str
     order: str = "="
@@ -96,7 +96,7 @@ class _Dtype:
 
 @dataclass
 class _Array:
-    """An array whose content is told later, or never."""
+    """An array whose content comes later, or never."""
 
     content: NDArray[Any] | None = None
 

@@ -156,7 +156,7 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
         MetaTensor, torch.Tensor or numpy.ndarray
             Labels ``(1, *spatial)``, or ``(channels, *spatial)`` of zeros and ones. An array for an
             array. For a tensor what ``AsDiscrete`` gives: a MetaTensor, with affine, metadata and
-            applied operations of a MetaTensor that came in, unless MONAI was told not to track.
+            applied operations of a MetaTensor that came in, unless MONAI does not track.
 
         Raises
         ------

@@ -90,8 +90,8 @@ class ClassMaps:
             with _member(file) as member:
                 shapes[file] = member.shape
         if len(set(shapes.values())) != 1:
-            told = ", ".join(f"{shape} in {file.parent}" for file, shape in shapes.items())
-            raise ValueError(f"the probabilities to average must be alike in shape, got {told}")
+            listed = ", ".join(f"{shape} in {file.parent}" for file, shape in shapes.items())
+            raise ValueError(f"the probabilities to average must be alike in shape, got {listed}")
         return cls(tuple(shapes), next(iter(shapes.values())))
 
     def __len__(self) -> int:
@@ -102,7 +102,9 @@ class ClassMaps:
             members = [stack.enter_context(_member(file)) for file in self.files]
             for _ in range(len(self)):
                 total = np.zeros(self.shape[1:], np.float32)
-                with np.errstate(invalid="ignore", over="ignore"):  # a spoilt file is told later
+                with np.errstate(
+                    invalid="ignore", over="ignore"
+                ):  # a spoilt file is reported later
                     for member in members:
                         member.add_next(total)
                 if len(members) > 1:
@@ -295,8 +297,8 @@ class _Labels:
         """Read ``dataset.json`` of every folder; all must say the same."""
         found = {folder: cls._parse(folder / DATASET) for folder in folders}
         if len(set(found.values())) > 1:
-            told = ", ".join(f"{dict(labels.named)} in {path}" for path, labels in found.items())
-            raise ValueError(f"folders must be of the same labels, got {told}")
+            listed = ", ".join(f"{dict(labels.named)} in {path}" for path, labels in found.items())
+            raise ValueError(f"folders must be of the same labels, got {listed}")
         return found[folders[0]]
 
     @classmethod

@@ -348,12 +348,12 @@ class RankSEGProcessor:
         if not return_segmentation_scores:
             return labels
         extra = {} if size is None else {"size": size}
-        told: list[Any] = inner(
+        segmentations: list[Any] = inner(
             outputs, target_sizes=target_sizes, return_segmentation_scores=True, **extra
         )
-        for image, decided in zip(told, labels, strict=True):
+        for image, decided in zip(segmentations, labels, strict=True):
             image["segmentation"] = decided
-        return told
+        return segmentations
 
     @torch.no_grad()
     @one_of_a_kind()

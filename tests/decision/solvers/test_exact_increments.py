@@ -67,7 +67,7 @@ def test_increments_are_differences_of_enumerated_scores(metric, smooth):
 @pytest.mark.parametrize("smooth", [0.0, 0.7])
 @pytest.mark.parametrize("metric", METRICS)
 def test_classes_of_both_sizes_gain_as_their_scores_rise(metric, smooth, monkeypatch):
-    monkeypatch.setattr(_models, "SMALL", 30.0)
+    monkeypatch.setattr(_models, "EXACT_GAINS_BELOW", 30.0)
     probs = maps.softmax(1, 4, 200, scale=2.0, dtype="float64")
     probs *= np.array([1.0, 0.3, 0.1, 0.9])[:, None]
     model = model_of(probs, metric, smooth)
@@ -98,7 +98,7 @@ def test_labels_of_small_regions_are_expected_to_score_more_than_by_the_gains_of
     probs = torch.randn(40, 5, 4, 5, generator=generator, dtype=torch.float64).mul(2).softmax(1)
     scores = []
     for limit in (100.0, 0.0):
-        monkeypatch.setattr(_models, "SMALL", limit)
+        monkeypatch.setattr(_models, "EXACT_GAINS_BELOW", limit)
         labels = RankSEG(metric, solver="exact", pruning_prob=0.0)(probs)
         scores.append(expected_score(probs, labels, metric).mean(1))
     assert scores[0].mean() > scores[1].mean() + 1e-4
@@ -117,7 +117,7 @@ def test_a_sure_pixel_gains_as_an_almost_sure_one(backend, dtype):
 
 @pytest.mark.parametrize("most", [1, 2, 64])
 def test_of_very_many_small_classes_the_largest_get_exact_gains(most, monkeypatch, backend):
-    monkeypatch.setattr(_models, "MOST_SMALL", most)
+    monkeypatch.setattr(_models, "MOST_EXACT_GAINS", most)
     probs = maps.softmax(2, 5, 40, scale=2.0, dtype="float64")
     model = model_of(probs, "dice", 0.0)
     volumes = probs.sum(2)

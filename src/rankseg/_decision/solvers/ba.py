@@ -35,7 +35,7 @@ from rankseg._decision.solvers.reciprocals import count_blocks
 from rankseg._decision.solvers.volume import HEAVY, Volume
 from rankseg._formulas.records import Survey
 
-BLIND_BELOW = 0.2
+BA_BELOW = 0.2
 """``'BA+TRNA'`` takes BA if 1 / (standard deviation of the volume) is below this, as published."""
 
 
@@ -58,7 +58,7 @@ def masks_by_volume(
     cuts = torch.full_like(survey.peak, torch.inf)
     for row, values, low, volume in _classes(backend, maps, survey, settings):
         if backend.COMPILES:
-            truncated = isinstance(terms_of(values, volume), Truncated)
+            truncated = isinstance(terms_of(values, volume), TRNATerms)
             cuts[row] = _compiled_cut(values, low, volume, settings, truncated)
         else:
             terms = terms_of(values.clamp(max=1), volume)
@@ -76,16 +76,16 @@ def _classes(
     may be in the mask (up to where the paper stops), largest first; the cut ``low`` that all of
     these exceed; and the distribution of the volume.
     """
-    kept = survey.peak > settings.pruning_prob
+    present = survey.peak > settings.pruning_prob
     pixels = backend.sizes(maps).unsqueeze(1)
-    lows, count = stopping_cuts(backend, maps, survey, pixels + settings.smooth, kept)
-    moments = backend.moments(maps, survey, kept)
-    facts = torch.stack((*moments, pixels.expand_as(lows), count), -1)[kept]
+    lows, count = stopping_cuts(backend, maps, survey, pixels + settings.smooth, present)
+    moments = backend.moments(maps, survey, present)
+    facts = torch.stack((*moments, pixels.expand_as(lows), count), -1)[present]
     mean, _, _, size, width = facts.unbind(1)
     sound = facts.isfinite().all(1) & (mean >= 0) & (mean <= size) & (width > 0)
     if not sound.all():  # the tables for such a volume might have any size
         raise ValueError("probs must not change during a call: they did, to no probabilities")
-    rows = kept.nonzero().unsqueeze(1)
+    rows = present.nonzero().unsqueeze(1)
     highest = torch.full((1,), torch.inf, dtype=lows.dtype, device=lows.device)
     for row, (mean, variance, third, size, width) in zip(rows, facts.tolist(), strict=True):
         at = row[:, 0], row[:, 1]
@@ -151,7 +151,7 @@ TermsOf = Callable[[Tensor, Volume], Terms]
 
 
 @dataclass(frozen=True)
-class Blind:
+class BATerms:
     """The terms of BA: one distribution of the volume for all pixels."""
 
     values: Tensor
@@ -166,7 +166,7 @@ class Blind:
 
 
 @dataclass(frozen=True)
-class Truncated:
+class TRNATerms:
     """The terms of TRNA: for each pixel, the distribution of the volume of all other pixels.
 
     For pixels with ``p >= 1 - light`` or ``p <= light`` that distribution is a smooth function of
@@ -220,17 +220,17 @@ class Truncated:
 
 def ba_terms(values: Tensor, volume: Volume) -> Terms:
     """Return the terms of BA."""
-    return Blind(values, volume)
+    return BATerms(values, volume)
 
 
 def trna_terms(values: Tensor, volume: Volume) -> Terms:
     """Return the terms of TRNA."""
-    return Truncated(values, volume)
+    return TRNATerms(values, volume)
 
 
 def ba_or_trna_terms(values: Tensor, volume: Volume) -> Terms:
     """Return the terms of BA for a volume of large standard deviation, otherwise those of TRNA."""
-    return (ba_terms if 1 / volume.sd < BLIND_BELOW else trna_terms)(values, volume)
+    return (ba_terms if 1 / volume.sd < BA_BELOW else trna_terms)(values, volume)
 
 
 def gains(terms: Terms, volume: Volume, smooth: float) -> Iterator[tuple[slice, Tensor]]:
@@ -243,7 +243,7 @@ def gains(terms: Terms, volume: Volume, smooth: float) -> Iterator[tuple[slice, 
     integers = volume.integers
     distributions = terms.distributions
     taken = torch.zeros_like(distributions[:, :1])
-    rows, first = len(distributions), volume.range[0]
+    rows, first = len(distributions), volume.bounds[0]
     for block in count_blocks(len(terms.values), rows, first, volume.device):
         ranks = slice(block.start - 1, block.stop - 1)
         taken = taken[:, -1:] + terms.shares(ranks).cumsum(1)

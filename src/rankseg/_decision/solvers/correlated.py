@@ -116,8 +116,8 @@ class Correlated:
             return ALL
         return images[self.rows[:, 0]].nonzero().squeeze(1)
 
-    def of(self, part: Unsettled) -> Correlated:
-        return replace(self, maps=part.maps, survey=part.survey)
+    def of(self, unsettled: Unsettled) -> Correlated:
+        return replace(self, maps=unsettled.maps, survey=unsettled.survey)
 
     def with_objective(self, objective: Objective) -> Correlated:
         return replace(self, average=replace(self.average, objective=objective))

@@ -20,12 +20,12 @@ from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.cuts import fraction_cuts, rows_of
 from rankseg._formulas.expectation import (
     DOUBLINGS,
-    FAINT,
-    MANY,
     MARGIN,
     NEAR,
     RATIOS,
     ROUNDING,
+    SERIES_PROB,
+    SERIES_VOLUME,
     UNKNOWN,
     Nodes,
     Ratio,
@@ -38,7 +38,7 @@ from rankseg._formulas.expectation import (
 )
 from rankseg._formulas.objectives import OBJECTIVES, Objective
 from rankseg._formulas.quiet import exp
-from rankseg._formulas.records import DUST, POWERS, Integrals, Survey
+from rankseg._formulas.records import NEGLIGIBLE_PROB, POWERS, Integrals, Survey
 
 SCANNED_AT_ONCE = 1 << 18
 """Most values of several rows in one array: 2 MiB, unless a single row has more."""
@@ -132,12 +132,13 @@ class _Search:
         volume = self.survey.mass
         cut = fraction_cuts(self.backend, self.maps, self.survey, self.objective, self.active)
         value = self.ratio.value(cut)
-        few = volume + self.smooth < MANY  # all but the faint are sorted: see ``FAINT``
+        # With a small volume all pixels are sorted but those of small probability.
+        few = volume + self.smooth < SERIES_VOLUME
         empty = exp(-volume) + 2 * self.smooth / volume >= value
         to_empty = few | (empty & (0 < self.smooth < 1))
-        width = torch.minimum(self._half_width(cut), cut / 2).clamp(min=DUST)
+        width = torch.minimum(self._half_width(cut), cut / 2).clamp(min=NEGLIGIBLE_PROB)
         low = (cut - width).clamp(min=0)
-        low = torch.where(few, low.clamp(max=FAINT), low)
+        low = torch.where(few, low.clamp(max=SERIES_PROB), low)
         high = torch.where(to_empty, torch.inf, cut + width)
         unsure = self.active
         bracket = self._split(low, high, unsure)
@@ -175,7 +176,7 @@ class _Search:
         """Count and sum the pixels above, inside and below the brackets of ``rows`` (boolean)."""
         high = high.masked_fill(high >= self.survey.peak, torch.inf)
         rate = self.survey.mass + self.smooth
-        degree = powers_needed(rate).masked_fill(rate < MANY, POWERS) * rows
+        degree = powers_needed(rate).masked_fill(rate < SERIES_VOLUME, POWERS) * rows
         return _Bracket(
             low, high, *self.backend.split(self.maps, self.survey, low, high, degree, rate)
         )
@@ -227,11 +228,11 @@ class _Search:
         """
         above, below = sums.unbind(1)
         inside, outside = series(above, nodes.u), series(below, nodes.u)
-        part, amount = integrand(
+        weight, amount = integrand(
             self.ratio, self.smooth, nodes, count, above[:, 0], inside, outside
         )
         steps = self.ratio.steps(self.smooth)
-        return Integrals(exp(-nodes.u), part, amount, needed.long(), steps)
+        return Integrals(exp(-nodes.u), weight, amount, needed.long(), steps)
 
     def _chunks(self, between: Tensor, needed: Tensor) -> Iterator[tuple[Tensor, int, int]]:
         """Yield rows to scan together, ``(k, 2)``, and the most values and nodes any of them has.

@@ -1,8 +1,8 @@
 """How much one more pixel adds to the expected metric itself, rather than to RMA's objective.
 
-The expected metric is ``sum_k part_k amount_k`` over quadrature nodes ``k``: see
+The expected metric is ``sum_k weight_k amount_k`` over quadrature nodes ``k``: see
 ``rankseg._formulas.expectation``. A pixel of probability ``p`` that joins a mask multiplies
-``part`` by ``t`` (Dice) or by ``t / (1 - p s)`` (IoU, since the pixel is no longer outside). It
+``weight`` by ``t`` (Dice) or by ``t / (1 - p s)`` (IoU, since the pixel is no longer outside). It
 also adds to ``amount`` as described in ``Integrals``. The pixel was in the sums over the image
 before it joined, so the gain is a function of ``p`` alone. The gain is evaluated at the edges of
 the bins of a class profile, and the sums over the mask are taken from the profile of the mask.
@@ -29,15 +29,15 @@ class Expectation:
     ----------
     ratio, smooth
         The metric, Dice or IoU, and its smoothing.
-    nodes, part, amount
-        ``(rows, nodes)``: the expected metric is ``sum(part * amount)`` over the nodes, plus 1 if
+    nodes, weight, amount
+        ``(rows, nodes)``: the expected metric is ``sum(weight * amount)`` over the nodes, plus 1 if
         ``smooth`` is not 0.
     """
 
     ratio: Ratio
     smooth: float
     nodes: Nodes
-    part: Tensor
+    weight: Tensor
     amount: Tensor
 
     @classmethod
@@ -64,13 +64,13 @@ class Expectation:
         """
         dice, less_one = self.ratio.dice, float(self.smooth > 0)
         total = torch.zeros_like(probs)
-        nodes = (self.nodes.u, self.part, self.amount)
-        for u, part, amount in zip(*(term.T.unsqueeze(2) for term in nodes), strict=True):
+        nodes = (self.nodes.u, self.weight, self.amount)
+        for u, weight, amount in zip(*(term.T.unsqueeze(2) for term in nodes), strict=True):
             t = torch.exp(-u)
             left = 1 - probs + probs * t
             hits = probs * t / left
             rise = 2 * hits - less_one if dice else probs + less_one * (hits - 1)
-            total += part * ((amount + rise) * (t if dice else t / left) - amount)
+            total += weight * ((amount + rise) * (t if dice else t / left) - amount)
         return total
 
 

@@ -41,15 +41,15 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     image.
     """
     leaves_void = settings.unassigned_policy == "void"
-    kept = present_classes(backend, maps, survey, settings)
-    eligible = kept if leaves_void else eligible_classes(kept)
-    model = model_of(backend, maps, survey, settings, kept)
-    cuts = model.cuts(kept)
+    present = present_classes(backend, maps, survey, settings)
+    eligible = present if leaves_void else eligible_classes(present)
+    model = model_of(backend, maps, survey, settings, present)
+    cuts = model.cuts(present)
     bracket = model.bracket(cuts, MARGIN)
-    part = Unsettled.all_of(maps, survey)
+    unsettled = Unsettled.all_of(maps, survey)
     if not is_traced() and len(cuts):  # a traced graph cannot choose
-        part = split_off(backend, maps, survey, bracket, eligible, settings.void_index)
-    labels = share_out(model.of(part), cuts, kept, settings)
+        unsettled = split_off(backend, maps, survey, bracket, eligible, settings.void_index)
+    labels = share_out(model.of(unsettled), cuts, present, settings)
     # Tensors, because a traced loop cannot refer to a number that may change between calls.
     smooth, noticeable = (
         torch.full((), number, dtype=torch.float64, device=survey.mass.device)
@@ -57,17 +57,17 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
     )
     model = model.with_objective(OBJECTIVES[settings.metric](smooth))
     relabelling = _Relabelling(model, eligible, leaves_void, settings.void_index, noticeable)
-    of_part = replace(relabelling, model=model.of(part))
+    of_unsettled = replace(relabelling, model=model.of(unsettled))
     rising = torch.ones_like(survey.peak[:, 0], dtype=torch.bool)
-    best = labels, *of_part.model.tally(labels)
-    labels, *state = while_rising(of_part.step, best, rising, survey.fault)
-    if part.labels is None:
+    best = labels, *of_unsettled.model.tally(labels)
+    labels, *state = while_rising(of_unsettled.step, best, rising, survey.is_invalid)
+    if unsettled.labels is None:
         return labels
-    labels = part.joined(backend, labels)
-    outside = of_part.gains_outside(bracket, tuple(state))
+    labels = unsettled.joined(backend, labels)
+    outside = of_unsettled.gains_outside(bracket, tuple(state))
     if not outside.any():
         return labels
-    return while_rising(relabelling.step, (labels, *state), outside, survey.fault)[0]
+    return while_rising(relabelling.step, (labels, *state), outside, survey.is_invalid)[0]
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class _Relabelling:
         old, new = model.score(state).sum(1), model.score(new_state).sum(1)
         rising = rising & (new > old + self.noticeable * old.abs())
         image = rising.view(-1, *[1] * (labels.dim() - 1))
-        kept = model.choose(rising, new_state, state)
-        return (torch.where(image, proposed, labels), *kept), rising
+        chosen = model.choose(rising, new_state, state)
+        return (torch.where(image, proposed, labels), *chosen), rising
 
     def gains_outside(self, bracket: tuple[Tensor, Tensor], state: State) -> Tensor:
         """Return the images, ``(batch,)``, where some class gains at ``low`` or loses at ``high``.

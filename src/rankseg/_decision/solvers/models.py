@@ -24,18 +24,18 @@ from rankseg._formulas.expectation import RATIOS
 from rankseg._formulas.objectives import Objective
 from rankseg._formulas.records import GainCurves, Gains, State, Survey
 
-SMALL = 100.0
+EXACT_GAINS_BELOW = 100.0
 """A class whose expected volume (in pixels) is below this gets exact gains.
 
 A limit of 1000 does not improve the labels of images with many small regions: see
 ``benchmarks/exact_labels.py``."""
 
-MOST_SMALL = 256
+MOST_EXACT_GAINS = 256
 """Most classes of an image that get exact gains, at 2 ms each: those of largest expected volume.
 
 For 4000 classes on 60 x 60 pixels, 256 of them take 1.4 s of one thread in all."""
 
-ROWS = 8
+CLASSES_AT_ONCE = 8
 """Classes whose exact gains are computed at a time on CPUs: temporaries stay in the cache, and
 torch wakes no threads."""
 
@@ -105,7 +105,7 @@ class Model(Protocol):
         """
         ...
 
-    def of(self, part: Unsettled) -> Model:
+    def of(self, unsettled: Unsettled) -> Model:
         """Return the same model on the maps of the unsettled pixels; the rest keep their labels."""
         ...
 
@@ -159,8 +159,10 @@ class Independent:
         count, mass = state
         return self.objective.slope(count, mass, self.survey.mass)
 
-    def of(self, part: Unsettled) -> Independent:
-        return replace(self, maps=part.maps, survey=part.survey, settled=part.settled)
+    def of(self, unsettled: Unsettled) -> Independent:
+        return replace(
+            self, maps=unsettled.maps, survey=unsettled.survey, settled=unsettled.settled
+        )
 
     def with_objective(self, objective: Objective) -> Independent:
         return replace(self, objective=objective)
@@ -183,8 +185,8 @@ class Exact(Independent):
 class ExactLabels(Exact):
     """`Exact`, with exact gains for small classes when pixels are given one label each.
 
-    A small class has an expected volume below ``SMALL``. Larger classes use RMA's gains, whose
-    relative error is about 1 / volume.
+    A small class has an expected volume below ``EXACT_GAINS_BELOW``. Larger classes use RMA's
+    gains, whose relative error is about 1 / volume.
 
     Attributes
     ----------
@@ -217,7 +219,7 @@ class ExactLabels(Exact):
         exact = Exact(backend, maps, survey, objective, settings)
         if is_traced():
             return exact
-        rows = _small(survey, eligible).nonzero()
+        rows = _exact_gain_classes(survey, eligible).nonzero()
         if not len(rows):
             return exact
         whole = backend.profile(maps, survey, rows)
@@ -250,22 +252,23 @@ class ExactLabels(Exact):
         peak = torch.searchsorted(edges, self.survey.peak[self.rows.unbind(1)].clamp(max=1))
         probs = torch.minimum(edges, edges[peak].unsqueeze(1))
         rows = self.eligible.nonzero()
-        slope, toll, size, shrink = (term[rows.unbind(1)].unsqueeze(1) for term in gains.terms())
-        knots = (slope * edges - toll) / (size - shrink * edges)
-        small = _small(self.survey, self.eligible)[rows.unbind(1)]
-        step = ROWS if is_on_host(probs) else len(probs)
+        slope, cost, size, shrink = (term[rows.unbind(1)].unsqueeze(1) for term in gains.terms())
+        knots = (slope * edges - cost) / (size - shrink * edges)
+        small = _exact_gain_classes(self.survey, self.eligible)[rows.unbind(1)]
+        step = CLASSES_AT_ONCE if is_on_host(probs) else len(probs)
         parts = [slice(start, start + step) for start in range(0, len(probs), step)]
         exact = [self.expectation(state, part).gains(probs[part]) for part in parts]
         knots[small] = torch.cat(exact)
         return GainCurves.through(rows, knots)
 
 
-def _small(survey: Survey, eligible: Tensor) -> Tensor:
+def _exact_gain_classes(survey: Survey, eligible: Tensor) -> Tensor:
     """Return which classes get exact gains: ``(batch, classes)`` boolean.
 
-    These are the eligible classes with an expected volume below ``SMALL`` pixels. If an image has
-    more than ``MOST_SMALL`` of them, those with the largest expected volumes are taken.
+    These are the eligible classes with an expected volume below ``EXACT_GAINS_BELOW`` pixels. If an
+    image has more than ``MOST_EXACT_GAINS`` of them, those with the largest expected volumes are
+    taken.
     """
-    small = eligible & (survey.mass < SMALL) & (survey.peak > 0)
+    small = eligible & (survey.mass < EXACT_GAINS_BELOW) & (survey.peak > 0)
     order = survey.mass.where(small, -1).argsort(dim=1, descending=True, stable=True)
-    return small & (order.argsort(1) < MOST_SMALL)
+    return small & (order.argsort(1) < MOST_EXACT_GAINS)

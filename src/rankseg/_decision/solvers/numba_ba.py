@@ -60,7 +60,7 @@ def _number_before(start, step, skew, probability):
 
 @jit
 def _range(moments, eps):
-    """Return the smallest and the largest volume that sums run over; see ``Volume.range``."""
+    """Return the smallest and the largest volume that sums run over; see ``Volume.bounds``."""
     sd = _sd(moments)
     reach = math.sqrt(2.0 * (math.log(2.0) - math.log(eps))) + 4.0
     lowest = math.floor(moments.mean - reach * sd) - 2
@@ -131,7 +131,7 @@ def _write_moments(distribution, first, shift, at, out):
 
 
 class Light(NamedTuple):
-    """Which pixels are interpolated and which have a row; see ``Truncated``. BA has no nodes."""
+    """Which pixels are interpolated and which have a row; see ``TRNATerms``. BA has no nodes."""
 
     limit: float
     heavy: int  # the first rank of a heavy pixel
@@ -235,7 +235,7 @@ def _best(values, low, smooth, first, distributions, lost, light, scratch):
 
 @jit
 def _light_share(moments):
-    """Return the ``p`` up to which a pixel is light; see ``Truncated.light``."""
+    """Return the ``p`` up to which a pixel is light; see ``TRNATerms.light``."""
     share = 4.0 * max(moments.variance, CERTAIN) / HEAVY
     return 0.5 if share >= 1.0 else share / (1.0 + math.sqrt(1.0 - share)) / 2.0
 

@@ -57,11 +57,11 @@ def _by_model(
     times = 1 / share.maximum(survey.peak)
     score = objective.score(count, mass * times, survey.mass * times).where(some, 0)
     expected, number = (share * score).sum(1, keepdim=True), share.sum(1, keepdim=True)
-    others = (expected - share * score) / (number - share)
-    others = others.where(number > share, score)
-    return share * score > (1 - share) * others
+    mean_of_others = (expected - share * score) / (number - share)
+    mean_of_others = mean_of_others.where(number > share, score)
+    return share * score > (1 - share) * mean_of_others
 
 
-def eligible_classes(kept: Tensor) -> Tensor:
-    """Return the classes that a pixel in no mask may get: those kept, or all if none is kept."""
-    return kept | ~kept.any(1, keepdim=True)
+def eligible_classes(present: Tensor) -> Tensor:
+    """Return the classes that a pixel in no mask may get: those present, or all if none is."""
+    return present | ~present.any(1, keepdim=True)

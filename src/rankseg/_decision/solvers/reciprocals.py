@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg._decision.solvers.interpolation import chebyshev_nodes, interpolation, nodes_needed
-from rankseg._formulas.quiet import FEW, product
+from rankseg._formulas.quiet import VALUES_IN_ONE_THREAD, product
 
 DIRECT = 24
 """Up to this many counts in a block, moments are computed at every count, not interpolated."""
@@ -42,7 +42,7 @@ class Block:
         """
         nodes, matrix = self._nodes
         moments = torch.zeros_like(distributions[:, :1])
-        step = max(1, FEW // len(nodes))
+        step = max(1, VALUES_IN_ONE_THREAD // len(nodes))
         for part, some in zip(distributions.split(step, 1), shifted.split(step), strict=True):
             moments = moments + product(part, 1 / (some.unsqueeze(1) + nodes))
         return moments if matrix is None else product(moments, matrix)
@@ -70,7 +70,7 @@ class Block:
 
 def count_blocks(most: int, rows: int, first: int, device: torch.device) -> Iterator[Block]:
     """Yield the counts from 1 to ``most`` in blocks, shorter the more ``rows`` (distributions)."""
-    longest = FEW // max(rows, 8)
+    longest = VALUES_IN_ONE_THREAD // max(rows, 8)
     start = 1
     while start <= most:
         length = max(DIRECT, min(longest, (RATIO - 1) * (start + first)))

@@ -22,8 +22,8 @@ def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings
 
     "Best" is by the RMA objective, or by the expected metric itself for ``solver='exact'``.
     """
-    kept = present_classes(backend, maps, survey, settings)
-    cuts = model_of(backend, maps, survey, settings, kept, shared=False).cuts(kept)
+    present = present_classes(backend, maps, survey, settings)
+    cuts = model_of(backend, maps, survey, settings, present, shared=False).cuts(present)
     masks: Tensor = backend.masks(maps, survey, cuts)
     return masks
 
@@ -45,7 +45,7 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
     found: tuple[Tensor, bool] | None = None
     if exact:
         ratio, smooth = RATIOS[settings.metric], settings.smooth
-        some = backend.exact_masks(maps, least, ratio, smooth, *objective.endless)
+        some = backend.exact_masks(maps, least, ratio, smooth, *objective.fraction_at_infinity)
         found = _completed(some, backend, maps, settings)
     elif objective.fraction is not None:
         keep_peak = settings.smooth == 0
@@ -57,11 +57,11 @@ def _completed(
     found: tuple[Tensor, bool, Tensor], backend: ModuleType, maps: Any, settings: Settings
 ) -> tuple[Tensor, bool]:
     """Return the masks found, with those that are not known replaced by those of `own_masks`."""
-    masks, fault, known = found
-    if fault or bool(known.all()):
-        return masks, fault
-    others = own_masks(backend, maps, backend.survey(maps), settings)
-    return masks.where(known.view(*known.shape, *[1] * (masks.dim() - 2)), others), fault
+    masks, is_invalid, known = found
+    if is_invalid or bool(known.all()):
+        return masks, is_invalid
+    all_masks = own_masks(backend, maps, backend.survey(maps), settings)
+    return masks.where(known.view(*known.shape, *[1] * (masks.dim() - 2)), all_masks), is_invalid
 
 
 def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
@@ -69,9 +69,9 @@ def shared_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Sett
 
     See `share_out` for the rule.
     """
-    kept = present_classes(backend, maps, survey, settings)
-    model = model_of(backend, maps, survey, settings, kept)
-    return share_out(model, model.cuts(kept), kept, settings)
+    present = present_classes(backend, maps, survey, settings)
+    model = model_of(backend, maps, survey, settings, present)
+    return share_out(model, model.cuts(present), present, settings)
 
 
 def model_of(
@@ -79,16 +79,16 @@ def model_of(
     maps: Any,
     survey: Survey,
     settings: Settings,
-    kept: Tensor,
+    present: Tensor,
     shared: bool = True,
 ) -> Model:
-    """Return the model (see `models`) that the settings ask for, for the present classes ``kept``.
+    """Return the model (see `models`) that the settings ask for, for the classes ``present``.
 
-    ``kept`` is ``(batch, classes)`` boolean. ``shared`` is True if every pixel gets one label, and
-    False if masks may overlap.
+    ``present`` is ``(batch, classes)`` boolean. ``shared`` is True if every pixel gets one label,
+    and False if masks may overlap.
     """
     objective = OBJECTIVES[settings.metric](settings.smooth)
-    eligible = eligible_classes(kept) if shared else kept
+    eligible = eligible_classes(present) if shared else present
     if settings.correlation > 0:
         return Correlated.build(backend, maps, survey, objective, settings.correlation, eligible)
     if settings.solver == "exact" and shared:
@@ -98,19 +98,19 @@ def model_of(
     return Independent(backend, maps, survey, objective)
 
 
-def share_out(model: Model, cuts: Tensor, kept: Tensor, settings: Settings) -> Tensor:
+def share_out(model: Model, cuts: Tensor, present: Tensor, settings: Settings) -> Tensor:
     """Give every pixel one label by the published rule, ``(batch, *spatial)``.
 
     The mask of a class is the set of pixels above its cut, ``(batch, classes)``; classes that are
-    not ``kept`` have none. A pixel in exactly one mask gets that class. A pixel in several masks
+    not ``present`` have none. A pixel in exactly one mask gets that class. A pixel in several masks
     gets the one of these classes whose objective gains most. A pixel in no mask gets the eligible
     class that gains most, or void if ``unassigned_policy`` is ``'void'``.
     """
     leaves_void = settings.unassigned_policy == "void"
-    takers = torch.zeros_like(kept) if leaves_void else eligible_classes(kept)
+    eligible = torch.zeros_like(present) if leaves_void else eligible_classes(present)
     labels, state = model.claim(cuts)
     gains = model.increment(state)
     resolved: Tensor = model.backend.resolve(
-        model.maps, model.survey, labels, cuts, gains, takers, -torch.inf, settings.void_index
+        model.maps, model.survey, labels, cuts, gains, eligible, -torch.inf, settings.void_index
     )
     return resolved

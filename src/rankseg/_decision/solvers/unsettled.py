@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankseg._formulas.records import Survey
 
-FEW = 0.125
+MOST_COPIED = 0.125
 """Unsettled pixels are copied if they are at most this share of every image; a larger copy would
 not pay."""
 
@@ -46,9 +46,9 @@ class Unsettled:
         """Treat all pixels as unsettled, without a copy."""
         return cls(maps, survey, None, None, (0.0, 0.0))
 
-    def joined(self, backend: ModuleType, own: Tensor) -> Tensor:
-        """Return the labels of all pixels, given the labels ``own`` of those that were copied."""
-        joined: Tensor = backend.join(self.labels, self.maps, self.place, own)
+    def joined(self, backend: ModuleType, relabelled: Tensor) -> Tensor:
+        """Return the labels of all pixels, given the labels of those that were copied."""
+        joined: Tensor = backend.join(self.labels, self.maps, self.place, relabelled)
         return joined
 
 
@@ -63,12 +63,12 @@ def split_off(
     """Label every pixel that is in exactly one mask wherever the cuts lie in their brackets.
 
     ``bracket`` is the lower and the upper end for every cut, ``(batch, classes)`` each, infinite
-    for classes without a mask. If more than ``FEW`` of the pixels of some image remain, no pixel is
-    labelled and all are unsettled.
+    for classes without a mask. If more than ``MOST_COPIED`` of the pixels of some image remain, no
+    pixel is labelled and all are unsettled.
     """
     low, high = bracket
     labels, count, mass = backend.claim(maps, survey, high, low)
-    if bool((count.sum(1) < (1 - FEW) * backend.sizes(maps)).any()):
+    if bool((count.sum(1) < (1 - MOST_COPIED) * backend.sizes(maps)).any()):
         return Unsettled.all_of(maps, survey)
-    part, survey, place = backend.unsettled(maps, survey, labels, eligible, void)
-    return Unsettled(part, survey, labels, place, (count, mass))
+    copied, survey, place = backend.unsettled(maps, survey, labels, eligible, void)
+    return Unsettled(copied, survey, labels, place, (count, mass))

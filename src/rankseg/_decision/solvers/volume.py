@@ -26,7 +26,7 @@ normal distribution is then a step."""
 
 LEAST = 1e-9
 """Least total probability to renormalise by. Leaving out a pixel of the class always keeps more in
-``Volume.range``; leaving out the made-up pixel of an interpolation node may keep less."""
+``Volume.bounds``; leaving out the made-up pixel of an interpolation node may keep less."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Volume:
         return math.sqrt(max(self.variance, CERTAIN))
 
     @cached_property
-    def range(self) -> tuple[int, int]:
+    def bounds(self) -> tuple[int, int]:
         """The smallest and the largest volume that sums run over, both included.
 
         The quantiles are those of the continuous distribution ``F((y - mean) / sd)``. The first
@@ -70,8 +70,8 @@ class Volume:
 
     @cached_property
     def integers(self) -> Tensor:
-        """The volumes that sums run over, from first to last of ``range``: ``(width,)`` float64."""
-        first, last = self.range
+        """The volumes that sums run over, those of ``bounds`` included: ``(width,)`` float64."""
+        first, last = self.bounds
         return torch.arange(first, last + 1, dtype=torch.float64, device=self.device)
 
     @cached_property
