@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import doctest
+import importlib
 import itertools
+import pickle
 import re
 import subprocess
 import sys
@@ -17,6 +20,7 @@ import rankseg
 from conftest import REPOSITORY
 from rankseg._decision.settings import Settings, SolverOptions
 from rankseg._decision.solvers import SOLVERS
+from rankseg.calibration import Calibration
 
 SOURCE = REPOSITORY / "src" / "rankseg"
 
@@ -123,6 +127,10 @@ def module_name(path):
 
 
 MODULES = {module_name(path): path for path in SOURCE.rglob("*.py")}
+
+
+def source_of(module):
+    return MODULES[module].read_text()
 
 
 def folder_of(module):
@@ -238,6 +246,38 @@ def test_auto_is_one_solver_of_several_classes():
             solver = SOLVERS[rankseg.RankSEG(metric, 0.0, mode).solver]
             assert metric in solver.metrics
             assert mode in solver.default_for
+
+
+CLASSES = [
+    pytest.param(module, name, id=f"{module}.{name}")
+    for module in PUBLIC
+    if not module.startswith("rankseg.integration")
+    for name in promised_by(module)
+    if isinstance(getattr(importlib.import_module(module), name), type)
+]
+
+
+@pytest.mark.parametrize(("module", "name"), CLASSES)
+def test_public_classes_name_their_public_module(module, name):
+    cls = getattr(importlib.import_module(module), name)
+    assert cls.__module__ in PUBLIC
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_pickles_name_public_modules_only():
+    calibration = Calibration("softmax", [0.5, 0.5], [0.0, 0.0], "temperature")
+    decide = rankseg.RankSEG(calibration=calibration)
+    decide(np.full((1, 2, 4), 0.5))
+    named = re.findall(rb"rankseg[\w.]*", pickle.dumps(decide, protocol=0))
+    assert {b"rankseg", b"rankseg.calibration"} <= set(named) <= {name.encode() for name in PUBLIC}
+    assert pickle.loads(pickle.dumps(decide)).settings == decide.settings
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "@public(" in source_of(name)])
+def test_examples_of_public_classes_are_tested(module):
+    found = {test.name for test in doctest.DocTestFinder().find(importlib.import_module(module))}
+    for line in re.findall(r"@public.*(?:\n@.*)*\nclass (\w+)", source_of(module)):
+        assert f"{module}.__test__.{line}" in found
 
 
 A_SOLVER = "|".join(map(re.escape, SOLVERS))

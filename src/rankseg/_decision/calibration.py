@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rankseg._common.arguments import choice, describe, number
+from rankseg._common.public import public
 from rankseg._decision.inputs import as_tensor
 from rankseg._decision.presence_model import PresenceModel
 from rankseg._files.small import read_json_object
@@ -35,6 +36,7 @@ LEAST: Final = 2.0**-25
 """Half of the least probability that half precision can hold."""
 
 
+@public("rankseg.calibration")
 @dataclass(frozen=True)
 class Calibration:
     r"""A scale and an offset of the log-probabilities of every class.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rankseg import _backends
 from rankseg._common.arguments import metric_name, names_unknown
+from rankseg._common.public import public
 from rankseg._decision.options import checked, smoothing
 from rankseg._decision.problem import Problem
 from rankseg._decision.settings import SMOOTH_PER_PIXEL, Settings
@@ -28,6 +29,7 @@ LAYOUT = (OCTAVES, OCTAVE_BITS)
 """What a saved profile says of its bins, so that one with other bins is not misread."""
 
 
+@public("rankseg")
 @dataclass(frozen=True, eq=False)
 class ClassProfile:
     """How many pixels, and how much probability, fall in each bin of probability.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._common.public import public
 from rankseg._decision.inputs import as_tensor
 from rankseg._decision.options import parse
 from rankseg._decision.problem import Problem
@@ -19,6 +20,7 @@ from rankseg._decision.solve import present_in, solve
 __all__ = ["Decision", "decide"]
 
 
+@public("rankseg")
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What :meth:`rankseg.RankSEG.decide` returns: a prediction, and what it is expected to score.

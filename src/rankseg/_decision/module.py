@@ -11,6 +11,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from rankseg._common.arguments import shown
+from rankseg._common.public import public
 from rankseg._common.tracing import REFUSAL, is_traced
 from rankseg._common.warn import warn
 from rankseg._decision.calibration import Calibration
@@ -46,6 +47,7 @@ def _solver_option(name: str, default: Any) -> property:
     return property(used, set_checked)
 
 
+@public("rankseg")
 class RankSEG(nn.Module):
     r"""Decide the masks or labels that maximise the expected Dice or IoU of each image.
 
@@ -214,7 +216,7 @@ class RankSEG(nn.Module):
             "calibration": calibration,
         }
         self._options = {name: checked(name, value) for name, value in given.items()}
-        self._parsed: tuple[object, Settings] = None, Settings()
+        self._parsed: tuple[object, Settings | None] = None, None
         _ = self.settings  # checks how the options combine
 
     metric = _option("metric")
@@ -237,9 +239,12 @@ class RankSEG(nn.Module):
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles hold: options of their own, also in shallow copies."""
+        """Return what copies and pickles hold: options of their own, also in shallow copies.
+
+        Not the settings made of them: a pickle must not name private classes.
+        """
         own = {"_options": dict(self._options), "solver_params": dict(self.solver_params)}
-        return self.__dict__ | own
+        return self.__dict__ | own | {"_parsed": (None, None)}
 
     @property
     def solver_params(self) -> dict[str, Any]:
@@ -287,7 +292,7 @@ class RankSEG(nn.Module):
         # Types first: an array compares to no truth value, and True is no number.
         given = own, {name: type(value) for name, value in params.items()}, params
         before, settings = self._parsed
-        if before != given:
+        if settings is None or before != given:
             settings = parse(**own, options=params)
             self._parsed = given, settings
         return settings

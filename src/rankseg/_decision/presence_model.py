@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._common.arguments import choice, describe, number
+from rankseg._common.public import public
 from rankseg._decision.inputs import check_probabilities
 
 __all__ = ["ABSENT", "FEWEST", "PresenceModel", "PresenceTable"]
@@ -36,6 +37,7 @@ MOST: Final = 1e6
 STEPS: Final = 200
 
 
+@public("rankseg.calibration")
 @dataclass(frozen=True)
 class PresenceModel:
     r"""The probability that a class is in an image, from its largest probability and its volume.

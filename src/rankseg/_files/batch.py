@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankseg._common.public import public
 from rankseg._common.warn import about
 from rankseg._files.folders import RECORD
 from rankseg._files.small import read_json_object
@@ -37,6 +38,7 @@ Track = Callable[[Sequence[str]], Iterable[str]]
 """Returns the names it is given one by one, and perhaps shows how far they are."""
 
 
+@public("rankseg.prediction")
 @dataclass(frozen=True)
 class Outcome:
     """What became of many cases.

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._common.arguments import choice, describe, integer
+from rankseg._common.public import public
 from rankseg._common.warn import one_of_a_kind
 from rankseg._decision.calibrate import calibrate
 from rankseg._decision.calibration import MOST, Calibration, log_probabilities
@@ -245,6 +246,7 @@ def _minimise(
     return scale.detach(), shift.detach()
 
 
+@public("rankseg.calibration")
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
     """What a kind of calibration changes on maps that it was not fitted to.

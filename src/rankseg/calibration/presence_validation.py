@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg._common.public import public
 from rankseg._decision.presence_model import PresenceModel, PresenceTable
 from rankseg.calibration.reliability import Reliability, of_events
 from rankseg.evaluation.case_folders import Case, Failure
@@ -19,6 +20,7 @@ from rankseg.evaluation.folds import folds_of
 __all__ = ["PresenceValidation", "cross_validate_presence"]
 
 
+@public("rankseg.calibration")
 @dataclass(frozen=True, eq=False)
 class PresenceValidation:
     """Predictions of which classes are present, on images that were left out of the fit.

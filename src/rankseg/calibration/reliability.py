@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rankseg._common.arguments import integer
+from rankseg._common.public import public
 from rankseg._common.warn import one_of_a_kind
 from rankseg._decision.calibration import Calibration, log_probabilities
 from rankseg._decision.inputs import check_probabilities
@@ -38,6 +39,7 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
+@public("rankseg.calibration")
 @dataclass(frozen=True, eq=False)
 class Reliability:
     """Probabilities by bin, and how often they came true: what a reliability diagram shows.

@@ -11,6 +11,7 @@ from scipy.integrate import simpson
 from scipy.stats import rv_continuous
 from torch import Tensor
 
+from rankseg._common.public import public
 from rankseg._formulas.refined_normal import FAR, proper_cdf, proper_icdf, proper_pdf
 
 __all__ = ["RefinedNormal"]
@@ -19,6 +20,7 @@ MOMENT_NODES = 20_001
 """Nodes of the integral for a moment: right to about 1e-7, as SciPy's own."""
 
 
+@public("rankseg.distribution")
 class RefinedNormal(rv_continuous):  # type: ignore[misc]  # scipy has no types
     r"""The standardised refined normal, as a SciPy distribution with the shape ``skew``.
 

@@ -26,6 +26,7 @@ from rankseg._common.arguments import (
     number,
     shown,
 )
+from rankseg._common.public import public
 from rankseg._decision.prior_correction import prior_correction
 from rankseg._files.folders import file_of, files_of, stem
 from rankseg._files.small import read_json_object, read_rows
@@ -61,6 +62,7 @@ MASK_VALUE: Final = 255
 """The foreground of masks as image editors and many data sets store them."""
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True, eq=False)
 class Case:
     """One image: the maps a network gave for it, and the truth.
@@ -105,6 +107,7 @@ class Case:
             )
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True)
 class Failure:
     """A case that could not be compared, and why."""
@@ -227,6 +230,7 @@ def checked_cases(cases: Iterable[Case | Failure]) -> Iterator[Case | Failure]:
         yield case
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True)
 class CaseFolder:
     """A folder of ``ID.npz`` files, read one at a time while it is iterated over.

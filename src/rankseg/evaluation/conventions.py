@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._common.arguments import choice, metric_name
+from rankseg._common.public import public
 from rankseg.metrics import (
     Counted,
     Counts,
@@ -27,6 +28,7 @@ Convention: TypeAlias = Literal["nnunet", "monai", "torchmetrics", "mmseg"]
 CONVENTIONS: Final[tuple[Convention, ...]] = get_args(Convention)
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True, eq=False)
 class Aggregate:
     """One number for a data set, and one for each class.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rankseg._common.arguments import refuse_blanks
 from rankseg._common.optional import require
+from rankseg._common.public import public
 
 __all__ = [
     "RESAMPLES",
@@ -35,6 +36,7 @@ RESAMPLES: Final = 10_000
 _RESAMPLED_AT_ONCE: Final = 1 << 20
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True)
 class Difference:
     """The paired difference of two methods over images, as fractions; wins are for the first.
@@ -93,6 +95,7 @@ class Difference:
         )
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True)
 class PairedTests:
     """Whether differences this one-sided would be surprising if there were none on the whole.

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rankseg._common.public import public
 from rankseg._decision.module import RankSEG
 from rankseg._decision.options import USUAL_CORRELATION, checked, combined
 from rankseg._decision.settings import PRUNING_PROB
@@ -18,6 +19,7 @@ from rankseg.metrics import Metric
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True)
 class Method:
     """A named way of deciding.
@@ -184,6 +186,7 @@ def _ours(
     return Method(" ".join(parts), decide, correlation)
 
 
+@public("rankseg.evaluation")
 @dataclass(frozen=True)
 class Timing:
     """Seconds of the first call and the median of those after it."""

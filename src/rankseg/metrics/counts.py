@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankseg._common.arguments import describe, integer
+from rankseg._common.public import public
 from rankseg._decision.inputs import as_tensor, check_dense
 
 __all__ = ["Counts", "check_counts", "count"]
@@ -26,6 +27,7 @@ FEWEST: Final = 16
 """Labels of fewer pixels can look like one mask for each class by accident."""
 
 
+@public("rankseg.metrics")
 @dataclass(frozen=True, eq=False)
 class Counts:
     """True positives, false positives and false negatives of every image and class.
