@@ -181,6 +181,19 @@ def test_backends_know_nothing_of_options(module):
             assert known, f"{module} imports {name}"
 
 
+MOST_PARAMETERS = 8
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "._backends" not in name])
+def test_only_public_functions_take_many_parameters(module):
+    for node in ast.walk(ast.parse(source_of(module))):
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            number = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
+            is_public = node.name in {"__init__", *promised_by(module)}
+            assert number <= MOST_PARAMETERS or is_public, f"{node.name} takes {number}"
+
+
 ASKS_TORCH = {"rankseg._common.tracing"}
 """The modules outside of the backends that ask how torch runs a call; formulas need the answers."""
 

@@ -78,7 +78,8 @@ def test_without_any_class_nothing_is_expected():
 
 
 def page_of(scratch, upload, model="", example=0):
-    return app._page_of(str(scratch), upload, example, model, "iou", "joint", 0.5, 0, 0, 0.5)
+    form = app._Form(upload, example, model, "iou", "joint", 0.5, 0, 0, 0.5)
+    return app._page_of(str(scratch), form)
 
 
 def test_an_image_without_a_model_goes_through_the_embedded_network(tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -240,7 +240,7 @@ def build() -> Any:
 
         def decide(*values: Any) -> list[Any]:
             try:
-                return _page_of(scratch.name, *values)
+                return _page_of(scratch.name, _Form(*values))
             except (TypeError, ValueError, ImportError, OSError, KeyError, MemoryError) as error:
                 # The page takes messages for HTML, and names of files and classes are in them.
                 raise gradio.Error(html.escape(str(error)), print_exception=False) from error
@@ -271,29 +271,33 @@ class _Case:
     note: str = ""
 
 
-def _page_of(
-    scratch: str,
-    upload: str | None,
-    example: int,
-    model: str,
-    metric: str,
-    solver: str,
-    pruning_prob: float,
-    correlation: float,
-    smooth: float,
-    depth: float,
-) -> list[Any]:
+class _Form(NamedTuple):
+    """What the visitor chose, in the order of the inputs of the page."""
+
+    upload: str | None
+    example: int
+    model: str
+    metric: str
+    solver: str
+    pruning_prob: float
+    correlation: float
+    smooth: float
+    depth: float
+
+
+def _page_of(scratch: str, form: _Form) -> list[Any]:
     """Return the values of the page after a click."""
-    case = _example(example) if upload is None else _uploaded(Path(upload), model)
+    upload = form.upload
+    case = _example(form.example) if upload is None else _uploaded(Path(upload), form.model)
     shown = show(
         case.maps,
         case.classes,
-        depth=depth,
-        metric=metric,
-        solver=solver if len(case.maps) > 1 or solver != "joint" else "RMA",
-        pruning_prob=pruning_prob,
-        correlation=correlation,
-        smooth=smooth,
+        depth=form.depth,
+        metric=form.metric,
+        solver=form.solver if len(case.maps) > 1 or form.solver != "joint" else "RMA",
+        pruning_prob=form.pruning_prob,
+        correlation=form.correlation,
+        smooth=form.smooth,
     )
     folder = Path(tempfile.mkdtemp(dir=scratch))
     endings = [".npy", ".png"] if shown.labels.ndim == 2 else [".npy"]
