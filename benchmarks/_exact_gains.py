@@ -26,7 +26,7 @@ class JudgedByScore(ExactLabels):
 
     def score(self, state: Any) -> Tensor:
         expectation = self.expectation(state)
-        exact = (expectation.part * expectation.amount).sum(1) + float(expectation.smooth > 0)
+        exact = (expectation.weight * expectation.amount).sum(1) + float(expectation.smooth > 0)
         return super().score(state[:2]).index_put(self.rows.unbind(1), exact)
 
     def slope(self, state: Any, images: Tensor | None = None) -> GainCurves:

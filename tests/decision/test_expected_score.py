@@ -124,11 +124,11 @@ def test_kinds_of_array():
 @pytest.mark.parametrize("shape", [(700,), (1, 700), (7, 100), (5, 4, 7, 5)], ids=str)
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 20])
 def test_pieces_and_layouts_do_not_matter(monkeypatch, at_once, shape):
-    monkeypatch.setattr(_score, "AT_ONCE", 1 << 16)
+    monkeypatch.setattr(_score, "VALUES_AT_ONCE", 1 << 16)
     probs = maps.softmax(1, 3, 700)
     expected = expected_score(probs, probs > 0.4, "dice", 0.5, correlation=0.2)
     probs = np.asfortranarray(probs.reshape(1, 3, *shape))
-    monkeypatch.setattr(_score, "AT_ONCE", at_once)
+    monkeypatch.setattr(_score, "VALUES_AT_ONCE", at_once)
     scores = expected_score(probs, probs > 0.4, "dice", 0.5, correlation=0.2)
     np.testing.assert_allclose(scores, expected, rtol=1e-13)
 
