@@ -130,6 +130,8 @@ class LabelFile:
         Integer ``(*spatial)``.
     affine : ndarray, optional
         Where the voxels of a NIfTI file lie; None if the file does not tell.
+    world : ndarray, optional
+        Where the pixels of a GeoTIFF lie on the map; None if the file does not tell.
     axes : str
         A letter for each axis, as a TIFF or zarr declares them, or as all files of a format have
         them. Nothing if they are not known.
@@ -141,6 +143,7 @@ class LabelFile:
 
     labels: Tensor
     affine: NDArray[np.float64] | None = None
+    world: NDArray[np.float64] | None = None
     axes: str = ""
     are_declared: bool = False
     colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -236,7 +239,8 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         affine = nifti.affine_of(stored.geometry) if is_nifti else None
         is_picture = ending(path) == ".png"
         are_declared = not is_nifti and not is_picture
-        return LabelFile(labels, affine, spatial_axes(stored), are_declared, stored.colours)
+        world = tiff.world_of(stored.geometry)
+        return LabelFile(labels, affine, world, spatial_axes(stored), are_declared, stored.colours)
 
 
 def _floating(labels: Tensor) -> ValueError:
@@ -251,7 +255,7 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
     """Return predicted labels with the axes of the true ones.
 
     Axes of length 1 may differ. If both files tell where their voxels lie, axes of the prediction
-    are flipped and permuted as needed.
+    are flipped and permuted as needed; GeoTIFFs must lie at the same place of the map.
 
     A NIfTI is x, y, z and a PNG y, x, but many are written from arrays of other axes. If their
     lengths fit in the order stored alone, that is how they were written.
@@ -280,6 +284,8 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
         raise ValueError(
             f"it must be of the shape of the label, {tuple(shape)}, got {tuple(labels.shape)}"
         )
+    if prediction.world is not None and truth.world is not None:
+        tiff.refuse_elsewhere(prediction.world, truth.world, *shape[-2:])
     return labels.reshape(shape)
 
 
