@@ -513,5 +513,18 @@ class TestLabelsFromOne:
     def test_others_say_nothing(self, folders, ours, truth):
         assert self.told(folders, ours, truth) == []
 
-    def test_nor_where_0_does_not_count(self, folders):
-        assert self.told(folders, FLAT + 1, FLAT, ignore_index=0) == []
+    def test_where_0_does_not_count_pixels_tell(self, folders):
+        """ADE20K: networks give 0 to 149, label maps are 1 to 150, and 0 is void."""
+        void = np.where(np.arange(56).reshape(7, 8) % 9, FLAT + 1, 0)
+        (told,) = self.told(folders, FLAT, void, ignore_index=0)
+        assert told == (
+            "labels of ours are 1 less than the true labels at 100% of 49 sampled pixels that "
+            "count, and equal at 0%: if one side counts from 1, number both alike"
+        )
+        (told,) = self.told(folders, FLAT + 1, FLAT, ignore_index=0)
+        assert "are 1 more than the true labels at 100%" in told
+
+    def test_nor_do_right_labels_where_0_does_not_count(self, folders):
+        wrong = (FLAT + (np.arange(56).reshape(7, 8) % 4 == 0)) % 3 + 1
+        for ours in (FLAT + 1, wrong, FLAT * 0 + 1):
+            assert self.told(folders, ours, FLAT + 1, ignore_index=0) == []
