@@ -751,8 +751,17 @@ def mask2former(transformers):
     return model, transformers.Mask2FormerImageProcessorPil(size=size)
 
 
+def cropped(transformers):
+    """A network with the processor of MobileViT, which crops the centre."""
+    crop = {"height": 64, "width": 64}
+    processor = transformers.MobileViTImageProcessorPil(
+        size={"shortest_edge": 72}, crop_size=crop, do_center_crop=True
+    )
+    return segformer(transformers)[0], processor
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("build", [segformer, mask2former])
+@pytest.mark.parametrize("build", [segformer, mask2former, cropped])
 def test_a_model_of_transformers(images, tmp_path, build):
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     torch.manual_seed(0)
@@ -765,7 +774,8 @@ def test_a_model_of_transformers(images, tmp_path, build):
     found = set()
     for file in images.iterdir():
         with image_module.open(file) as image:
-            inputs, size = processor(images=image, return_tensors="pt"), image.size[::-1]
+            whole = {"do_center_crop": False} if build is cropped else {}
+            inputs, size = processor(images=image, return_tensors="pt", **whole), image.size[::-1]
         with torch.no_grad():
             outputs = model(**inputs)
         (expected,) = postprocess(
