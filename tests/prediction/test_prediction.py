@@ -121,6 +121,14 @@ def test_logits_and_key(tmp_path):
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.png"), expected)
 
 
+def test_logits_are_read_where_logits_are_meant(tmp_path):
+    logits = 9 * torch.randn(3, 12, 15, generator=torch.manual_seed(0))
+    np.savez(tmp_path / "a.npz", probs=logits.flip(0).softmax(0), logits=logits)
+    predict_files(tmp_path / "a.npz", tmp_path / "out", from_logits="softmax")
+    expected = RankSEG(from_logits="softmax")(logits[None])[0]
+    assert torch.equal(read_labels(tmp_path / "out" / "a.png").long(), expected)
+
+
 def test_masks(tmp_path):
     np.save(tmp_path / "a.npy", maps(0))
     np.save(tmp_path / "one.npy", maps(0)[:1])

@@ -36,6 +36,7 @@ from rankseg._formats import arrays, nifti, pictures, tiff, zarr
 from rankseg._formats.axes import arrange_labels, arrange_maps, spatial_axes
 from rankseg._formats.common import (
     LABEL_NAMES,
+    LOGIT_NAMES,
     MAP_NAMES,
     HoldsMapsError,
     Names,
@@ -161,7 +162,9 @@ class LabelFile:
         return {axis: length for axis, length in named if length > 1}
 
 
-def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool = True) -> MapFile:
+def read_maps(
+    path: str | PathLike[str], key: str | None = None, from_logits: str | None = None
+) -> MapFile:
     """Read probability or logit maps.
 
     Parameters
@@ -170,9 +173,10 @@ def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool
         A file, or for zarr a folder, with one of the endings `MAPS`.
     key : str, optional
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
-        ``logits``, in this order, or else the only one.
-    one_class : bool
-        Whether the maps may be of one class. If not, a first axis of length 1 is a batch.
+        ``logits``, in this order, or else the only one. Where logits are meant they come first.
+    from_logits : {'softmax', 'sigmoid'}, optional
+        What is to be taken of the maps, if these are logits. With softmax a first axis of length 1
+        is a batch, since there are several classes.
 
     Returns
     -------
@@ -192,8 +196,9 @@ def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool
     path = Path(path)
     read = _by_ending(path, _MAP_READERS, "maps")
     with reading(path, ending(path)):
-        stored = read(path, Names(key, MAP_NAMES))
-        return MapFile(arrange_maps(stored, one_class), stored.geometry)
+        usual = MAP_NAMES if from_logits is None else LOGIT_NAMES
+        stored = read(path, Names(key, usual))
+        return MapFile(arrange_maps(stored, from_logits != "softmax"), stored.geometry)
 
 
 def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:

@@ -72,7 +72,7 @@ def predict_files(
         one class.
     key : str, optional
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
-        ``logits``, in this order, or else the only one.
+        ``logits``, in this order, with ``from_logits`` ``logits`` first, or else the only one.
     model : str or path, optional
         What makes maps of images: a folder or the id of a semantic or universal segmentation
         model on the Hugging Face Hub, which says itself how images are prepared and what its
@@ -151,8 +151,8 @@ def predict_files(
 
     def predict(case: str) -> None:
         path = targets[case][0]
-        several = settings.from_logits == "softmax"  # is not of one class
-        given = read_image(path) if model is not None else read_maps(path, key, not several)
+        link = settings.from_logits
+        given = read_image(path) if model is not None else read_maps(path, key, link)
         write_labels(targets[case][1], decide(given.maps), given, masks=masks)
 
     outcome = work_through(
