@@ -323,6 +323,7 @@ class TestMasksOfEachClass:
         np.save(folders[0] / "b.npy", FLAT)
         dice(folders)
 
+    @pytest.mark.filterwarnings("ignore:.* is no NIfTI")
     @pytest.mark.parametrize("suffix", [".npy", ".tif", ".zarr", ".nii.gz"])
     @pytest.mark.parametrize("classes", [1, 2, 3])
     def test_those_that_predict_wrote_are_refused_but_for_one(self, folders, suffix, classes):

@@ -96,6 +96,7 @@ def save_as(path, probs):
 ENDINGS = (".npy", ".npz", ".pt", ".safetensors", ".nii", ".nii.gz", ".tif", ".zarr")
 
 
+@pytest.mark.filterwarnings("ignore:.* is no NIfTI")
 @pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".tif", ".zarr"])
 def test_every_format_in_and_out(tmp_path, suffix):
     probs = maps(0, (4, 6, 5))
@@ -111,6 +112,18 @@ def test_every_format_in_and_out(tmp_path, suffix):
         affines = [nibabel.load(tmp_path / "out" / f"case{n}.nii.gz").affine for n in range(8)]
         for number, affine in enumerate(affines):
             np.testing.assert_array_equal(affine, AFFINE if number in (4, 5) else np.eye(4))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_axes_of_arrays_that_become_nifti_are_told(tmp_path, suffix):
+    for name in ("a.npz", "b.nii"):
+        save_as(tmp_path / name, maps(0, (4, 6, 5)))
+    with pytest.warns(UserWarning, match=r"a\.npz is no NIfTI: .* for x, y, z; .* rankseg nnunet"):
+        predict_files(tmp_path / "a.npz", tmp_path / "out", suffix=suffix)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict_files(tmp_path / "a.npz", tmp_path / "other", suffix=".npy")
+        predict_files(tmp_path / "b.nii", tmp_path / "other of b", suffix=suffix)
 
 
 def test_logits_and_key(tmp_path):
@@ -129,6 +142,7 @@ def test_logits_are_read_where_logits_are_meant(tmp_path):
     assert torch.equal(read_labels(tmp_path / "out" / "a.png").long(), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.* is no NIfTI")
 def test_masks(tmp_path):
     np.save(tmp_path / "a.npy", maps(0))
     np.save(tmp_path / "one.npy", maps(0)[:1])
@@ -379,6 +393,7 @@ def test_whatever_goes_wrong_in_one_case_the_others_are_done(folder, tmp_path, m
         }
 
 
+@pytest.mark.filterwarnings("ignore:.* is no NIfTI")
 @pytest.mark.parametrize("suffix", [".png", ".nii.gz", ".zarr"])
 def test_names_and_places_that_cannot_be_written(tmp_path, suffix):
     maps_in, out = tmp_path / "maps", tmp_path / "out"

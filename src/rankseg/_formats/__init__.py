@@ -48,6 +48,7 @@ __all__ = [
     "LABELS_READ",
     "LABELS_WRITTEN",
     "MAPS",
+    "NIFTI",
     "PICTURES",
     "HoldsMapsError",
     "LabelFile",
@@ -99,6 +100,7 @@ _WRITERS: Final[dict[str, Callable[[Path, NDArray[Any], Any, bool], None]]] = {
 MAPS: Final = tuple(_MAP_READERS)
 LABELS_READ: Final = tuple(_LABEL_READERS)
 LABELS_WRITTEN: Final = tuple(_WRITERS)
+NIFTI: Final = (".nii", ".nii.gz")
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 IMAGES_NEED_A_MODEL: Final = ": to decide images, name the network by model (--model)"
@@ -240,7 +242,7 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         if labels.is_floating_point():
             raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
-        is_nifti = ending(path) in (".nii", ".nii.gz")
+        is_nifti = ending(path) in NIFTI
         affine = nifti.affine_of(stored.geometry) if is_nifti else None
         is_picture = ending(path) == ".png"
         are_declared = not is_nifti and not is_picture
