@@ -167,7 +167,7 @@ def write_figure(path: Path | str, figure: Figure) -> None:
         If the file cannot be written.
     """
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DOTS_PER_INCH)
+    figure.savefig(picture, format="png", dpi=DOTS_PER_INCH, metadata={"Software": "rankseg"})
     write_whole(Path(path), picture.getvalue())
 
 

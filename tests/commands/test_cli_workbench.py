@@ -320,6 +320,64 @@ def run_on(command, maps, output, *options):
     return run(command, maps, "-o", output, *COMMANDS[command], *options)
 
 
+RESULTS = {
+    "compare": ["cases.csv", "classes.csv", "summary.json", "example.png"],
+    "compare --report": ["report.html"],
+    "calibrate": ["c.json", "d.png"],
+    "tune": ["t.json"],
+    "evaluate": ["cases.csv", "classes.csv", "summary.json"],
+    "export": ["d.onnx"],
+}
+
+
+def write_results(kind, folder, place):
+    """Run a command that writes the files of `RESULTS` to a place."""
+    files = [place / name for name in RESULTS[kind]]
+    clusters = folder.parent / "clusters.csv"
+    match kind:
+        case "compare":
+            return run_on("compare", folder, place, "--metric", "dice", "--clusters", clusters)
+        case "compare --report":
+            return run("compare", folder, "--correlation", 0, "--report", files[0])
+        case "calibrate":
+            return run_on("calibrate", folder, files[0], "--diagram", files[1])
+        case "tune":
+            return run_on("tune", folder, files[0])
+        case "evaluate":
+            names = [folder.parent / name for name in ("plain", "truth")]
+            return run("evaluate", *names, "--classes", len(CLASSES), "-o", place)
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    return run("export", files[0], "--classes", 2, "--solver", "argmax", "--metric", "acc")
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+class TestFilesThatAreThere:
+    @pytest.fixture
+    def place(self, labels, folder, tmp_path):
+        rows = [f"{name},{name}\n" for name in CaseFolder.open(folder).names]
+        (folder.parent / "clusters.csv").write_text("case,cluster\n" + "".join(rows))
+        (tmp_path / "results").mkdir()
+        return tmp_path / "results"
+
+    def test_those_of_somebody_else_stay(self, folder, place, kind):
+        for name in RESULTS[kind]:
+            (place / name).write_text("case,cluster\na,b\n")
+            result = write_results(kind, folder, place)
+            assert result.exit_code == 1
+            told = f"Error: {place / name} is there, and no result of this command: name another "
+            assert result.stderr.startswith(told)
+            assert [file.name for file in place.iterdir()] == [name]
+            (place / name).unlink()
+
+    def test_own_and_empty_ones_are_replaced(self, folder, place, kind):
+        for name in RESULTS[kind]:
+            (place / name).write_bytes(b"")  # nothing is lost
+        for _ in range(2):
+            result = write_results(kind, folder, place)
+            assert result.exit_code == 0, result.stderr
+            assert all((place / name).stat().st_size for name in RESULTS[kind])
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 class TestIgnoreIndex:
     def test_a_set_without_foreground_is_refused_before_anything_is_written(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from rankseg import RankSEG, evaluation
 from rankseg._files import whole as _files
+from rankseg.calibration import fit, reliability
 from rankseg.evaluation import (
     Case,
     CaseFolder,
@@ -32,6 +34,13 @@ from rankseg.metrics import Counts, summary
 from support.maps import labelled
 
 SETS = ("camvid-cgnet", "camvid-enet", "drive-lwnet", "hippocampus-unet3d", "nuclei-unet2d")
+
+
+LOOKS = [
+    lambda cases: compare(cases, standard_methods(), ignore_index=0),
+    lambda cases: fit(cases, ignore_index=0),
+    lambda cases: reliability(cases, ignore_index=0),
+]
 
 
 def write_case(folder, name, probs, label):
@@ -640,6 +649,31 @@ class TestNamesOfClasses:
     def test_none_without_a_map(self, tmp_path):
         (tmp_path / "d.npz").write_bytes(b"broken")
         assert CaseFolder.open(tmp_path).name_classes() == ()
+
+
+class TestLabelsFromOne:
+    """Labels from 1, of which 0 is ignored, and maps of three classes from 0."""
+
+    @staticmethod
+    def case(shift):
+        true = torch.arange(90).reshape(9, 10) % 2
+        likely = true.clone()
+        likely[0] = 1 - true[0]
+        probs = torch.nn.functional.one_hot(likely, 3).movedim(-1, 0) * 0.9 + 0.1 / 3
+        return Case("a", probs, true + shift)
+
+    @pytest.mark.filterwarnings("ignore:the fit has no end")
+    @pytest.mark.parametrize("look", LOOKS)
+    def test_they_are_told(self, look):
+        told = "classes of the maps are 1 less than the true labels at 89% of 90 sampled pixels"
+        with pytest.warns(UserWarning, match=told):
+            look([self.case(1)])
+
+    @pytest.mark.parametrize("look", LOOKS)
+    def test_others_say_nothing(self, look):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            look([self.case(0)])
 
 
 @pytest.mark.parametrize("blank", [float("nan"), None, "nan", "NA", " "])

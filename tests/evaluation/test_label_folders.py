@@ -195,6 +195,58 @@ class TestOrientation:
         assert "of the shape of the label, (7, 8, 5), got (6, 8, 5)" in reason(folders)
 
 
+TIE_POINT = (33922, "d", 6, (0, 0, 0, 5e5, 4e6, 0), True)
+SCALE = (33550, "d", 3, (10, 10, 0), True)
+MATRIX = (34264, "d", 16, (10, 0, 0, 5e5, 0, -10, 0, 4e6, *[0] * 7, 1), True)
+
+
+def save_geotiff(path, labels, *tags):
+    tifffile.imwrite(path, labels, photometric="minisblack", extratags=tags)
+
+
+class TestPlacesOfTiff:
+    @pytest.mark.parametrize(
+        "tags",
+        [
+            (SCALE, TIE_POINT),
+            (MATRIX,),
+            (SCALE, (33922, "d", 6, (2, 3, 0, 5e5 + 20, 4e6 - 30, 0), True)),  # another pixel
+            (SCALE, (33922, "d", 6, (0, 0, 0, 5e5 + 4.9, 4e6, 0), True)),  # less than half a pixel
+            (
+                SCALE,
+                (33922, "d", 6, (0, 0, 0, 5e5 + 5, 4e6 - 5, 0), True),
+                (34735, "H", 8, (1, 1, 0, 1, 1025, 0, 1, 2), True),  # the centre of the first one
+            ),
+            (SCALE,),  # says nothing of the place
+            (),
+        ],
+    )
+    def test_the_same_place_may_be_told_in_other_words(self, folders, tags):
+        save_geotiff(folders[1] / "a.tif", FLAT, SCALE, TIE_POINT)
+        save_geotiff(folders[0] / "a.tif", FLAT, *tags)
+        assert dice(folders) == [1, 1, 1]
+        assert dice(folders[::-1]) == [1, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("tags", "pixels"),
+        [
+            ((SCALE, (33922, "d", 6, (0, 0, 0, 5e5 - 80, 4e6, 0), True)), "8 pixels"),
+            ((SCALE, (33922, "d", 6, (0, 0, 0, 5e5, 4e6 + 6, 0), True)), "0.6 pixels"),
+            (((33550, "d", 3, (10, 20, 0), True), TIE_POINT), "7 pixels"),
+            (((33550, "d", 3, (10, -10, 0), True), TIE_POINT), "14 pixels"),  # from south to north
+        ],
+    )
+    def test_another_place_is_refused(self, folders, tags, pixels):
+        save_geotiff(folders[1] / "a.tif", FLAT, SCALE, TIE_POINT)
+        save_geotiff(folders[0] / "a.tif", FLAT, *tags)
+        assert f"its corners are up to {pixels} away. Resample it" in reason(folders)
+
+    def test_other_formats_tell_no_place(self, folders):
+        save_geotiff(folders[1] / "a.tif", FLAT, SCALE, TIE_POINT)
+        save_png(folders[0] / "a.png", FLAT)
+        assert dice(folders) == [1, 1, 1]
+
+
 class TestAxesOfOne:
     @pytest.mark.parametrize("side", [0, 1])
     def test_they_may_differ(self, folders, side):
@@ -271,6 +323,7 @@ class TestMasksOfEachClass:
         np.save(folders[0] / "b.npy", FLAT)
         dice(folders)
 
+    @pytest.mark.filterwarnings("ignore:.* is no NIfTI")
     @pytest.mark.parametrize("suffix", [".npy", ".tif", ".zarr", ".nii.gz"])
     @pytest.mark.parametrize("classes", [1, 2, 3])
     def test_those_that_predict_wrote_are_refused_but_for_one(self, folders, suffix, classes):
@@ -461,5 +514,18 @@ class TestLabelsFromOne:
     def test_others_say_nothing(self, folders, ours, truth):
         assert self.told(folders, ours, truth) == []
 
-    def test_nor_where_0_does_not_count(self, folders):
-        assert self.told(folders, FLAT + 1, FLAT, ignore_index=0) == []
+    def test_where_0_does_not_count_pixels_tell(self, folders):
+        """ADE20K: networks give 0 to 149, label maps are 1 to 150, and 0 is void."""
+        void = np.where(np.arange(56).reshape(7, 8) % 9, FLAT + 1, 0)
+        (told,) = self.told(folders, FLAT, void, ignore_index=0)
+        assert told == (
+            "labels of ours are 1 less than the true labels at 100% of 49 sampled pixels that "
+            "count, and equal at 0%: if one side counts from 1, number both alike"
+        )
+        (told,) = self.told(folders, FLAT + 1, FLAT, ignore_index=0)
+        assert "are 1 more than the true labels at 100%" in told
+
+    def test_nor_do_right_labels_where_0_does_not_count(self, folders):
+        wrong = (FLAT + (np.arange(56).reshape(7, 8) % 4 == 0)) % 3 + 1
+        for ours in (FLAT + 1, wrong, FLAT * 0 + 1):
+            assert self.told(folders, ours, FLAT + 1, ignore_index=0) == []

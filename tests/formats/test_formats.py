@@ -110,6 +110,9 @@ def test_which_array(tmp_path):
         }[path.suffix](path)
         assert read_maps(path).maps.sum() == pytest.approx(MAPS.sum(), rel=1e-5)
         np.testing.assert_array_equal(read_maps(path, key="x").maps, MAPS + 3)
+        for link in ("softmax", "sigmoid"):
+            np.testing.assert_array_equal(read_maps(path, from_logits=link).maps, MAPS + 1)
+            np.testing.assert_array_equal(read_maps(path, "probs", link).maps, MAPS)
         with pytest.raises(ValueError, match=r"no array 'y'; the arrays are .*'logits'"):
             read_maps(path, key="y")
     save_zarr(tmp_path / "a.zarr", one=MAPS, two=MAPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import runpy
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -1016,6 +1017,20 @@ def test_logits_whose_channels_are_last_are_refused(shape):
         with pytest.raises(ValueError, match=r"logits must be .* by movedim\(-1, 1\)"):
             postprocess({"logits": logits}, target_sizes=[size] * 2)
         postprocess({"logits": logits.movedim(-1, 1)}, target_sizes=[size] * 2)
+
+
+@pytest.mark.parametrize("names", [("logits",), ("class_queries_logits", "masks_queries_logits")])
+@pytest.mark.parametrize("function", [postprocess, restore_semantic_probs])
+def test_width_and_height_swapped_are_told(function, names):
+    scores = 3 * torch.randn(2, 5, 24, 32, generator=torch.manual_seed(0))
+    outputs = dict(zip(names[::-1], (scores, scores.flatten(2)[..., :4]), strict=False))
+    told = r"got \(128, 95\) for scores of 24 x 32, .* pass image.size\[::-1\]"
+    with pytest.warns(UserWarning, match=told):
+        function(outputs, target_sizes=[(96, 128), (128, 95)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sizes in ([(96, 128), (90, 128)], [(128, 128), (96, 96)], [(30, 31), (64, 32)], None):
+            function(outputs, target_sizes=sizes)
 
 
 @pytest.mark.parametrize(

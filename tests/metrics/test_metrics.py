@@ -199,7 +199,7 @@ def test_pixels_outside_valid_may_hold_any_label():
 def test_an_ignore_index_that_the_dtype_cannot_hold_ignores_nothing():
     label = torch.tensor([[255, 0]], dtype=torch.uint8)  # 255 is -1 in eight bits
     prediction = torch.ones((1, 256, 2), dtype=torch.bool)
-    assert count(prediction, label, ignore_index=-1).tp.sum() == 2
+    assert count(prediction, label, num_classes=256, ignore_index=-1).tp.sum() == 2
     assert count(label, label, num_classes=256, ignore_index=-1).tp.sum() == 2
 
 
@@ -608,6 +608,19 @@ def test_bool_masks_have_their_classes_first(size):
     line = torch.eye(3, dtype=torch.bool).expand(9, 1, 3, 3)  # a pixel in each row
     for fine in (first, masks & (labels > 0)[..., None], masks[:, :3], line):
         count(fine, fine)
+
+
+@pytest.mark.parametrize("label_dtype", [torch.bool, torch.int64])
+def test_bool_masks_without_a_class_axis_are_told(label_dtype):
+    masks = torch.rand(2, 32, 48, generator=torch.manual_seed(0)) > 0.5
+    told = r"prediction of shape \(2, 32, 48\) are read as 32 classes .*\[:, None\] if no class"
+    with pytest.warns(UserWarning, match=told):
+        count(masks, masks.to(label_dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        count(masks, masks.to(label_dtype), num_classes=32)
+        count(masks[:, None], masks[:, None].to(label_dtype))
+        count(masks.flatten(1)[:, None].expand(2, 3, -1), masks.flatten(1).long())
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int8])

@@ -96,6 +96,7 @@ def save_as(path, probs):
 ENDINGS = (".npy", ".npz", ".pt", ".safetensors", ".nii", ".nii.gz", ".tif", ".zarr")
 
 
+@pytest.mark.filterwarnings("ignore:.* is no NIfTI")
 @pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".tif", ".zarr"])
 def test_every_format_in_and_out(tmp_path, suffix):
     probs = maps(0, (4, 6, 5))
@@ -113,6 +114,18 @@ def test_every_format_in_and_out(tmp_path, suffix):
             np.testing.assert_array_equal(affine, AFFINE if number in (4, 5) else np.eye(4))
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_axes_of_arrays_that_become_nifti_are_told(tmp_path, suffix):
+    for name in ("a.npz", "b.nii"):
+        save_as(tmp_path / name, maps(0, (4, 6, 5)))
+    with pytest.warns(UserWarning, match=r"a\.npz is no NIfTI: .* for x, y, z; .* rankseg nnunet"):
+        predict_files(tmp_path / "a.npz", tmp_path / "out", suffix=suffix)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict_files(tmp_path / "a.npz", tmp_path / "other", suffix=".npy")
+        predict_files(tmp_path / "b.nii", tmp_path / "other of b", suffix=suffix)
+
+
 def test_logits_and_key(tmp_path):
     logits = np.random.default_rng(0).normal(0, 3, (3, 12, 15)).astype(np.float32)
     np.savez(tmp_path / "a.npz", other=logits, probs=maps(1))
@@ -121,6 +134,15 @@ def test_logits_and_key(tmp_path):
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.png"), expected)
 
 
+def test_logits_are_read_where_logits_are_meant(tmp_path):
+    logits = 9 * torch.randn(3, 12, 15, generator=torch.manual_seed(0))
+    np.savez(tmp_path / "a.npz", probs=logits.flip(0).softmax(0), logits=logits)
+    predict_files(tmp_path / "a.npz", tmp_path / "out", from_logits="softmax")
+    expected = RankSEG(from_logits="softmax")(logits[None])[0]
+    assert torch.equal(read_labels(tmp_path / "out" / "a.png").long(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.* is no NIfTI")
 def test_masks(tmp_path):
     np.save(tmp_path / "a.npy", maps(0))
     np.save(tmp_path / "one.npy", maps(0)[:1])
@@ -371,6 +393,7 @@ def test_whatever_goes_wrong_in_one_case_the_others_are_done(folder, tmp_path, m
         }
 
 
+@pytest.mark.filterwarnings("ignore:.* is no NIfTI")
 @pytest.mark.parametrize("suffix", [".png", ".nii.gz", ".zarr"])
 def test_names_and_places_that_cannot_be_written(tmp_path, suffix):
     maps_in, out = tmp_path / "maps", tmp_path / "out"
@@ -751,8 +774,17 @@ def mask2former(transformers):
     return model, transformers.Mask2FormerImageProcessorPil(size=size)
 
 
+def cropped(transformers):
+    """A network with the processor of MobileViT, which crops the centre."""
+    crop = {"height": 64, "width": 64}
+    processor = transformers.MobileViTImageProcessorPil(
+        size={"shortest_edge": 72}, crop_size=crop, do_center_crop=True
+    )
+    return segformer(transformers)[0], processor
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("build", [segformer, mask2former])
+@pytest.mark.parametrize("build", [segformer, mask2former, cropped])
 def test_a_model_of_transformers(images, tmp_path, build):
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     torch.manual_seed(0)
@@ -765,7 +797,8 @@ def test_a_model_of_transformers(images, tmp_path, build):
     found = set()
     for file in images.iterdir():
         with image_module.open(file) as image:
-            inputs, size = processor(images=image, return_tensors="pt"), image.size[::-1]
+            whole = {"do_center_crop": False} if build is cropped else {}
+            inputs, size = processor(images=image, return_tensors="pt", **whole), image.size[::-1]
         with torch.no_grad():
             outputs = model(**inputs)
         (expected,) = postprocess(

@@ -9,7 +9,14 @@ from rankseg._commands._terminal import print_failures
 from rankseg.evaluation import Comparison
 from rankseg.evaluation.differences import RESAMPLES
 
-__all__ = ["print_aggregates", "print_comparison", "print_not_compared"]
+__all__ = ["MARKS", "print_aggregates", "print_comparison", "print_not_compared"]
+
+MARKS = {
+    "cases.csv": "method,seconds,dice",
+    "classes.csv": "case,method,class,tp,fp,fn",
+    "summary.json": '"unit": "scores and differences',
+}
+"""The files of a comparison, and what each of them holds."""
 
 LEGEND = (
     "A point is 0.01. change: from the first method, paired by image; "

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 PIPED_WIDTH = 100  # columns
+PIECE = 1 << 20  # bytes read at a time
 
 EXPECTED = (ImportError, MemoryError, OSError, TypeError, ValueError)
 """What wrong options, files and folders raise; the message is for whoever gave them."""
@@ -81,14 +82,36 @@ def fail(reason: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, marks: Mapping[str, str]) -> None:
+    """Make a folder to write files to, of which ``marks`` has the names: see `check_place`."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name, mark in marks.items():
+        check_place(folder / name, mark)
 
 
-def check_place(path: Path | None) -> None:
-    """Exit with the reason if there is no folder to write a file to: before the work."""
-    if path is not None and not path.parent.is_dir():
+def check_place(path: Path | None, mark: str = "rankseg") -> None:
+    """Exit with the reason if a file cannot be written: before the work.
+
+    A file that is there is replaced only if a command wrote it: all files of the kind hold
+    ``mark``.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
         fail(f"there is no folder {path.parent} to write {path.name} to")
+    if path.is_file() and not _holds(path, mark.encode()):
+        fail(f"{path} is there, and no result of this command: name another file, or remove it")
+
+
+def _holds(path: Path, mark: bytes) -> bool:
+    """Return whether a file holds some bytes, or nothing at all."""
+    before = None
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            if mark in (before or b"") + piece:
+                return True
+            before = piece[-len(mark) :]
+    return before is None
 
 
 def tracker(description: str) -> Callable[[Any], Iterable[Any]]:

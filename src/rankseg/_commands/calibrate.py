@@ -90,7 +90,7 @@ def calibrate(
     The file is taken by rankseg predict --calibration and RankSEG(calibration=...). Exits with 1
     if a case could not be used; the fit is made to the others.
     """
-    check_place(output)
+    check_place(output, '"format": "rankseg calibration')
     check_place(diagram)
     console = open_console()
     failures: Mapping[str, str] = {}

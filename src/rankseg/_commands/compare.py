@@ -12,7 +12,12 @@ import typer
 
 from rankseg import RankSEG
 from rankseg._commands import tables
-from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
+from rankseg._commands._comparison import (
+    MARKS,
+    print_aggregates,
+    print_comparison,
+    print_not_compared,
+)
 from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
 from rankseg._common.arguments import choice
@@ -141,7 +146,7 @@ def compare_folder(
     Exits with 1 if a file could not be compared; the others are compared all the same.
     """
     if output is not None:
-        make_folder(output)  # before the work, should it fail
+        make_folder(output, {**MARKS, EXAMPLE_PICTURE: "rankseg"})  # before the work
     check_place(report)
     metrics: tuple[Metric, ...] = (
         ("dice", "iou") if metric is MetricChoice.BOTH else (metric.value,)

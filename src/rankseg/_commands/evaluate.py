@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from rankseg._commands import tables
-from rankseg._commands._comparison import print_aggregates, print_comparison, print_not_compared
+from rankseg._commands._comparison import (
+    MARKS,
+    print_aggregates,
+    print_comparison,
+    print_not_compared,
+)
 from rankseg._commands._options import BAND, CLUSTERS, clusters_from, ignore_index_from
 from rankseg._commands._terminal import make_folder, open_console, tracker
 from rankseg._common.arguments import distinct_names
@@ -60,7 +65,7 @@ def evaluate_folders(
         names = [str(folder) for folder in predicted]
     distinct_names("folders of predictions", names)
     if output is not None:
-        make_folder(output)
+        make_folder(output, MARKS)
     comparison = evaluate(
         dict(zip(names, predicted, strict=True)),
         truth,

@@ -9,7 +9,7 @@ import typer
 
 from rankseg import RankSEG
 from rankseg._commands._options import PRESENCE, PRUNING_PROB, settings_from
-from rankseg._commands._terminal import open_console
+from rankseg._commands._terminal import check_place, open_console
 from rankseg._decision.solvers import EXPORTABLE
 from rankseg.integration.onnx import export as export_decision
 
@@ -41,6 +41,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the decision alone as an ONNX graph, to run behind a model that gives maps."""
+    check_place(path, "rankseg.options")
     try:
         decide = RankSEG(**settings_from(locals()))
         export_decision(path, decide, classes, spatial_axes=spatial_axes, dtype=dtype, opset=opset)

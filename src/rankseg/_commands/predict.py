@@ -48,7 +48,7 @@ def predict(
         str | None,
         typer.Option(
             help="Which array of a file that holds several; probs, probabilities or logits "
-            "by default, or the only one."
+            "by default (with --from-logits logits first), or the only one."
         ),
     ] = None,
     model: Annotated[

@@ -72,7 +72,7 @@ def tune_folder(
     Argmax is always among the candidates. The file holds options for RankSEG. Exits with 1 if a
     case could not be decided; the choice is made on the others.
     """
-    check_place(output)
+    check_place(output, '"format": "rankseg options')
     maps = maps_from(folder, ignore_index)
     candidates = standard_candidates(
         metric,  # type: ignore[arg-type]

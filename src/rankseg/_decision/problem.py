@@ -31,6 +31,9 @@ CHUNK = 1 << 18
 OVERSHOOT = 0.01
 """If all values are within this distance of [0, 1], the error suggests to clip probabilities."""
 
+NODATA = -99
+"""Logits are not so low where all are at most 1: rasters mark pixels without data so."""
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -121,6 +124,8 @@ class Problem:
             raise ValueError(f"{name} must be finite, got {broken} values that are NaN or infinite")
         low, high = probs.min().item(), probs.max().item()
         hint = "these look like logits: apply softmax or sigmoid first, or name it in from_logits"
+        if low <= NODATA and 0 < high <= 1:
+            hint = f"if {low:g} marks pixels without data, leave them out by valid=probs[:, 0] >= 0"
         if low >= 0:
             hint = "divide by the largest value they can take, or apply softmax or sigmoid first"
         if low > -OVERSHOOT and high < 1 + OVERSHOOT:

@@ -18,7 +18,7 @@ from rankseg._common.tracing import is_on_host, is_traced
 from rankseg._common.warn import warn
 from rankseg._decision.settings import Settings
 
-__all__ = ["check_activation", "check_exclusive", "check_sums", "is_batch"]
+__all__ = ["check_activation", "check_exclusive", "check_shape", "check_sums", "is_batch"]
 
 IMAGES, PIXELS, CLASSES = 4, 64, 8
 """How many images, pixels in all of them, and classes are looked at."""
@@ -90,7 +90,7 @@ def check_sums(
         cure = f"from_logits={link!r} takes the {link} once more; leave out from_logits"
         if not _check_logits("probs", values, link, cure) and link == "sigmoid":
             _check_sigmoids(probs, values, settings)
-        _check_shape(probs)
+        check_shape("probs", probs)
         return
     values, mode = _of_pixels(probs, valid), settings.output_mode
     if are_exclusive and mode == "multilabel":
@@ -138,22 +138,22 @@ def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> N
         )
 
 
-def _check_shape(maps: Tensor) -> None:
+def check_shape(name: str, maps: Tensor) -> None:
     """Warn of a shape that is hardly one of (batch, classes, *spatial), where no sum tells."""
     _, classes, *spatial = maps.shape
     sides = maps.shape[1:-1]
     if classes < MANY_CLASSES:
         return
     if len(spatial) == 1 and spatial[0] <= LONGEST * classes:
-        cure = "pass probs[None] if the batch axis is missing"
+        cure = f"pass {name}[None] if there is no batch axis, {name}[:, None] if no class axis"
     elif len(spatial) > 1 and spatial[-1] == 1 and max(sides) <= LONGEST * min(sides):
-        cure = "pass probs.movedim(-1, 1) if the last axis holds the class"
+        cure = f"pass {name}.movedim(-1, 1) if the last axis holds the class"
     elif len(spatial) > 1 and spatial[-1] > 1 and 3 * spatial[-1] <= 2 * min(sides):
-        cure = "pass probs.movedim(-1, 1) if the last axis holds the classes"
+        cure = f"pass {name}.movedim(-1, 1) if the last axis holds the classes"
     else:
         return
     warn(
-        f"probs of shape {tuple(maps.shape)} are read as {classes} classes of "
+        f"{name} of shape {tuple(maps.shape)} are read as {classes} classes of "
         f"{' x '.join(map(str, spatial))} pixels; {cure}"
     )
 
@@ -291,7 +291,7 @@ def _report(probs: Tensor, sums: np.ndarray, output_mode: str, with_axes: bool) 
             raise ValueError(message)
         warn(message)
     elif output_mode == "multilabel":
-        _check_shape(probs)
+        check_shape("probs", probs)
     else:
         warn(
             f"probs of shape {shape} sum to {_range(sums)} over axis 1 at {len(sums)} sampled "

@@ -36,6 +36,7 @@ from rankseg._formats import arrays, nifti, pictures, tiff, zarr
 from rankseg._formats.axes import arrange_labels, arrange_maps, spatial_axes
 from rankseg._formats.common import (
     LABEL_NAMES,
+    LOGIT_NAMES,
     MAP_NAMES,
     HoldsMapsError,
     Names,
@@ -47,6 +48,7 @@ __all__ = [
     "LABELS_READ",
     "LABELS_WRITTEN",
     "MAPS",
+    "NIFTI",
     "PICTURES",
     "HoldsMapsError",
     "LabelFile",
@@ -98,6 +100,7 @@ _WRITERS: Final[dict[str, Callable[[Path, NDArray[Any], Any, bool], None]]] = {
 MAPS: Final = tuple(_MAP_READERS)
 LABELS_READ: Final = tuple(_LABEL_READERS)
 LABELS_WRITTEN: Final = tuple(_WRITERS)
+NIFTI: Final = (".nii", ".nii.gz")
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 IMAGES_NEED_A_MODEL: Final = ": to decide images, name the network by model (--model)"
@@ -130,6 +133,8 @@ class LabelFile:
         Integer ``(*spatial)``.
     affine : ndarray, optional
         Where the voxels of a NIfTI file lie; None if the file does not tell.
+    world : ndarray, optional
+        Where the pixels of a GeoTIFF lie on the map; None if the file does not tell.
     axes : str
         A letter for each axis, as a TIFF or zarr declares them, or as all files of a format have
         them. Nothing if they are not known.
@@ -141,6 +146,7 @@ class LabelFile:
 
     labels: Tensor
     affine: NDArray[np.float64] | None = None
+    world: NDArray[np.float64] | None = None
     axes: str = ""
     are_declared: bool = False
     colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -158,7 +164,9 @@ class LabelFile:
         return {axis: length for axis, length in named if length > 1}
 
 
-def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool = True) -> MapFile:
+def read_maps(
+    path: str | PathLike[str], key: str | None = None, from_logits: str | None = None
+) -> MapFile:
     """Read probability or logit maps.
 
     Parameters
@@ -167,9 +175,10 @@ def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool
         A file, or for zarr a folder, with one of the endings `MAPS`.
     key : str, optional
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
-        ``logits``, in this order, or else the only one.
-    one_class : bool
-        Whether the maps may be of one class. If not, a first axis of length 1 is a batch.
+        ``logits``, in this order, or else the only one. Where logits are meant they come first.
+    from_logits : {'softmax', 'sigmoid'}, optional
+        What is to be taken of the maps, if these are logits. With softmax a first axis of length 1
+        is a batch, since there are several classes.
 
     Returns
     -------
@@ -189,8 +198,9 @@ def read_maps(path: str | PathLike[str], key: str | None = None, one_class: bool
     path = Path(path)
     read = _by_ending(path, _MAP_READERS, "maps")
     with reading(path, ending(path)):
-        stored = read(path, Names(key, MAP_NAMES))
-        return MapFile(arrange_maps(stored, one_class), stored.geometry)
+        usual = MAP_NAMES if from_logits is None else LOGIT_NAMES
+        stored = read(path, Names(key, usual))
+        return MapFile(arrange_maps(stored, from_logits != "softmax"), stored.geometry)
 
 
 def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:
@@ -232,11 +242,12 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         if labels.is_floating_point():
             raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
-        is_nifti = ending(path) in (".nii", ".nii.gz")
+        is_nifti = ending(path) in NIFTI
         affine = nifti.affine_of(stored.geometry) if is_nifti else None
         is_picture = ending(path) == ".png"
         are_declared = not is_nifti and not is_picture
-        return LabelFile(labels, affine, spatial_axes(stored), are_declared, stored.colours)
+        world = tiff.world_of(stored.geometry)
+        return LabelFile(labels, affine, world, spatial_axes(stored), are_declared, stored.colours)
 
 
 def _floating(labels: Tensor) -> ValueError:
@@ -251,7 +262,7 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
     """Return predicted labels with the axes of the true ones.
 
     Axes of length 1 may differ. If both files tell where their voxels lie, axes of the prediction
-    are flipped and permuted as needed.
+    are flipped and permuted as needed; GeoTIFFs must lie at the same place of the map.
 
     A NIfTI is x, y, z and a PNG y, x, but many are written from arrays of other axes. If their
     lengths fit in the order stored alone, that is how they were written.
@@ -280,6 +291,8 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
         raise ValueError(
             f"it must be of the shape of the label, {tuple(shape)}, got {tuple(labels.shape)}"
         )
+    if prediction.world is not None and truth.world is not None:
+        tiff.refuse_elsewhere(prediction.world, truth.world, *shape[-2:])
     return labels.reshape(shape)
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from rankseg._common.arguments import viewable
 from rankseg._common.warn import warn
 
-__all__ = ["LABEL_NAMES", "MAP_NAMES", "HoldsMapsError", "Names", "Stored"]
+__all__ = ["LABEL_NAMES", "LOGIT_NAMES", "MAP_NAMES", "HoldsMapsError", "Names", "Stored"]
 __all__ += ["as_tensor", "check_room", "colours_of", "in_unit_range", "reading"]
 
 MAP_NAMES = ("probs", "probabilities", "logits")
+LOGIT_NAMES = ("logits", "probs", "probabilities")
 LABEL_NAMES = ("label", "labels")
 
 DIM = 4096

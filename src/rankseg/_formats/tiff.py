@@ -26,10 +26,19 @@ from rankseg._formats.common import (
     in_unit_range,
 )
 
-__all__ = ["Place", "read_image_tiff", "read_label_tiff", "read_tiff", "write_tiff"]
+__all__ = ["Place", "read_image_tiff", "read_label_tiff", "read_tiff", "refuse_elsewhere"]
+__all__ += ["world_of", "write_tiff"]
 
 GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
 """TIFF tags that say where pixels are: scale, tie points, transformation and GeoKeys."""
+
+SCALE, TIE_POINT, TRANSFORMATION, KEYS = 33550, 33922, 34264, 34735
+
+RASTER_TYPE, IS_POINT = 1025, 2
+"""The GeoKey that says which point of a pixel the tie point is, and its value for the centre."""
+
+SHIFT = 0.501
+"""Pixels by which corners may differ: no pixel is then nearer to another one of the truth."""
 
 LETTERS = {"C": "c", "S": "c", "T": "t", "Z": "z", "Y": "y", "X": "x"}
 """The letter of `rankseg._formats.axes` for an axis of tifffile; of others ``p``."""
@@ -78,6 +87,43 @@ def read_image_tiff(path: Path, convert: Callable[[Path], Stored]) -> Stored:
     pixels = in_unit_range(pages.array, pages.bits)
     white = pages.photometric == "MINISWHITE"
     return Stored(1 - pixels if white else pixels, _letters(pages.axes), pages.place)
+
+
+def world_of(place: Any) -> NDArray[np.float64] | None:
+    """Return the affine (2, 3) from corners of pixels (x, y) to the map; None if a file has none.
+
+    GeoTIFF tells the place of one pixel and the size of all, or the affine itself.
+    """
+    if not isinstance(place, Place):
+        return None
+    tags = {code: value for code, _, _, value, _ in place.extratags}
+    try:
+        if TRANSFORMATION in tags:
+            world = np.reshape(tags[TRANSFORMATION], (4, 4))[:2, [0, 1, 3]].astype(np.float64)
+        else:
+            column, row, _, x, y, _ = tags[TIE_POINT]  # several points are no affine
+            width, height = tags[SCALE][:2]
+            world = np.array([[width, 0, x - column * width], [0, -height, y + row * height]])
+        keys = np.reshape(tags.get(KEYS, ()), (-1, 4)).tolist()
+    except (KeyError, TypeError, ValueError):
+        return None
+    if [RASTER_TYPE, 0, 1, IS_POINT] in keys:
+        world[:, 2] -= world[:, :2].sum(1) / 2
+    return world if np.isfinite(world).all() and np.linalg.det(world[:, :2]) else None
+
+
+def refuse_elsewhere(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], height: int, width: int
+) -> None:
+    """Raise a ValueError if the pixels of two images of one size lie at other places of the map."""
+    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
+    shifts = np.linalg.solve(theirs[:, :2], (ours - theirs) @ corners)
+    if not np.abs(shifts).max() <= SHIFT:
+        raise ValueError(
+            "its pixels do not lie where those of the truth do: by its georeference its corners "
+            f"are up to {np.abs(shifts).max():.4g} pixels away. Resample it to the grid of the "
+            "truth, or, if only the georeference is wrong, store it with that of the truth"
+        )
 
 
 def _letters(axes: str) -> str:

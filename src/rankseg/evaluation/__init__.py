@@ -795,8 +795,10 @@ def _count_file(
         raise ValueError(f"{method} has no prediction of it")
     prediction = read_prediction(files[case], truth, masks)
     seen.add_colours(prediction.colours, case)
+    predicted = seen.add(prediction.labels, case)
+    seen.add_pair(predicted, truth.labels)
     return metrics.count(
-        seen.add(prediction.labels, case)[None],
+        predicted[None],
         truth.labels[None],
         num_classes=seen.num_classes,
         ignore_index=seen.ignore_index,

@@ -26,6 +26,13 @@ COUNTED_UP_TO: Final = 1 << 16
 SHOWN: Final = 8
 """Most values that an error names."""
 
+SAMPLED: Final = 4096
+"""About how many pixels of a map tell whether predicted and true labels are numbered alike."""
+
+LEAST_SHIFTED, TIMES_EQUAL = 0.25, 4
+"""Labels are numbered differently if they differ by 1 in this share of the pixels, and in so many
+times the pixels where they are equal."""
+
 
 Colour: TypeAlias = tuple[int, ...]
 
@@ -56,6 +63,10 @@ class SeenLabels:
         The first value that has another colour in a later case, and the names of both cases.
     may_be_masks : bool
         Whether an axis of all maps is as long as there are classes.
+    pixels_by_shift : dict of int to int
+        In how many sampled pixels the true label is the predicted one plus -1, 0 or 1.
+    sampled : int
+        How many pixels that count were sampled.
     """
 
     ignore_index: int | None
@@ -66,6 +77,8 @@ class SeenLabels:
     colours: dict[int, tuple[Colour, str]] = field(default_factory=dict)
     recoloured: tuple[int, str, str] | None = None
     may_be_masks: bool = True
+    pixels_by_shift: dict[int, int] = field(default_factory=lambda: {-1: 0, 0: 0, 1: 0})
+    sampled: int = 0
 
     def add(self, labels: Tensor, case: str) -> Tensor:
         """Note the values of a label map; return it, a mask of 0 and 255 as classes."""
@@ -112,13 +125,26 @@ class SeenLabels:
             )
 
     def watch(self, cases: Iterable[Case | Failure]) -> Iterator[Case | Failure]:
-        """Yield cases one by one, and note the values of their labels."""
+        """Yield cases one by one, and note their labels; at the end warn if these are shifted."""
         for case in checked_cases(cases):
             if isinstance(case, Failure):
                 yield case
             else:
                 self.num_classes = max(self.num_classes, len(case.probs))
-                yield replace(case, label=self.add(case.label, case.name))
+                label = self.add(case.label, case.name)
+                self.add_pair(_sample(case.probs.flatten(1)).argmax(0), label)
+                yield replace(case, label=label)
+        self.warn_of_shift("the likeliest classes of the maps")
+
+    def add_pair(self, predicted: Tensor, true: Tensor) -> None:
+        """Note by how much labels of some pixels differ; true ones to be ignored do not count."""
+        true = _sample(true.flatten()).long()
+        difference = true - _sample(predicted.flatten()).long()
+        if self.ignore_index is not None:
+            difference = difference[true != self.ignore_index]
+        for shift in self.pixels_by_shift:
+            self.pixels_by_shift[shift] += int((difference == shift).sum())
+        self.sampled += len(difference)
 
     def refuse_truth_without_foreground(self) -> None:
         """Raise a ValueError if no pixel that counts is of class 1 or above."""
@@ -172,9 +198,10 @@ class SeenLabels:
         """Warn of labels from 1 on one side where those of the other are from 0.
 
         Three values are needed where the largest one is no such sign: a method may well predict no
-        background. Where 0 does not count, labels of both sides may be from 1.
+        background. Where 0 does not count, labels of both sides may be from 1: pixels tell.
         """
         if self.ignore_index == 0:
+            self.warn_of_shift(f"labels of {method}")
             return
         ours, theirs = self.values - {self.ignore_index}, truth.values - {self.ignore_index}
         sides = (ours, theirs, method, "the truth"), (theirs, ours, "the truth", method)
@@ -188,6 +215,24 @@ class SeenLabels:
                 warn(
                     f"labels of {whose} are {_listed(upper)}, those of {others} {_listed(lower)}: "
                     f"if labels of {whose} count from 1, subtract 1"
+                )
+
+    def warn_of_shift(self, predicted: str) -> None:
+        """Warn of predicted labels that are the true ones less 1, or plus 1, at many pixels.
+
+        With two classes they would be inverted masks.
+        """
+        if self.num_classes == 2:
+            return
+        equal = self.pixels_by_shift[0]
+        for shift, word in ((1, "less"), (-1, "more")):
+            shifted = self.pixels_by_shift[shift]
+            if shifted > max(LEAST_SHIFTED * self.sampled, TIMES_EQUAL * equal):
+                warn(
+                    f"{predicted} are 1 {word} than the true labels at "
+                    f"{shifted / self.sampled:.0%} of {self.sampled} sampled pixels that count, "
+                    f"and equal at {equal / self.sampled:.0%}: if one side counts from 1, number "
+                    "both alike"
                 )
 
     def warn_of_masks(self, method: str, truth: SeenLabels) -> None:
@@ -232,6 +277,11 @@ class SeenLabels:
             f"; if {MASK_VALUE} is the foreground, set ignore_index to None (--ignore-index none), "
             f"which reads {MASK_VALUE} as class 1, or write 1 in its place"
         )
+
+
+def _sample(pixels: Tensor) -> Tensor:
+    """Return some pixels of the last axis, of a sample all; an odd step meets most columns."""
+    return pixels[..., :: pixels.shape[-1] // SAMPLED | 1]
 
 
 def _listed(values: Collection[int]) -> str:

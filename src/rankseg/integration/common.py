@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rankseg._common.arguments import choice, describe, integer
 from rankseg._common.optional import require
+from rankseg._common.warn import warn
 from rankseg._decision.module import RankSEG
 from rankseg._decision.problem import DTYPES, as_tensor
 from rankseg._decision.sampled_sums import check_activation
@@ -34,6 +36,7 @@ __all__ = [
     "keeps_dtype",
     "require",
     "resize",
+    "tell_of_swapped",
     "to_probabilities",
     "widened",
 ]
@@ -43,6 +46,10 @@ Size = tuple[int, int]
 
 KINDS = ("softmax", "sigmoid", "probabilities", "query_sums")
 """What scores can be, by what makes probabilities of them; see :func:`to_probabilities`."""
+
+SQUARE, FOREIGN = 0.1, 4
+"""Aspect ratios differ if their logarithms do by more than the first; maps are of the other shape
+if they are so many times nearer to it."""
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """How scores are resized, by the number of spatial axes."""
@@ -120,6 +127,25 @@ def check_channels_first(name: str, maps: Tensor, sizes: Sequence[Sequence[int]]
 def _of_shape(height: int, width: int, image: Sequence[int]) -> bool:
     """Say whether maps have the aspect ratio of an image, up to a pixel of rounding."""
     return abs(height / image[0] - width / image[1]) <= 1 / image[0] + 1 / image[1]
+
+
+def tell_of_swapped(name: str, maps: Sequence[int], sizes: Sequence[Size]) -> None:
+    """Warn of sizes whose width and height swapped are of the aspect ratio of maps (height, width).
+
+    Maps of images that were made square tell nothing, and maps of a network with an input of one
+    size tell the opposite of the truth where an image was squeezed into it from the other shape.
+    """
+    ratio = math.log(maps[0] / maps[1])
+    for height, width in sizes:
+        wanted = math.log(height / width)
+        apart = abs(ratio - wanted)
+        if apart > SQUARE and abs(ratio + wanted) < apart / FOREIGN:
+            warn(
+                f"{name} must be (height, width), got {(height, width)} for scores of "
+                f"{maps[0]} x {maps[1]}, which are of the shape of an image of {(width, height)}: "
+                "of an image of Pillow, whose size is (width, height), pass image.size[::-1]"
+            )
+            return
 
 
 def check_one_device(fields: Mapping[str, Tensor]) -> None:

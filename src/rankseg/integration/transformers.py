@@ -35,6 +35,7 @@ from rankseg.integration.common import (
     keeps_dtype,
     require,
     resize,
+    tell_of_swapped,
     to_probabilities,
     widened,
 )
@@ -520,6 +521,9 @@ def _scores(
 ) -> list[_Scores]:
     """Return the scores of every image at its target size."""
     family, offsets = read.family, read.offsets
+    if target_sizes is not None and not offsets:
+        sizes = image_sizes("target_sizes", target_sizes)
+        tell_of_swapped("target_sizes", read.fields[-1].shape[-2:], sizes)
     if len(read.fields) == 1:
         (maps,) = read.widened(keep_dtype)
         maps = maps.sigmoid() if read.kind == "probabilities" else maps

@@ -13,6 +13,7 @@ from torch import Tensor
 from rankseg._common.arguments import describe, integer
 from rankseg._common.public import public
 from rankseg._decision.inputs import as_tensor, check_dense
+from rankseg._decision.sampled_sums import check_shape
 
 __all__ = ["Counts", "check_counts", "count"]
 
@@ -173,6 +174,12 @@ def count(
         ``ignore_index`` is given for bool labels, a label has a value that is not allowed, or
         integers are a mask of 0 and 1 for each class (one-hot), which bool masks must not be along
         the last axis.
+
+    Warns
+    -----
+    UserWarning
+        If bool masks without ``num_classes`` are hardly of the shape (batch, classes, *spatial),
+        such as (batch, height, width).
 
     Notes
     -----
@@ -409,6 +416,8 @@ def _check_masks(
             f"ignore_index must be None when label is bool, got {ignore_index}; leave pixels out "
             "with valid"
         )
+    if num_classes is None:
+        check_shape("prediction", prediction)
     return shape[1]
 
 

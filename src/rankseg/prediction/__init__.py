@@ -15,12 +15,14 @@ from typing import Any, Final
 from torch import Tensor
 
 from rankseg._common.arguments import choice, integer
+from rankseg._common.warn import warn
 from rankseg._decision.module import RankSEG
 from rankseg._files.batch import Outcome, Record, Track, work_through
 from rankseg._files.whole import identify
 from rankseg._formats import (
     LABELS_WRITTEN,
     MAPS,
+    NIFTI,
     PICTURES,
     ending,
     find_files,
@@ -72,7 +74,7 @@ def predict_files(
         one class.
     key : str, optional
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
-        ``logits``, in this order, or else the only one.
+        ``logits``, in this order, with ``from_logits`` ``logits`` first, or else the only one.
     model : str or path, optional
         What makes maps of images: a folder or the id of a semantic or universal segmentation
         model on the Hugging Face Hub, which says itself how images are prepared and what its
@@ -117,6 +119,11 @@ def predict_files(
         be overwritten, or ``output`` holds label maps made with other options, in another format,
         of other inputs, or by no run that ``rankseg.json`` lists.
 
+    Warns
+    -----
+    UserWarning
+        If label maps of other formats become NIfTI, which takes their axes for x, y, z.
+
     Examples
     --------
     >>> import tempfile
@@ -135,6 +142,7 @@ def predict_files(
     output = Path(output)
     sources = find_files(inputs, MAPS if model is None else PICTURES)
     targets = _targets(sources, output, suffix)
+    _tell_of_axes(sources, suffix)
     # A model of Transformers says itself what its logits are, and takes no from_logits.
     options = {name: value for name, value in rankseg_kwargs.items() if value is not None}
     decide = _decider(model, mean, std, key, options)
@@ -151,8 +159,8 @@ def predict_files(
 
     def predict(case: str) -> None:
         path = targets[case][0]
-        several = settings.from_logits == "softmax"  # is not of one class
-        given = read_image(path) if model is not None else read_maps(path, key, not several)
+        link = settings.from_logits
+        given = read_image(path) if model is not None else read_maps(path, key, link)
         write_labels(targets[case][1], decide(given.maps), given, masks=masks)
 
     outcome = work_through(
@@ -165,6 +173,19 @@ def predict_files(
     )
     record.finish(outcome)
     return outcome
+
+
+def _tell_of_axes(sources: Sequence[Path], suffix: str) -> None:
+    """Warn of label maps that become NIfTI, whose axes are x, y, z, and that come from no NIfTI."""
+    if suffix not in NIFTI:
+        return
+    others = [source for source in sources if ending(source) not in NIFTI]
+    if others:
+        warn(
+            f"{others[0]} is no NIfTI: its label map gets the identity as affine, and axes in the "
+            "order stored, which NIfTI takes for x, y, z; store maps as (classes, x, y, z), and "
+            "decide those of nnU-Net, (classes, z, y, x), by rankseg nnunet"
+        )
 
 
 def _identify_model(model: str | PathLike[str]) -> object:

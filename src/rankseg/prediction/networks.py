@@ -219,9 +219,14 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def run_transformers(network: Any, processor: Any, image: Tensor) -> Any:
-    """Return what a model of Transformers gives for an image ``(3, height, width)`` in [0, 1]."""
+    """Return what a model of Transformers gives for an image ``(3, height, width)`` in [0, 1].
+
+    Of processors that crop the centre (MobileViT, MobileNetV2) the whole image is taken: scores of
+    a crop would be stretched over the image.
+    """
+    whole = {"do_center_crop": False} if getattr(processor, "do_center_crop", None) else {}
     inputs = processor(
-        images=to_pixels(image), return_tensors="pt", input_data_format="channels_last"
+        images=to_pixels(image), return_tensors="pt", input_data_format="channels_last", **whole
     )
     return _run(network, **inputs)
 
