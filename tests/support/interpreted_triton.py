@@ -64,7 +64,7 @@ def assert_same(results):
 
 
 def test_sums_and_cuts(opened):
-    fields = ("mass", "peak", "likely_count", "likely_mass", "fault")
+    fields = ("mass", "peak", "likely_count", "likely_mass", "is_invalid")
     assert_same([[getattr(survey, name) for name in fields] for _, _, survey in opened])
     assert_same([b.above(m, survey, CUTS, ACTIVE) for b, m, survey in opened])
     assert_same([[b.masks(m, survey, CUTS)] for b, m, survey in opened])
