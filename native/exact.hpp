@@ -181,7 +181,9 @@ double exact_cut(const Source& s, const Blocks<T>& tables, int64_t image, int64_
   const Collected found = collect(s, tables, image, label, round_down<T>(ends.low),
                                   round_down<T>(ends.high), static_cast<uint8_t*>(nullptr), space);
   if (found.spilled.count > 0) return std::numeric_limits<double>::quiet_NaN();
-  for (int64_t i = 0; i < found.size; i++) exact.ranked[i] = static_cast<double>(space.kept[i]);
+  for (int64_t i = 0; i < found.size; i++) {  // NaN, if the maps were changed: no order to sort by
+    exact.ranked[i] = space.kept[i] > T(0) ? static_cast<double>(space.kept[i]) : 0.0;
+  }
   std::sort(exact.ranked, exact.ranked + found.size, Descending());
   const int64_t nodes = place_integrals(row.volume, degree, metric, exact);
   const Quadrature q{nodes, exact.decay, exact.weight, exact.amount, exact.products};

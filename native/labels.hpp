@@ -335,7 +335,7 @@ void tally_block(const Source& s, const int64_t* here, int64_t image, int64_t gr
   uint8_t present[SOME] = {};
   const int64_t classes = least(SOME, s.classes - first);
   for (int64_t i = 0; i < range.size; i++) {
-    const uint64_t label = static_cast<uint64_t>(here[i] - first);
+    const uint64_t label = static_cast<uint64_t>(here[i]) - static_cast<uint64_t>(first);
     if (label < static_cast<uint64_t>(classes)) present[label] = 1;
   }
   for (int64_t k = 0; k < classes; k++) {

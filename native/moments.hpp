@@ -293,11 +293,13 @@ RANKSEG_EXPORT(scan)(const Team* team, const double* values, const int64_t* size
     const Buffer<double> room(3 * most_nodes);
     if (!room.ok()) return OUT_OF_MEMORY;
     for (int64_t row = first; row < last; row++) {
-      const int64_t used = least(nodes[row], most_nodes);
+      const int64_t used = most<int64_t>(0, least(nodes[row], most_nodes));
       const Quadrature q{used, decay + row * most_nodes, room.get(), room.get() + most_nodes,
                          room.get() + 2 * most_nodes};
-      std::memcpy(q.weight, weight + row * most_nodes, static_cast<size_t>(used) * sizeof(double));
-      std::memcpy(q.amount, amount + row * most_nodes, static_cast<size_t>(used) * sizeof(double));
+      for (int64_t k = 0; k < used; k++) {
+        q.weight[k] = weight[row * most_nodes + k];
+        q.amount[k] = amount[row * most_nodes + k];
+      }
       taken[row] = scan_row(values + row * width, least(sizes[row], width), q, *steps);
     }
     return DONE;

@@ -56,6 +56,19 @@ inline double refined_normal_cdf(double x, double skew) {
   return normal + skew * (1.0 - near * near) * density / 6.0;
 }
 
+// Return a number within bounds; the lower one for NaN.
+inline double within(double value, double low, double high) {
+  return value > low ? least(value, high) : low;
+}
+
+// The moments that a volume of so many pixels can have: maps that were changed give any numbers.
+inline Volume possible(const Volume& given) {
+  const int64_t size = most<int64_t>(0, given.size);
+  const double pixels = static_cast<double>(size);
+  return {within(given.mean, 0.0, pixels), within(given.variance, 0.0, pixels / 4.0),
+          within(given.third, -pixels, pixels), size, given.eps};
+}
+
 inline double sd_of(const Volume& volume) { return std::sqrt(most(volume.variance, CERTAIN)); }
 
 // Count the steps from `start` on before F first exceeds a probability below 1/2.
@@ -258,8 +271,10 @@ inline double dot(const double* values, const double* weights, int64_t size) {
 // Write the scores of the masks of 1 to `size` pixels minus that of the empty mask.
 //
 // The difference is computed directly: with large smoothing all scores round to 1.
-inline int write_gains(const double* values, int64_t size, const Volume& volume, double smooth,
+inline int write_gains(const double* values, int64_t size, const Volume& given, double smooth,
                        bool truncated, double* gains) {
+  if (size <= 0) return DONE;
+  const Volume volume = possible(given);
   const Volumes volumes = volumes_of(volume);
   const int64_t first = volumes.first, width = most<int64_t>(1, volumes.last - first + 1);
   const Rows rows = Rows::of(volume, values, size, truncated);

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from rankseg._backends import native, rows
 from rankseg._backends import native_library as library
-from rankseg._backends import rows
 
 HEADERS = Path(__file__).resolve().parents[2] / "native"
 
@@ -71,6 +71,12 @@ def test_the_memory_of_an_array_that_is_not_contiguous_is_copied():
     )
     assert not values[:, 0].flags.c_contiguous
     np.testing.assert_array_equal(gains, expected)
+
+
+def test_values_at_odd_addresses_are_copied():
+    odd = torch.frombuffer(bytearray(1 + 4 * 6), dtype=torch.float32, offset=1).view(1, 2, 3)
+    assert odd.data_ptr() % 4 != 0
+    assert native.open_maps(odd, None).source.values % 4 == 0
 
 
 def test_the_level_can_be_lowered_and_no_other_named(monkeypatch):

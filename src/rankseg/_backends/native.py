@@ -56,7 +56,9 @@ class Maps(NamedTuple):
 
 
 def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = None) -> Maps:
-    """Describe the memory of ``probs`` to the kernels; nothing is copied.
+    """Describe the memory of ``probs`` to the kernels.
+
+    Nothing is copied, unless values lie at addresses that are no multiples of their size.
 
     If ``probs`` holds logits, kernels compute every probability when they read it. For softmax the
     logarithm of the sum over classes is computed here and kept for every pixel.
@@ -70,6 +72,8 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
     from_logits
         ``'softmax'`` or ``'sigmoid'`` if ``probs`` holds logits; None if it holds probabilities.
     """
+    if probs.data_ptr() % probs.element_size():  # views of the bytes of a file, say
+        probs = probs.clone()
     sizes, strides = merge_axes(probs.shape[2:], probs.stride()[2:])
     axes = np.array((sizes, strides), np.int64)
     spatial = probs.shape[2:]
