@@ -40,8 +40,7 @@ constexpr double NEAR = 1e-3, UNKNOWN = 1.0 / 32;
 // A mask is excluded only if its upper bound is below a known score by more than this.
 constexpr double ROUNDING = 1e-15;
 
-// Return the least volume + smooth at which j = `powers` power sums suffice: (j! / 1e-14) ^ (1 /
-// j).
+// Return the least volume + smooth at which j power sums suffice: (j! / 1e-14) ^ (1 / j).
 inline double sufficient(int64_t powers) {
   return std::exp((std::lgamma(static_cast<double>(powers) + 1) - std::log(1e-14)) /
                   static_cast<double>(powers));
@@ -175,8 +174,7 @@ struct Descending {
   bool operator()(double a, double b) const { return a > b; }
 };
 
-// Return the cut of the best mask, given RMA's cut; NaN if the bracket holds more values than the
-// buffer.
+// Return the cut of the best mask, given RMA's cut; NaN if the bracket does not fit in the buffer.
 template <class T>
 double exact_cut(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label, double cut,
                  const Row& row, const Metric& metric, Space<T>& space, ExactSpace& exact) {

@@ -254,8 +254,7 @@ struct Contest {
   int64_t winner[BLOCK];
 };
 
-// Give one class the pixels in which it gains more than the classes before it; ties stay as they
-// are.
+// Give one class the pixels in which it gains more than every class before it.
 //
 // The class can win an unassigned pixel only if its probability exceeds `reach_free`, and a
 // contested pixel only if its probability exceeds `reach_contested`.
@@ -371,10 +370,10 @@ int tally(const Team* team, const Source& s, const int64_t* labels, double* coun
 
 }  // namespace
 
-// Label the pixels above the cut of one class and above the `reach` of no other; count and sum
-// them.
+// Label the pixels above the cut of one class and above the `reach` of no other class.
 //
-// Counts and sums are (batch, classes). The other pixels become UNASSIGNED or CONTESTED.
+// Write counts and sums of these pixels, (batch, classes) each. The other pixels become UNASSIGNED
+// or CONTESTED.
 RANKSEG_EXPORT(claim)(const Team* team, const Source* s, const Tables* t, const double* cuts,
                       const double* reach, int64_t* labels, double* counts, double* sums) {
   return by_type(s, [&](auto zero) {
@@ -399,10 +398,10 @@ RANKSEG_EXPORT(gather_unsettled)(const Team* team, const Source* s, int64_t* lab
   });
 }
 
-// Give each contested pixel to a class whose cut it exceeds, and each unassigned pixel to an
-// eligible class.
+// Give every valid pixel without a label to the class that gains most.
 //
-// The largest gain wins. An unassigned pixel in which no gain exceeds `floor` becomes `void_index`.
+// A contested pixel goes to a class whose cut it exceeds, an unassigned pixel to an eligible class.
+// An unassigned pixel in which no gain exceeds `floor` becomes `void_index`.
 RANKSEG_EXPORT(resolve)(const Team* team, const Source* s, const Tables* t, int64_t* labels,
                         const double* cuts, const GainTable* gains, const uint8_t* eligible,
                         double floor, int64_t void_index) {
@@ -411,8 +410,7 @@ RANKSEG_EXPORT(resolve)(const Team* team, const Source* s, const Tables* t, int6
   });
 }
 
-// Write the number of pixels of every label and the sum of their probabilities, (batch, classes)
-// each.
+// Write number and summed probability of the pixels of every label, (batch, classes) each.
 RANKSEG_EXPORT(tally)(const Team* team, const Source* s, const int64_t* labels, double* counts,
                       double* sums) {
   return by_type(s, [&](auto zero) {

@@ -5,7 +5,7 @@
 #include "exponential.hpp"
 #include "threads.hpp"
 
-// The type of the values in memory, and what they are: probabilities, or logits for a function.
+// The type of the values in memory, and what they are: probabilities or logits.
 enum Type : int64_t { FLOAT32, FLOAT64, FLOAT16, BFLOAT16 };
 enum Content : int64_t { PROBABILITIES, SOFTMAX, SIGMOID };
 

@@ -67,8 +67,7 @@ int moments(const Team* team, const Source& s, const Tables* t, const uint8_t* a
   return status;
 }
 
-// How many values of a class lie above a `Bracket` and in it; power sums of those above and below
-// it.
+// The numbers of values above and in a `Bracket`, and power sums of those above and below.
 struct Split {
   int64_t above, between;              // numbers of values
   double sums_above[POWERS], sums_below[POWERS];
@@ -206,8 +205,7 @@ struct Steps {
 
 namespace {
 
-// The expected metric of a mask as a sum over quadrature nodes: `Integrals` in
-// `_formulas/records.py`.
+// The expected metric of a mask as a sum over nodes: `Integrals` in `_formulas/records.py`.
 //
 // The scan changes `weight` and `amount`; `products` is scratch. Arrays have room for `nodes`.
 struct Quadrature {

@@ -51,8 +51,7 @@ constexpr int32_t SPARES = 64, FIRST_SPARE = static_cast<int32_t>(BINS);
 constexpr int64_t PLACES = BINS + 2 * SPARES;
 static_assert((uint64_t(CHUNK * BLOCK) << STEP_BITS) < ONE);
 
-// Number of values whose codes are computed at a time: small, so that the places stay in the
-// first-level cache.
+// Values whose codes are computed at a time. With so few, the places stay in the fastest cache.
 constexpr int64_t PIECE = 256;
 
 // Work arrays of a thread.
@@ -106,8 +105,7 @@ inline void unpack(uint64_t* places, const double* edges, Bin* table) {
   }
 }
 
-// Add the values of a block: their codes to the places; to the table the sums that codes do not
-// hold.
+// Add the codes of a block to the places, and to the table the sums that codes do not hold.
 inline void deposit(const float* row, int64_t size, float low, float peak, Bin* table,
                     ProfileSpace<float>& space) {
   if (low <= static_cast<float>(LOWEST)) {  // the end bins have no steps
@@ -159,8 +157,7 @@ void profile_chunk(const Source& s, const Blocks<T>& tables, int64_t image, int6
   unpack(space.places, edges, table);
 }
 
-// Let `fill(chunks, tables)` write one table of `rows` rows for each chunk; add the tables up in
-// `out`.
+// Let `fill(chunks, tables)` write a table of `rows` rows for each chunk, and add them up in `out`.
 template <class Fill>
 int by_chunks(const Source& s, int64_t rows, Bin* out, Fill fill) {
   const int64_t chunks = divided_up(blocks_of(s), CHUNK);
@@ -209,8 +206,7 @@ inline Labels extremes_of(const int64_t* labels, int64_t size) {
   return found;
 }
 
-// Add the pixels that have the label of a class but are not in its mask; subtract those only in the
-// mask.
+// Add the pixels that have only the label of a class; subtract those that are only in its mask.
 template <class T>
 void exchange_row(const T* row, const int64_t* labels, int64_t size, int64_t label, T cut,
                   Bin* table) {
@@ -267,10 +263,10 @@ RANKSEG_EXPORT(profile)(const Team* team, const Source* s, const Tables* t, cons
   });
 }
 
-// Write the profiles of the pixels labelled as a class minus those of its mask to `out`, which must
-// be all 0.
+// Write the profiles of the pixels labelled as a class minus those of its mask to `out`.
 //
-// `place` holds the row of `out` for every image and class, or -1 if it has none.
+// `out` must be all 0. `place` holds the row of `out` for every image and class, or -1 if it has
+// none.
 RANKSEG_EXPORT(exchange)(const Team* team, const Source* s, const Tables* t, const int64_t* labels,
                          const double* cuts, const int64_t* place, int64_t number, double* out) {
   return by_type(s, [&](auto zero) {

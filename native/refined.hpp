@@ -34,8 +34,7 @@ constexpr double FAR = 40.0;
 // Least variance. With less variance the volume is certain, and the normal distribution is a step.
 constexpr double CERTAIN = 1e-12;
 
-// Least total probability to renormalise by. Without the pixel of a node, the total may be very
-// small.
+// Least total probability to renormalise by: without the pixel of a node, little may be left.
 constexpr double LEAST_TOTAL = 1e-9;
 
 // A pixel with more than 1/16 of the variance gets a distribution of its own (TRNA). Fewer than 16
@@ -83,8 +82,8 @@ struct Volumes {
   int64_t first, last;
 };
 
-// From floor(quantile(eps / 2)) - 1 to ceil(quantile(1 - eps / 2)) of F((y - mean) / sd), in [0,
-// size].
+// From floor(quantile(eps / 2)) - 1 to ceil(quantile(1 - eps / 2)), at least 0 and at most size,
+// for the distribution F((y - mean) / sd).
 inline Volumes volumes_of(const Volume& volume) {
   const double sd = sd_of(volume);
   const double reach = std::sqrt(2.0 * (std::log(2.0) - std::log(volume.eps))) + 4.0;
@@ -306,8 +305,7 @@ inline int write_gains(const double* values, int64_t size, const Volume& volume,
 
 }  // namespace
 
-// Write the scores of the masks of the largest 1 to `size` values, minus the score of the empty
-// mask.
+// Write the gains of the masks of the largest 1 to `size` values over the empty mask.
 //
 // The scores are those of TRNA if `truncated` is true, else those of BA.
 RANKSEG_EXPORT(refined_gains)(const Team*, const double* values, int64_t size, const Volume* volume,

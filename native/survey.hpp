@@ -276,8 +276,7 @@ int masks(const Team* team, const Source& s, const Tables* t, const double* cuts
 
 // Scan every value once. Write the tables, the survey, and whether some value is no probability.
 //
-// The survey is (4, batch, classes): sum, largest value, and number and sum of the values above
-// 1/2.
+// The survey is (4, batch, classes): sum, peak, and number and sum of the values above 1/2.
 RANKSEG_EXPORT(survey)(const Team* team, const Source* s, const Tables* t, double highest,
                        double* out, uint8_t* fault) {
   return by_type(s, [&](auto zero) {

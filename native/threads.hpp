@@ -42,8 +42,7 @@ struct Work {
   }
 };
 
-// Call `job(first, last)` for ranges of units, on as many threads as are useful for `values`
-// values.
+// Call `job(first, last)` for ranges of units, on as many threads as `values` values are worth.
 //
 // One thread does a unit. `job` returns a `Status`. The result is the status of a range that
 // failed, or 0 if none failed.

@@ -14,8 +14,7 @@ namespace {
 constexpr double LEAST_SUM = 0.5;
 constexpr double NEAR_ONE = LEAST_SUM / BLOCK;
 
-// Return the place of the largest of `size` numbers that lie `step` apart; of equal numbers, the
-// first.
+// Return the place of the largest of `size` numbers that lie `step` apart: the first one if tied.
 template <class T>
 int64_t largest(const T* values, int64_t size, int64_t step = 1) {
   int64_t place = 0;
@@ -116,8 +115,7 @@ bool in_doubt(const Source& s, const Blocks<T>& tables, const uint8_t* won, int6
   return false;
 }
 
-// Mark the classes that win a pixel, in each block where a class that is not marked yet could win
-// one.
+// Mark the winner of every valid pixel, in each block where a class not marked yet could win.
 template <class T>
 int contest(const Team* team, const Source& s, const Tables* t, uint8_t* won) {
   const Blocks<T> tables(s, t);
@@ -153,8 +151,7 @@ int winners(const Team* team, const Source& s, const Tables* t, const double* ma
 
 }  // namespace
 
-// Mark the classes that are the likeliest in some valid pixel, (batch, classes); ties go to the
-// first.
+// Mark the classes that are the likeliest in some valid pixel. Ties go to the first class.
 RANKSEG_EXPORT(winners)(const Team* team, const Source* s, const Tables* t, const double* mass,
                         const double* peak, uint8_t* won) {
   return by_type(s, [&](auto zero) {
