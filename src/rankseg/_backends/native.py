@@ -29,7 +29,8 @@ NEGLIGIBLE = 1e-12
 LARGE_ROW = 1 << 21
 """In an image with more pixels, sharing out each class to several threads is faster.
 
-Threads are then woken for every pass over the pixels."""
+The threads are then woken for every pass over the pixels.
+"""
 
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CONTENTS = (None, "softmax", "sigmoid")
