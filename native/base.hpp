@@ -7,9 +7,9 @@
 #include <cstring>
 #include <limits>
 
-// One file is compiled once for each level of instructions (v1, v3, v4 or neon). The names of its
-// functions end in the level. All else stands in a namespace without a name: the linker must not
-// replace a function of one level by that of another.
+// `kernels.cpp` is compiled once for each level of instructions (v1, v3, v4 or neon). The names of
+// exported functions end in the level. All other functions are in an unnamed namespace: otherwise
+// the linker might replace a function of one level by that of another level.
 #define RANKSEG_JOIN(name, level) rankseg_##name##_##level
 #define RANKSEG_NAMED(name, level) RANKSEG_JOIN(name, level)
 #define RANKSEG_EXPORT(name) \
@@ -20,7 +20,7 @@ namespace {
 // Pixels of a block: 4 KiB of float32, so that a block stays in the first-level cache.
 constexpr int64_t BLOCK = 1024;
 
-// Blocks of a group: the unit of most work, small against an image, large against a thread's start.
+// Blocks of a group. Most work is shared out by groups, and one thread sums a group in order.
 constexpr int64_t GROUP = 16;
 
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
@@ -39,7 +39,7 @@ T most(T a, T b) {
 
 constexpr int64_t divided_up(int64_t number, int64_t by) { return (number + by - 1) / by; }
 
-// Memory that a thread works in. It may be had or not: ask `ok` before use.
+// Memory for work, all 0 at first. The allocation may fail: check `ok` before use.
 template <class T>
 class Buffer {
  public:
@@ -56,7 +56,7 @@ class Buffer {
   T* data_;
 };
 
-// Four values at a time. The compiler makes of it the instructions that the level has.
+// Four values at a time. The compiler turns them into the instructions of the level.
 using Double4 = double __attribute__((vector_size(32)));
 using Float4 = float __attribute__((vector_size(16)));
 using Mask4 = int64_t __attribute__((vector_size(32)));
@@ -78,8 +78,10 @@ inline Double4 only(Mask4 mask, Double4 values) { return (Double4)((Mask4)values
 inline double total(Double4 sum) { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
 inline int64_t total(Mask4 sum) { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
 
-// Call `add(k, values)` for every four values of a row, `k` from 0 to 3 in turn: sums of four
-// accumulators depend on the row alone, and not on the level. The last values come with `padding`.
+// Call `add(k, values)` for every four values of a row, with `k` from 0 to 3 in turn.
+//
+// With one accumulator for each `k`, a sum depends on the row alone, not on the level. `padding`
+// fills the row up to a multiple of sixteen values.
 template <class T, class Add>
 inline void by_fours(const T* row, int64_t size, T padding, Add add) {
   int64_t i = 0;
@@ -93,7 +95,8 @@ inline void by_fours(const T* row, int64_t size, T padding, Add add) {
   }
 }
 
-// Call `add(values, there)` for every sixteen values; `there` is false of what is beyond the last.
+// Call `add(values, there)` for every sixteen values of a row. Beyond the last value, `there` is
+// false and `values` are 0.
 template <class T, class Add>
 inline void by_sixteens(const T* row, int64_t size, Add add) {
   Double4 values[4] = {};
@@ -124,11 +127,11 @@ struct CountAndSum {
   double sum;
 };
 
-// Count and sum of the values that are `inside(values)`. The padding is a value that is not.
+// Count and sum the values for which `inside` is true. It must be false for `padding`.
 template <class T, class Inside>
 inline CountAndSum count_and_sum(const T* row, int64_t size, T padding, Inside inside) {
   Double4 sums[4] = {};
-  Mask4 counts[4] = {};  // minus the counts: what is true is -1
+  Mask4 counts[4] = {};  // minus the counts: a true mask is -1
   by_fours(row, size, padding, [&](int k, Double4 values) {
     const Mask4 mask = inside(values);
     sums[k] += only(mask, values);
@@ -166,7 +169,7 @@ inline Mask4 load_marks(const int32_t* from) {
   return __builtin_convertvector(marks, Mask4);
 }
 
-// Count and sum of the values whose mark is the one chosen.
+// Count and sum the values whose mark equals `chosen`.
 template <class T, class Mark>
 CountAndSum sum_marked(const T* row, const Mark* marks, int64_t size, Mark chosen) {
   Double4 sums[2] = {};
@@ -188,9 +191,10 @@ CountAndSum sum_marked(const T* row, const Mark* marks, int64_t size, Mark chose
   return found;
 }
 
-// List the places i < size, at most BLOCK, that are `chosen(i)`; return how many there are.
+// List the places i < size for which `chosen(i)` is true; return their number. `size` <= BLOCK.
 //
-// They are few. So 32 marks are tested at once, and only where one is set they are searched.
+// Usually few places are chosen. So the marks are tested 32 at a time, and only groups of 32 with a
+// mark are searched.
 template <class Chosen>
 int64_t list_where(int64_t size, int32_t* picked, Chosen chosen) {
   uint8_t marks[BLOCK];
@@ -211,7 +215,7 @@ int64_t list_where(int64_t size, int32_t* picked, Chosen chosen) {
   return number;
 }
 
-// Round to the type of the values: the same of its values exceed the result as exceed `value`.
+// Round down to the type of the values: a T exceeds the result exactly if it exceeds `value`.
 template <class T>
 inline T round_down(double value) {
   const T rounded = static_cast<T>(value);

@@ -1,29 +1,29 @@
 // The cuts of classes by Dinkelbach's iteration, and the masks above them.
 //
-// The iteration raises a cut. The values that the cut may still pass are few: they are copied to a
-// buffer, with the indices of their pixels.
+// The iteration raises a cut. Few values lie between the cut and its upper bound: they are copied
+// to a buffer, with the indices of their pixels.
 #pragma once
 
 #include "survey.hpp"
 
 namespace {
 
-// Size of the buffer for the values that a rising cut may still pass: it fits in the cache.
+// Size of the buffer for the values that a rising cut may still pass. It fits in the cache.
 constexpr int64_t KEPT = 16 * BLOCK;
 
-// No cut is raised more often.
+// The most steps by which a cut is raised.
 constexpr int MOST_STEPS = 1000;
 
-// Work arrays of a thread for one row.
+// Work arrays of a thread for one class of an image.
 template <class T>
 struct Space {
   T block[BLOCK];
   int32_t picked[BLOCK];
   T kept[KEPT];
-  int64_t places[KEPT];  // the pixels of the values kept
+  int64_t places[KEPT];  // the pixel of each value kept
 };
 
-// List where in a row the values in (low, high] are; return how many there are.
+// List the places of the values in (low, high] in a row; return their number.
 template <class T>
 int64_t list_between(const T* row, int64_t size, T low, T high, int32_t* picked) {
   return list_where(size, picked, [&](int64_t i) { return (row[i] > low) & (row[i] <= high); });
@@ -31,12 +31,12 @@ int64_t list_between(const T* row, int64_t size, T low, T high, int32_t* picked)
 
 struct Collected {
   int64_t size;         // values in the buffer
-  CountAndSum spilled;  // of those that found no room
+  CountAndSum spilled;  // count and sum of the values that found no room
 };
 
-// Keep the values in (low, high] of a row as long as there is room; count and sum the others.
+// Keep the values in (low, high] of a class as long as there is room; count and sum the others.
 //
-// Marks the pixels above `low` in `mask`, unless that is null.
+// The pixels above `low` are marked in `mask`, which must be all 0. `mask` may be null.
 template <class T>
 Collected collect(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label, T low,
                   T high, uint8_t* mask, Space<T>& space) {
@@ -67,7 +67,7 @@ Collected collect(const Source& s, const Blocks<T>& tables, int64_t image, int64
   return found;
 }
 
-// What the survey tells of a class of an image.
+// The survey of one class of one image.
 struct Row {
   double volume, peak, likely_count, likely_mass;
   bool sound;
@@ -88,15 +88,15 @@ template <class T>
 struct Raised {
   double cut;
   T marked;      // the cut above which `mask` was marked
-  int64_t kept;  // how many values the buffer keeps: all from `marked` up to the cut; or else -1
+  int64_t kept;  // number of values in the buffer if all in (marked, cut] are there; else -1
 };
 
 // Raise a cut to the largest (mass + bonus) / (count + offset) of any mask.
 //
-// The next cut is the fraction of the mask above the cut. It hardly ever exceeds 1/2, and what lies
-// above 1/2 is counted and summed already. One pass over the rest usually finds room for all values
-// between the first cut and 1/2; the steps that follow look at nothing else. `mask`, if not null, is
-// marked by the first pass.
+// The next cut is the fraction of the mask above the current cut. Cuts hardly ever exceed 1/2, and
+// the survey has counted and summed the values above 1/2. The buffer usually has room for all
+// values between the first cut and 1/2. One pass then copies them, and later steps read only the
+// buffer. The first pass also marks the pixels above the first cut in `mask`, if it is not null.
 template <class T>
 Raised<T> raise_cut(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
                     double cut, double likely_count, double likely_mass, double bonus,
@@ -132,7 +132,7 @@ Raised<T> raise_cut(const Source& s, const Blocks<T>& tables, int64_t image, int
 
 // What the best mask of a class maximises: (mass + bonus) / (count + volume + offset).
 //
-// `keep_peak` keeps the likeliest pixel in the mask even where the fraction rounds to its value.
+// `keep_peak` keeps the likeliest pixel in the mask even if the fraction rounds to its probability.
 struct Fraction {
   double bonus, offset;
   bool keep_peak;
@@ -152,7 +152,7 @@ void mask_row(const Source& s, const Blocks<T>& tables, int64_t image, int64_t l
   }
 }
 
-// Mark the best mask of a row.
+// Mark the best mask of a class; `mask` must be all 0.
 template <class T>
 void own_mask(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
               const Fraction& fraction, const Row& row, uint8_t* mask, Space<T>& space) {
@@ -241,7 +241,7 @@ int between(const Team* team, const Source& s, const Tables* t, const double* lo
 
 }  // namespace
 
-// Raise the cut of every active class until its fraction does not exceed it.
+// Raise the cut of every active class while the fraction of the mask above the cut exceeds the cut.
 RANKSEG_EXPORT(raise_cuts)(const Team* team, const Source* s, const Tables* t,
                            const double* likely_count, const double* likely_mass,
                            const double* bonus, const double* offset, const uint8_t* active,
@@ -254,7 +254,8 @@ RANKSEG_EXPORT(raise_cuts)(const Team* team, const Source* s, const Tables* t,
 
 // Survey each row, find its cut and write its mask, while its values are in the cache.
 //
-// A row whose peak does not exceed `pruning_prob` has no mask; `out` arrives all 0.
+// A row is a class of an image. If its peak does not exceed `pruning_prob`, its mask is empty.
+// `out` must be all 0. `sound` is true for each row whose values are all probabilities.
 RANKSEG_EXPORT(own_masks)(const Team* team, const Source* s, const Tables* t, double highest,
                           double bonus, double offset, int64_t keep_peak, double pruning_prob,
                           uint8_t* sound, uint8_t* out) {
@@ -264,7 +265,7 @@ RANKSEG_EXPORT(own_masks)(const Team* team, const Source* s, const Tables* t, do
   });
 }
 
-// Gather, for each of `number` rows (image, class), the values in (low, high], at most `width`.
+// Write, for each of `number` rows (image, class), the values in (low, high], at most `width`.
 RANKSEG_EXPORT(between)(const Team* team, const Source* s, const Tables* t, const double* low,
                         const double* high, const int64_t* rows, int64_t number, int64_t width,
                         double* out) {

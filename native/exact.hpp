@@ -1,16 +1,16 @@
 // Exact masks, row by row: a row is a class of an image.
 //
-// `solvers/exact.py` does one step of the search for all rows, then the next. Here every row does all
-// steps before the next row begins, by the formulas of `_formulas/expectation.py`: its values stay in
-// the cache, and small maps save the cost of every step.
+// `solvers/exact.py` does one step of the search for all rows, then the next step. Here every row
+// does all steps before the next row begins. The values of the row stay in the cache, and small
+// maps save the cost of a call for every step. `_formulas/expectation.py` has the formulas.
 #pragma once
 
 #include <algorithm>
 
 #include "moments.hpp"
 
-// Dice or IoU with its `smooth`. `bonus` and `offset` are those of the RMA objective for infinitely
-// many pixels. Mirrored in `native_library.py`.
+// Dice or IoU with its `smooth`. `bonus` and `offset` are `fraction_at_infinity` of the RMA
+// objective in `_formulas/objectives.py`. Mirrored in `native_library.py`.
 struct Metric {
   int64_t dice;
   double smooth, bonus, offset;
@@ -25,27 +25,28 @@ constexpr double STEP = 0.25, FIRST = -3.6, END = 40.0;
 // No integral needs more quadrature nodes, whatever the number of pixels.
 constexpr int64_t MOST_NODES = 256;
 
-// If volume + smooth is at least this, POWERS power sums replace any pixels; at any volume they
-// replace probabilities up to FAINT.
+// POWERS power sums replace any values if volume + smooth is at least MANY. Otherwise they replace
+// only values up to FAINT.
 constexpr double MANY = 100.0, FAINT = 1.0 / 16;
 
-// Factor by which brackets are wider than guessed, and how often their width is doubled.
+// Factor by which brackets are wider than guessed, and the most times that their width is doubled.
 constexpr double MARGIN = 1.2;
 constexpr int DOUBLINGS = 64;
 
-// Within NEAR of 1/2 a cut has too few pixels above it to guess their density: the half width of the
-// bracket is then UNKNOWN.
+// If RMA's cut is within NEAR of 1/2, too few values lie between the cut and 1/2 to guess their
+// density. The half width of the bracket is then UNKNOWN.
 constexpr double NEAR = 1e-3, UNKNOWN = 1.0 / 32;
 
-// A mask is excluded only if its upper bound is below a value by more than this, relatively.
+// A mask is excluded only if its upper bound is below a known score by more than this.
 constexpr double ROUNDING = 1e-15;
 
-// The least rate at which j power sums suffice, for j from 1: (j! / 1e-14) ^ (1 / j).
+// Return the least volume + smooth at which j power sums suffice: (j! / 1e-14) ^ (1 / j).
 inline double sufficient(int64_t powers) {
   return std::exp((std::lgamma(static_cast<double>(powers) + 1) - std::log(1e-14)) /
                   static_cast<double>(powers));
 }
 
+// Return how many power sums replace values in a class of which `rate` is volume + smooth.
 inline int64_t powers_needed(double rate) {
   if (rate < MANY) return POWERS;
   int64_t degree = 1;
@@ -53,12 +54,12 @@ inline int64_t powers_needed(double rate) {
   return degree;
 }
 
-// The value of RMA's objective whose optimal cut is `cut`.
+// Return the largest value of RMA's objective, given the optimal cut.
 inline double value_of(double cut, const Metric& metric) {
   return metric.dice ? 2.0 * cut : cut / (1.0 - cut);
 }
 
-// Guess how far from RMA's cut the bracket ends.
+// Guess the distance from RMA's cut to the ends of the bracket.
 inline double half_width(double cut, const Row& row, const Metric& metric) {
   const double distance = 0.5 - cut;
   if (!(distance > NEAR)) return UNKNOWN;
@@ -67,7 +68,7 @@ inline double half_width(double cut, const Row& row, const Metric& metric) {
   return MARGIN * std::sqrt(4.0 * cut / most(2.0 * lost / (distance * distance), 1.0));
 }
 
-// Return whether the upper bound of a mask reaches 1 - deficit, up to rounding.
+// Return whether the upper bound of the score of a mask reaches 1 - deficit, up to rounding.
 inline bool may_be_best(double count, double mass, double volume, double deficit,
                         const Metric& metric) {
   const double gain = metric.dice ? 2.0 * mass : mass;
@@ -91,7 +92,7 @@ inline Ends first_ends(double cut, const Row& row, const Metric& metric) {
   return {low, cut + width};
 }
 
-// Enclose the best mask between two cuts; write what they hold to `split`.
+// Return two cuts that enclose the cut of the best mask; write counts and power sums to `split`.
 template <class T>
 Ends enclose(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label, double cut,
              const Row& row, const Metric& metric, int64_t degree, Split& split) {
@@ -119,6 +120,7 @@ Ends enclose(const Source& s, const Blocks<T>& tables, int64_t image, int64_t la
   return ends;
 }
 
+// Return how many quadrature nodes the integral of a row needs.
 inline int64_t count_nodes(double rate, double count, double rest) {
   double end = END / most(count, 1.0);
   if (rest > 2.0 * END) end = least(end, -std::log1p(-END / rest));
@@ -126,7 +128,7 @@ inline int64_t count_nodes(double rate, double count, double rest) {
   return nodes >= 1.0 ? static_cast<int64_t>(least(nodes, static_cast<double>(MOST_NODES))) : 1;
 }
 
-// What a thread needs for a row besides `Space`.
+// Work arrays of a thread for one row, besides `Space`.
 struct ExactSpace {
   Split split;
   double ranked[KEPT];
@@ -172,7 +174,7 @@ struct Descending {
   bool operator()(double a, double b) const { return a > b; }
 };
 
-// Return the cut of the best mask, given RMA's; NaN if its bracket holds more values than the buffer.
+// Return the cut of the best mask, given RMA's cut; NaN if the bracket does not fit in the buffer.
 template <class T>
 double exact_cut(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label, double cut,
                  const Row& row, const Metric& metric, Space<T>& space, ExactSpace& exact) {
@@ -223,9 +225,10 @@ int exact_masks(const Team* team, const Source& s, const Tables* t, double highe
 
 }  // namespace
 
-// Survey, cut and mask class by class, exactly. `out` arrives all 0.
+// Survey each row, find the cut of the mask with the largest expected metric, and write the mask.
 //
-// `known` tells of each class whether its mask was found: its bracket may hold too many values.
+// A row is a class of an image. `out` must be all 0. `known` is false for a row whose bracket holds
+// too many values for the buffer; its mask is then not written.
 RANKSEG_EXPORT(exact_masks)(const Team* team, const Source* s, const Tables* t, double highest,
                             const Metric* metric, double pruning_prob, uint8_t* sound,
                             uint8_t* known, uint8_t* out) {

@@ -1,7 +1,7 @@
 // Rows of logits to rows of probabilities, in place.
 //
-// A probability is NaN where its logit, or for softmax any of its pixel, is NaN or infinite. The
-// survey finds that.
+// A probability is NaN if its logit is NaN or infinite. With softmax, all probabilities of a pixel
+// are NaN if one of its logits is. The survey finds NaN.
 #pragma once
 
 #include <bit>
@@ -10,17 +10,18 @@
 
 namespace {
 
-// Steps of the byte that stores the rounding error of a logarithm.
+// A byte stores the rounding error of a logarithm, as -STEPS to STEPS steps.
 constexpr double STEPS = 127.0;
 
 constexpr float LOG2_E = 1.44269504088896340736f;
 constexpr float LOG_2_HIGH = 355.0f / 512.0f;  // of so few bits that its multiples are exact
 constexpr float LOG_2_LOW = static_cast<float>(0.69314718055994530942 - 355.0 / 512.0);
-constexpr float LEAST_EXPONENT = -87.0f;  // below this an exponential is less than 2e-38: 0
+constexpr float LEAST_EXPONENT = -87.0f;  // smaller exponents give 0 (e^-87 is 2e-38)
 
 // Return e ** x of a float32 x <= 0, to a unit in the last place; vectorised.
 inline float exponential(float x) {
-  // For NaN too, and for what another thread changed to more than 0.
+  // The bounds make the conversion to int32 defined for NaN, too, and for x > 0. The caller passes
+  // x <= 0, but another thread may change the logits in between.
   const float bounded = x > LEAST_EXPONENT ? (x < 0.0f ? x : 0.0f) : LEAST_EXPONENT;
   const float whole = static_cast<float>(static_cast<int32_t>(bounded * LOG2_E - 0.5f));
   const float r = (x - whole * LOG_2_HIGH) - whole * LOG_2_LOW;
@@ -34,7 +35,7 @@ inline float exponential(float x) {
 
 inline double exponential(double x) { return std::exp(x); }
 
-// Turn logits into exp(logit - log): `logs` are logarithms of sums over classes.
+// Turn logits into exp(logit - log); `logs` and `rests` are those of `write_logs`.
 template <class T>
 void softmax_row(T* row, const T* logs, const int8_t* rests, int64_t size) {
   const T scale = static_cast<T>(std::numeric_limits<T>::epsilon() / (2 * STEPS));
@@ -62,7 +63,10 @@ void add_exponentials(const T* row, const T* tops, double* totals, int64_t size)
   }
 }
 
-// Write logarithms of the sums, and in a byte what they lose by rounding.
+// Write, for each pixel, the logarithm of the sum of the exponentials over classes to `logs`, and
+// its rounding error to `rests`.
+//
+// `tops` are the largest logits; `totals` are the sums of exp(logit - top).
 template <class T>
 void write_logs(const T* tops, const double* totals, T* logs, int8_t* rests, int64_t size) {
   const double scale = static_cast<double>(std::numeric_limits<T>::epsilon()) / (2 * STEPS);

@@ -1,4 +1,4 @@
-// Labels: work across the classes of an image.
+// Labels: one class for each pixel, from the maps of all classes of an image.
 #pragma once
 
 #include "profile.hpp"
@@ -8,7 +8,7 @@ namespace {
 // Labels of pixels that are in no mask, or in several: `_formulas/records.py`.
 constexpr int64_t UNASSIGNED = -1, CONTESTED = -2;
 
-// Call `work(image, group, block, range, scratch)` for every block of every image.
+// Call `work(image, group, block, range)` for every block of every image.
 //
 // A unit is a group of blocks of one image.
 template <class T, class Work>
@@ -25,7 +25,7 @@ int by_block(const Team* team, const Source& s, Work work) {
   });
 }
 
-// Count and sum of the pixels of each class, by group of blocks, and added up.
+// The number of pixels of each class and the sum of their probabilities, by group of blocks.
 class Tally {
  public:
   explicit Tally(const Source& s)
@@ -38,7 +38,7 @@ class Tally {
     to.sum += more.sum;
   }
 
-  // Write (batch, classes) counts and sums.
+  // Add up the groups; write counts and sums, (batch, classes) each.
   void write(double* counts, double* sums) const {
     for (int64_t image = 0; image < s_.batch; image++) {
       for (int64_t label = 0; label < s_.classes; label++) {
@@ -77,10 +77,11 @@ class Rounded {
   Buffer<T> cuts_;
 };
 
-// Mark which classes claim each pixel, by a cut that the pixel exceeds.
+// Mark the pixels that a class claims: those above its cut.
 //
-// The mark is 0 for no class, `classes + label` for one, and 2 * classes for several. A pixel above
-// the `reach` but not above the cut of a class is marked as claimed by several.
+// The mark of a pixel is 0 for no claim, `classes + label` for one claim, and 2 * classes for
+// several claims. A pixel above the `reach` of a class but not above its cut is marked as if there
+// were several.
 template <class T>
 void add_claims(const T* row, int64_t size, T cut, T reach, int32_t label, int32_t classes,
                 int32_t* claims) {
@@ -91,7 +92,7 @@ void add_claims(const T* row, int64_t size, T cut, T reach, int32_t label, int32
   }
 }
 
-// Label the pixels with one claim; mark those with none and with several.
+// Label the pixels with one claim; write UNASSIGNED for no claim and CONTESTED for several.
 inline void settle(const int32_t* claims, int64_t size, int32_t classes, int64_t* labels) {
   for (int64_t i = 0; i < size; i++) {
     const int32_t claim = claims[i];
@@ -144,7 +145,7 @@ int claim(const Team* team, const Source& s, const Tables* t, const double* cuts
   return status;
 }
 
-// Return whether a pixel is to be decided.
+// Return whether a pixel is valid.
 inline bool is_valid(const Source& s, int64_t image, int64_t pixel) {
   return s.valid == nullptr || s.valid[image * s.pixels + pixel] != 0;
 }
@@ -178,9 +179,11 @@ inline int count_unsettled(const Team* team, const Source& s, const int64_t* lab
   });
 }
 
-// Copy the values of these pixels, group after group from `starts` on, and tell where they are.
+// Copy the valid pixels without a label: their probabilities to `values`, their indices to `place`.
 //
-// Maps and `place` have `width` pixels an image. Pixels not valid become `void_index`.
+// `values` is (batch, classes, width) and `place` is (batch, width). `starts` holds where the
+// pixels of each group begin. Only active classes are copied. Pixels that are not valid become
+// `void_index`.
 template <class T>
 int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const uint8_t* active,
                      const int64_t* starts, int64_t void_index, int64_t width, int64_t* place,
@@ -212,8 +215,9 @@ int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const u
 
 // What classes gain from one more pixel of probability p. Mirrored in `native_library.py`.
 //
-// `terms` is (rows, pieces, 4 or 2): the terms of `Gains`, or for each bin the line of `GainCurves`.
-// `place` is the row of every image and class, or -1.
+// `terms` is (rows, 1, 4) with the terms of `Gains`, or (rows, BINS, 2) with the lines of
+// `GainCurves`. `pieces` is the second size. `place` holds the row of every image and class, or -1
+// if it has none.
 struct GainTable {
   const double* terms;
   int64_t pieces;
@@ -222,7 +226,7 @@ struct GainTable {
 
 namespace {
 
-// The gains of one class of an image.
+// The gains of one row of a `GainTable`.
 struct Gain {
   const double* terms;
   int64_t pieces;
@@ -234,23 +238,26 @@ struct Gain {
   }
 };
 
-// The gains of a class of an image; `terms` is null if it has none.
+// Return the gains of a class of an image; `terms` is null if it has no row in the table.
 inline Gain gain_of(const GainTable& gains, int64_t row) {
   const int64_t place = gains.place[row], terms = gains.pieces == 1 ? 4 : 2;
   return {place < 0 ? nullptr : gains.terms + place * gains.pieces * terms, gains.pieces};
 }
 
-// The pixels of a block without a label, and who gains most in each.
+// The pixels of a block without a label, and the class that gains most in each so far.
 struct Contest {
   int64_t size;
   int32_t pixels[BLOCK];
-  double reach_free[BLOCK];  // 1 if nobody claims the pixel, else 0
+  double reach_free[BLOCK];  // 1 if the pixel is unassigned, 0 if contested
   double values[BLOCK];
   double best[BLOCK];
   int64_t winner[BLOCK];
 };
 
-// Let one class bid for the pixels in which it exceeds its reach; ties stay as they are.
+// Give one class the pixels in which it gains more than every class before it.
+//
+// The class can win an unassigned pixel only if its probability exceeds `reach_free`, and a
+// contested pixel only if its probability exceeds `reach_contested`.
 inline void bid(Contest& c, const Gain& gain, double reach_free, double reach_contested,
                 int64_t label) {
   if (gain.pieces == 1) {
@@ -295,8 +302,9 @@ int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels,
       c.best[j] = is_free ? floor : -INFINITE;
       c.winner[j] = void_index;
     }
-    // A gain that some eligible class reaches in every pixel: gains rise with the probability, so that
-    // a class whose largest value gains less can win nowhere. The allowance covers rounding.
+    // A gain that some eligible class reaches in every pixel of the block. Gains rise with the
+    // probability, so a class whose largest value gains less cannot win an unassigned pixel. The
+    // factor 1e-9 covers rounding.
     double surest = -INFINITE;
     for (int64_t label = 0; label < s.classes; label++) {
       const int64_t row = image * s.classes + label;
@@ -325,7 +333,7 @@ int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels,
   });
 }
 
-// Count and sum the probabilities of the labels of a block, from class `first` on: at most SOME.
+// Classes that `tally_block` counts and sums at once, from class `first` on.
 constexpr int64_t SOME = 256;
 
 template <class T>
@@ -362,7 +370,10 @@ int tally(const Team* team, const Source& s, const int64_t* labels, double* coun
 
 }  // namespace
 
-// Label the pixels in exactly one mask and within no other reach; count and sum them by class.
+// Label the pixels above the cut of one class and above the `reach` of no other class.
+//
+// Write counts and sums of these pixels, (batch, classes) each. The other pixels become UNASSIGNED
+// or CONTESTED.
 RANKSEG_EXPORT(claim)(const Team* team, const Source* s, const Tables* t, const double* cuts,
                       const double* reach, int64_t* labels, double* counts, double* sums) {
   return by_type(s, [&](auto zero) {
@@ -370,11 +381,13 @@ RANKSEG_EXPORT(claim)(const Team* team, const Source* s, const Tables* t, const 
   });
 }
 
+// Count the valid pixels without a label, by group of blocks: (batch, groups).
 RANKSEG_EXPORT(count_unsettled)(const Team* team, const Source* s, const int64_t* labels,
                                 int64_t* counts) {
   return count_unsettled(team, *s, labels, counts);
 }
 
+// Copy the valid pixels without a label into smaller maps: see `gather_unsettled` above.
 RANKSEG_EXPORT(gather_unsettled)(const Team* team, const Source* s, int64_t* labels,
                                  const uint8_t* active, const int64_t* starts, int64_t void_index,
                                  int64_t width, int64_t* place, void* values) {
@@ -385,9 +398,10 @@ RANKSEG_EXPORT(gather_unsettled)(const Team* team, const Source* s, int64_t* lab
   });
 }
 
-// Give each contested pixel to a class that claims it, each unassigned one to any eligible class.
+// Give every valid pixel without a label to the class that gains most.
 //
-// The largest gain wins. An unassigned pixel in which no gain exceeds `floor` becomes `void_index`.
+// A contested pixel goes to a class whose cut it exceeds, an unassigned pixel to an eligible class.
+// An unassigned pixel in which no gain exceeds `floor` becomes `void_index`.
 RANKSEG_EXPORT(resolve)(const Team* team, const Source* s, const Tables* t, int64_t* labels,
                         const double* cuts, const GainTable* gains, const uint8_t* eligible,
                         double floor, int64_t void_index) {
@@ -396,7 +410,7 @@ RANKSEG_EXPORT(resolve)(const Team* team, const Source* s, const Tables* t, int6
   });
 }
 
-// Count and sum of the probability of every label, (batch, classes) each.
+// Write number and summed probability of the pixels of every label, (batch, classes) each.
 RANKSEG_EXPORT(tally)(const Team* team, const Source* s, const int64_t* labels, double* counts,
                       double* sums) {
   return by_type(s, [&](auto zero) {

@@ -5,13 +5,13 @@
 #include "exponential.hpp"
 #include "threads.hpp"
 
-// What the values in memory are.
+// The type of the values in memory, and what they are: probabilities or logits.
 enum Type : int64_t { FLOAT32, FLOAT64, FLOAT16, BFLOAT16 };
 enum Content : int64_t { PROBABILITIES, SOFTMAX, SIGMOID };
 
 // Where the maps (batch, classes, *spatial) lie. Mirrored by `Source` in `native_library.py`.
 struct Source {
-  const void* values;  // the first
+  const void* values;  // the first value
   int64_t type;
   int64_t direct;  // the pixels of a class lie one after the other, and may be read as they are
   int64_t batch, classes, pixels;
@@ -21,7 +21,7 @@ struct Source {
   const int64_t* strides;
   const uint8_t* valid;  // (batch, pixels), or null
   int64_t content;
-  const void* logs;      // (batch, pixels) for softmax: logarithms of the sums over classes
+  const void* logs;      // (batch, pixels) for softmax: `write_logs`
   const int8_t* rests;   // and their rounding errors
 };
 
@@ -53,11 +53,11 @@ struct Blocks {
         low(static_cast<T*>(t->low)),
         peak(static_cast<T*>(t->peak)) {}
 
-  // Where the blocks of a class of an image begin.
+  // The index of the first block of a class of an image.
   int64_t at(int64_t image, int64_t label) const { return (image * classes + label) * blocks; }
 };
 
-// A range of pixels of an image: those of a block.
+// A range of pixels of an image, usually those of a block.
 struct Range {
   int64_t first, size;
 };
@@ -75,7 +75,10 @@ inline float widened16(uint16_t half) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
 }
 
-// Widen float16. Its infinity and NaN read as finite, above 1; of logits they become NaN later.
+// Copy float16 or bfloat16 as float32.
+//
+// Infinity and NaN of float16 become finite values of at least 65536 in magnitude. The survey
+// refuses them as probabilities; in logits, `mark_not_finite` replaces them by NaN.
 inline void copy(const uint16_t* values, int64_t step, Type type, float* row, int64_t size) {
   if (type == FLOAT16) {
     for (int64_t i = 0; i < size; i++) row[i] = widened16(values[i * step]);
@@ -95,7 +98,9 @@ inline void copy(const T* values, int64_t step, Type, T* row, int64_t size) {
   }
 }
 
-// Copy the values from a pixel on, run by run along the innermost axis.
+// Copy the values of a range of pixels, run by run along the innermost axis.
+//
+// `start` is the position in memory of pixel 0 of the class.
 template <class Stored, class T>
 void load(const Source& s, int64_t start, Range range, T* row) {
   const Stored* values = static_cast<const Stored*>(s.values);
@@ -126,7 +131,7 @@ inline void load_row(const Source& s, int64_t start, Range range, float* row) {
   }
 }
 
-// Write NaN for infinity and NaN of float16, which read as finite.
+// Replace infinity and NaN of float16 by NaN: `copy` made them finite.
 template <class T>
 void mark_not_finite(const Source& s, T* row, int64_t size) {
   if (s.type != FLOAT16) return;
@@ -135,7 +140,7 @@ void mark_not_finite(const Source& s, T* row, int64_t size) {
   }
 }
 
-// Write 0 where not valid.
+// Write 0 to the pixels that are not valid.
 template <class T>
 void blank(const Source& s, int64_t image, Range range, T* row) {
   if (s.valid == nullptr) return;
@@ -143,9 +148,9 @@ void blank(const Source& s, int64_t image, Range range, T* row) {
   for (int64_t i = 0; i < range.size; i++) row[i] = valid[i] ? row[i] : T(0);
 }
 
-// Return the probabilities of a class in a range of at most BLOCK pixels; 0 where not valid.
+// Return the probabilities of a class in a range of at most BLOCK pixels; 0 if not valid.
 //
-// `scratch` has room for BLOCK values. The result points there, or to the maps themselves.
+// `scratch` has room for BLOCK values. The result points to `scratch`, or to the maps themselves.
 template <class T>
 const T* read_row(const Source& s, int64_t image, int64_t label, Range range, T* scratch) {
   const int64_t start = image * s.batch_stride + label * s.class_stride;
@@ -170,7 +175,9 @@ int by_type(const Source* s, Function function) {
   return s->type == FLOAT64 ? function(double()) : function(float());
 }
 
-// Write the logarithm of the sum of the exponentials of every pixel: see `write_logs`.
+// Write what `write_logs` says for every pixel.
+//
+// Each block passes all classes twice: first for the largest logit, then for the sum.
 template <class T>
 int log_sums(const Team* team, const Source& s, T* logs, int8_t* rests) {
   const int64_t groups = groups_of(s), blocks = blocks_of(s);
@@ -206,6 +213,7 @@ int log_sums(const Team* team, const Source& s, T* logs, int8_t* rests) {
 
 }  // namespace
 
+// Write `logs` and `rests` of `Source`, for softmax.
 RANKSEG_EXPORT(log_sums)(const Team* team, const Source* s, void* logs, int8_t* rests) {
   return by_type(s, [&](auto zero) {
     return log_sums(team, *s, static_cast<decltype(zero)*>(logs), rests);

@@ -5,12 +5,12 @@
 
 namespace {
 
-// How many power sums there are: of p^j for j from 1. Probabilities up to NEGLIGIBLE_PROB are
-// left out from the second power on: their powers would be subnormal, and very slow.
+// How many power sums there are: of p^j for j from 1. From the second power on, probabilities up to
+// NEGLIGIBLE_PROB are left out: their powers would be subnormal, and very slow.
 constexpr int64_t POWERS = 12;
 constexpr double NEGLIGIBLE_PROB = 1e-16;
 
-// Relative error of an integral allowed for taking the values of a block as equal.
+// Relative error of an integral that is allowed when the values of a block are taken as equal.
 constexpr double NEGLIGIBLE = 1e-12;
 
 // Mean, variance and third central moment of a volume of independent labels.
@@ -67,15 +67,16 @@ int moments(const Team* team, const Source& s, const Tables* t, const uint8_t* a
   return status;
 }
 
-// What a mask bracket divides the values of a class into.
+// The numbers of values above and in a `Bracket`, and power sums of those above and below.
 struct Split {
   int64_t above, between;              // numbers of values
   double sums_above[POWERS], sums_below[POWERS];
 };
 
-// What is asked of a split: values above `high`, in (low, high], and the others; power sums up to
-// `degree`. A block on one side whose values have a variance of at most `spread` is taken for one of
-// equal values.
+// How to split the values of a class: above `high`, in (low, high], and up to `low`.
+//
+// Power sums go up to `degree`. If all values of a block are above `high` or all are up to `low`,
+// and their variance is at most `spread`, they are taken as equal.
 template <class T>
 struct Bracket {
   T low, high;
@@ -83,7 +84,7 @@ struct Bracket {
   double spread;
 };
 
-// Add the sums of the powers of the values that are `inside(value)`; return their number.
+// Add the power sums of the values for which `inside` is true to `sums`; return their number.
 template <class T, class Inside>
 int64_t add_powers_of(const T* row, int64_t size, int64_t degree, double* sums, Inside inside) {
   Double4 powers[POWERS] = {};
@@ -107,6 +108,7 @@ int64_t add_powers_of(const T* row, int64_t size, int64_t degree, double* sums, 
   return -total(number);
 }
 
+// Add the power sums of `count` values that are all equal to `mean`.
 inline void add_equal(double count, double mean, int64_t degree, double* sums) {
   double term = count;
   for (int64_t power = 0; power < degree; power++) {
@@ -203,8 +205,9 @@ struct Steps {
 
 namespace {
 
-// The expected metric of a mask as a sum over quadrature nodes: `Integrals`. `weight` and `amount` are
-// changed by the scan; `products` is scratch. Arrays have room for `nodes`.
+// The expected metric of a mask as a sum over nodes: `Integrals` in `_formulas/records.py`.
+//
+// The scan changes `weight` and `amount`; `products` is scratch. Arrays have room for `nodes`.
 struct Quadrature {
   int64_t nodes;
   const double* decay;
@@ -240,7 +243,9 @@ inline double take_in(double value, const Quadrature& q, const Steps& steps) {
   return sum(q.products, q.nodes);
 }
 
-// Return how many of its largest values the best mask of a row takes, by a scan of them all.
+// Return the number of pixels in the best mask, from `size` values sorted from the largest on.
+//
+// Each mask holds the largest values; the masks of all sizes are scored.
 //
 // Equal values are taken together or not at all. Of several best masks the smallest wins.
 inline int64_t scan_row(const double* values, int64_t size, const Quadrature& q,
@@ -270,8 +275,10 @@ RANKSEG_EXPORT(moments)(const Team* team, const Source* s, const Tables* t, cons
   });
 }
 
-// Count the values above `high` and in (low, high], (batch, classes, 2); sum the powers of the values
-// above `high` and of those up to `low`, (batch, classes, 2, POWERS).
+// Write the numbers of values above `high` and in (low, high] to `counts`, (batch, classes, 2).
+//
+// Write the power sums of the values above `high` and of those up to `low` to `sums`, (batch,
+// classes, 2, POWERS).
 RANKSEG_EXPORT(split)(const Team* team, const Source* s, const Tables* t, const double* low,
                       const double* high, const int64_t* degrees, const double* spreads,
                       double* counts, double* sums) {
@@ -280,14 +287,14 @@ RANKSEG_EXPORT(split)(const Team* team, const Source* s, const Tables* t, const 
   });
 }
 
-// Find how many of its largest values the best mask of each row takes.
+// Write to `taken` how many of its largest values the best mask of each row holds.
 //
-// `values` is (rows, width), of which `sizes` are used. `decay`, `weight` and `amount` are (rows, most)
-// with `nodes` used.
+// `values` is (rows, width); the first `sizes` of a row are used. `decay`, `weight` and `amount`
+// are (rows, most_nodes); the first `nodes` of a row are used.
 RANKSEG_EXPORT(scan)(const Team* team, const double* values, const int64_t* sizes, int64_t rows,
                      int64_t width, const double* decay, const double* weight, const double* amount,
                      const int64_t* nodes, int64_t most_nodes, const Steps* steps, int64_t* taken) {
-  constexpr int64_t VALUES_PER_NODE = 4;  // surveyed in the time that a pixel takes for one node
+  constexpr int64_t VALUES_PER_NODE = 4;  // a pixel at a node costs as much as a survey of 4
   return share_out(team, rows, VALUES_PER_NODE * rows * width * most_nodes,
                    [&](int64_t first, int64_t last) {
     const Buffer<double> room(3 * most_nodes);

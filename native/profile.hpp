@@ -1,7 +1,7 @@
 // The class profile: count and sum of the probabilities in each bin.
 //
-// Bins are narrow near 0 and near 1: every octave of p, and above 1/2 of 1 - p, has 64. A bin includes
-// its upper edge. `_formulas/bins.py` defines them.
+// Bins are narrow near 0 and near 1: there are 64 for every octave of p up to 1/2, and of 1 - p
+// above 1/2. A bin includes its upper edge. `_formulas/bins.py` defines the bins.
 #pragma once
 
 #include "cuts.hpp"
@@ -15,7 +15,7 @@ constexpr int32_t LAST_BIN = static_cast<int32_t>(BINS - 1);
 // The upper edge of the first bin.
 constexpr double LOWEST = 0x1p-24;
 
-// Blocks that share one table of bins: so many that the table is small against their values.
+// Blocks that share one table of bins: so many that the table is small compared with their values.
 constexpr int64_t CHUNK = 1 << 10;
 
 // A bin of a profile.
@@ -23,12 +23,12 @@ struct Bin {
   double count, mass;
 };
 
-// Return the bin of a value; some bin for NaN.
+// Return the bin of a value; an arbitrary bin for NaN.
 inline int32_t bin_of(double value) {
   constexpr int64_t LOWEST_BITS = ((1022 - OCTAVES) << OCTAVE_BITS) - 1;
   const bool upper = value > 0.5;
   const double distance = upper ? 1.0 - value : value;
-  // Of what is in an end bin, also where it exceeds 1, the bits less 1 are positive.
+  // With this bound, the bits minus 1 are positive for values in the end bins, also above 1.
   const double bounded = distance > 0x1p-25 ? distance : 0x1p-25;
   const int64_t bits = std::bit_cast<int64_t>(bounded) - !upper;
   const int64_t steps = most<int64_t>((bits >> (52 - OCTAVE_BITS)) - LOWEST_BITS, 0);
@@ -36,23 +36,28 @@ inline int32_t bin_of(double value) {
   return upper ? LAST_BIN - bin : bin;
 }
 
-// Codes of float32: the bin in the high bits, in the low ones the steps from the bin's lower edge.
+// Codes of float32: the high bits hold the bin, the low bits the steps from the bin's lower edge.
 //
-// A value with n steps lies n + 1 steps above the lower edge. One integer for each bin takes up codes,
-// and ONE for each: count and steps can be told apart, since the steps of a chunk add up to less than
-// ONE. Often most values are near 0 or 1, and an addition to a place waits for the one before to the
-// same place: so each end bin has SPARES places, used in turn. They follow the bins, and have no steps.
+// A value with n steps lies n + 1 steps above the lower edge. Each bin has a place: an integer that
+// adds up ONE and the code for each value of the bin. Count and steps can be told apart, since the
+// steps of a chunk add up to less than ONE.
+//
+// Often most values are near 0 or 1, and an addition to a place must wait for the previous addition
+// to the same place. So each end bin has SPARES places, used in turn. They follow the places of the
+// bins, and their codes have no steps.
 constexpr int STEP_BITS = 23 - OCTAVE_BITS;
 constexpr uint64_t ONE = uint64_t(1) << 40;
 constexpr int32_t SPARES = 64, FIRST_SPARE = static_cast<int32_t>(BINS);
 constexpr int64_t PLACES = BINS + 2 * SPARES;
 static_assert((uint64_t(CHUNK * BLOCK) << STEP_BITS) < ONE);
 
-// Values whose codes are computed at a time: few, so that the places stay in the first-level cache.
+// Values whose codes are computed at a time. With so few, the places stay in the fastest cache.
 constexpr int64_t PIECE = 256;
 
-// Work arrays of a thread. Codes right after the places: what is 4096 bytes from what was just written
-// is read slowly.
+// Work arrays of a thread.
+//
+// The codes directly follow the places: a read is slow if its address differs by a multiple of 4096
+// bytes from an address written just before.
 template <class T>
 struct ProfileSpace {
   uint64_t places[PLACES];
@@ -76,12 +81,12 @@ inline void write_codes(const float* values, int64_t size, int32_t* codes) {
   }
 }
 
-// Add the counts and sums of the places to a table, and empty the places. Up to here they are exact.
+// Add the counts and sums of the places to a table, and empty the places. Places hold exact values.
 inline void unpack(uint64_t* places, const double* edges, Bin* table) {
   for (int64_t place = 0; place < PLACES; place++) {
     if (places[place] == 0) continue;
     const uint64_t each = ONE + (static_cast<uint64_t>(place) << STEP_BITS);
-    // Steps are less than an eighth of a pixel: division rounds to the count.
+    // The steps add up to less than an eighth of ONE, so the quotient rounds to the count.
     const double count =
         std::floor(static_cast<double>(places[place]) / static_cast<double>(each) + 0.5);
     const double steps = static_cast<double>(
@@ -93,14 +98,14 @@ inline void unpack(uint64_t* places, const double* edges, Bin* table) {
       table[place].mass += count * low + (steps + count) * (high - low) / (1 << STEP_BITS);
     } else if (place < BINS + SPARES) {
       table[0].count += count;
-    } else {  // nothing of float32 is between the last two edges
+    } else {  // no float32 lies between the last two edges
       table[LAST_BIN].count += count;
       table[LAST_BIN].mass += count;
     }
   }
 }
 
-// Add the values of a block to the bins: what the codes hold to the places, the rest to the table.
+// Add the codes of a block to the places, and to the table the sums that codes do not hold.
 inline void deposit(const float* row, int64_t size, float low, float peak, Bin* table,
                     ProfileSpace<float>& space) {
   if (low <= static_cast<float>(LOWEST)) {  // the end bins have no steps
@@ -134,7 +139,7 @@ inline void deposit(const double* row, int64_t size, double, double, Bin* table,
   }
 }
 
-// Add count and sum of the values of one chunk of a class to the bins of a table.
+// Add the counts and sums of one chunk of a class to the bins of a table.
 template <class T>
 void profile_chunk(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
                    int64_t chunk, const double* edges, Bin* table, ProfileSpace<T>& space) {
@@ -152,7 +157,7 @@ void profile_chunk(const Source& s, const Blocks<T>& tables, int64_t image, int6
   unpack(space.places, edges, table);
 }
 
-// Let `fill(chunk, tables)` fill tables of `rows` rows for every chunk, and add them up in `out`.
+// Let `fill(chunks, tables)` write a table of `rows` rows for each chunk, and add them up in `out`.
 template <class Fill>
 int by_chunks(const Source& s, int64_t rows, Bin* out, Fill fill) {
   const int64_t chunks = divided_up(blocks_of(s), CHUNK);
@@ -201,7 +206,7 @@ inline Labels extremes_of(const int64_t* labels, int64_t size) {
   return found;
 }
 
-// Add the pixels where label and mask of a class differ: those labelled, minus those of the mask.
+// Add the pixels that have only the label of a class; subtract those that are only in its mask.
 template <class T>
 void exchange_row(const T* row, const int64_t* labels, int64_t size, int64_t label, T cut,
                   Bin* table) {
@@ -250,7 +255,7 @@ int exchange(const Team* team, const Source& s, const Tables* t, const int64_t* 
 
 }  // namespace
 
-// Write the profiles of `number` rows (image, class) to `out`, (number, BINS), which arrives all 0.
+// Write the profiles of `number` rows (image, class) to `out`, (number, BINS), which must be all 0.
 RANKSEG_EXPORT(profile)(const Team* team, const Source* s, const Tables* t, const int64_t* rows,
                         int64_t number, const double* edges, double* out) {
   return by_type(s, [&](auto zero) {
@@ -260,7 +265,8 @@ RANKSEG_EXPORT(profile)(const Team* team, const Source* s, const Tables* t, cons
 
 // Write the profiles of the pixels labelled as a class minus those of its mask to `out`.
 //
-// `place` is the row of `out` of every image and class, or -1.
+// `out` must be all 0. `place` holds the row of `out` for every image and class, or -1 if it has
+// none.
 RANKSEG_EXPORT(exchange)(const Team* team, const Source* s, const Tables* t, const int64_t* labels,
                          const double* cuts, const int64_t* place, int64_t number, double* out) {
   return by_type(s, [&](auto zero) {

@@ -1,22 +1,23 @@
-// BA and TRNA: the scores of the masks of one class, given its probabilities from the largest on.
+// BA and TRNA: the scores of the masks of one class, given its probabilities, largest first.
 //
-// With p_(1) >= p_(2) >= ..., phi the distribution of the volume of a class, phi_-j that without pixel
-// j, and g for `smooth`, the mask of the n likeliest pixels scores (RankSEG, JMLR 24(224), 2023):
+// Let p_(1) >= p_(2) >= ... be the probabilities, phi the distribution of the volume, phi_-j the
+// distribution without pixel j, and g `smooth`. The mask of the n likeliest pixels scores (RankSEG,
+// JMLR 24(224), 2023):
 //
-//   BA   (13)  2 sum_{j<=n} p_(j) sum_l phi(l) / (n + l + g + 1)     +  g sum_l phi(l) / (n + l + g)
-//   TRNA (12)  2 sum_{j<=n} p_(j) sum_l phi_-j(l) / (n + l + g + 1)  +  g sum_l phi(l) / (n + l + g)
+//   BA   (13)  2 sum_{j<=n} p_(j) sum_l phi(l) / (n + l + g + 1)    + g sum_l phi(l) / (n + l + g)
+//   TRNA (12)  2 sum_{j<=n} p_(j) sum_l phi_-j(l) / (n + l + g + 1) + g sum_l phi(l) / (n + l + g)
 //
 // The cost is not quadratic in pixels or volumes. The sums over l are smooth in n, so they are
-// interpolated from a few n. phi_-j depends on j by p_(j) alone, and smoothly, so TRNA is a sum of a
-// few terms like those of BA: each is a row of `distributions`.
+// interpolated from a few n. phi_-j depends on j only by the number p_(j), and smoothly. So TRNA is
+// a sum of a few terms like those of BA, and each term has a row of `distributions`.
 #pragma once
 
 #include <algorithm>
 
 #include "exact.hpp"
 
-// The volume of a class: its moments, the number of pixels of the image, and the probability that is
-// cut off, half of it in each tail.
+// The volume of a class: its moments, the number `size` of pixels of the image, and the probability
+// `eps` of the volumes that are left out, half of it in each tail.
 struct Volume {
   double mean, variance, third;
   int64_t size;
@@ -27,24 +28,25 @@ namespace {
 
 constexpr double PI = 3.14159265358979323846;
 
-// The normal density is 0 in float64 beyond this.
+// Beyond this, the normal density is 0 in float64.
 constexpr double FAR = 40.0;
 
-// Least variance: with less, the volume is certain, and the normal distribution is a step.
+// Least variance. With less variance the volume is certain, and the normal distribution is a step.
 constexpr double CERTAIN = 1e-12;
 
-// Least total probability to renormalise by: leaving out the pixel of a node may keep very little.
+// Least total probability to renormalise by: without the pixel of a node, little may be left.
 constexpr double LEAST_TOTAL = 1e-9;
 
 // A pixel with more than 1/16 of the variance gets a distribution of its own (TRNA). Fewer than 16
 // pixels can have so much.
 constexpr int64_t HEAVY = 16;
 
-// Relative error of an interpolation, which needs at most so many nodes.
+// Relative error of an interpolation, and the most nodes that it needs.
 constexpr double PRECISION = 1e-16;
 constexpr int64_t MOST_KNOTS = 64;
 
-// Counts n that are computed without interpolation, and the ratio of the ends of an interpolated range.
+// Up to DIRECT counts n are computed without interpolation. In an interpolated range, n + first
+// grows at most by the factor RATIO.
 constexpr int64_t DIRECT = 24, RATIO = 4;
 
 // F(x) of the refined normal, not clamped.
@@ -71,10 +73,11 @@ inline Volume possible(const Volume& given) {
 
 inline double sd_of(const Volume& volume) { return std::sqrt(most(volume.variance, CERTAIN)); }
 
-// Count the steps from `start` on before F first exceeds a probability below 1/2.
+// Return the number of steps from `start` on before F first exceeds a `probability` below 1/2.
 //
-// With |skew| > 3, F may fall below it again further right. So the count ends where F has surely
-// exceeded it: at 0, or for negative skewness at -sqrt 3 or sqrt 3, where its last term has extrema.
+// With |skew| > 3, F may fall below the probability again further right. So the steps end where F
+// has surely exceeded the probability: at 0, or for negative skewness at -sqrt 3 or sqrt 3, where
+// the last term of F has extrema.
 inline int64_t number_before(double start, double step, double skew, double probability) {
   const double turn = -std::sqrt(3.0);
   const double negative = refined_normal_cdf(turn, skew) <= probability ? -turn : turn;
@@ -92,7 +95,8 @@ struct Volumes {
   int64_t first, last;
 };
 
-// From floor(quantile(eps / 2)) - 1 to ceil(quantile(1 - eps / 2)) of F((y - mean) / sd), in bounds.
+// From floor(quantile(eps / 2)) - 1 to ceil(quantile(1 - eps / 2)), at least 0 and at most size,
+// for the distribution F((y - mean) / sd).
 inline Volumes volumes_of(const Volume& volume) {
   const double sd = sd_of(volume);
   const double reach = std::sqrt(2.0 * (std::log(2.0) - std::log(volume.eps))) + 4.0;
@@ -109,8 +113,8 @@ inline Volumes volumes_of(const Volume& volume) {
 
 // Write the distribution of the volume without a pixel of probability p, for `width` volumes.
 //
-// The refined normal may be negative in a tail. It is not clipped: it is summed against smooth
-// functions, and clipping would bias the sums.
+// The refined normal may be negative in a tail. Negative values are not clipped: clipping would
+// bias the sums over volumes.
 inline void write_without(const Volume& volume, double p, int64_t first, int64_t width,
                           double* out) {
   const double spread = p * (1.0 - p), variance = most(volume.variance - spread, CERTAIN);
@@ -152,7 +156,7 @@ struct Interpolation {
   }
 };
 
-// How many nodes an interpolation needs, if each divides its error by exp(rate).
+// Return how many nodes an interpolation needs, if each node divides its error by exp(rate).
 inline int64_t nodes_needed(double rate) {
   return 1 + static_cast<int64_t>(std::ceil(-std::log(PRECISION) / rate));
 }
@@ -205,8 +209,10 @@ struct Counts {
   }
 };
 
-// Which row of distributions a pixel of TRNA uses: interpolated ones for a light pixel, with p up to
-// `limit` or from 1 - limit; its own for the `number` heavy ones from rank `heavy` on.
+// The rows of `distributions`, and which of them a pixel uses.
+//
+// BA has one row for all pixels. TRNA interpolates between rows for a light pixel: p <= limit or
+// p >= 1 - limit. Each of the `number` heavy pixels, from rank `heavy` on, has its own row.
 struct Rows {
   bool truncated;
   double limit = 0.5;
@@ -244,7 +250,7 @@ struct Rows {
     }
   }
 
-  // Add the pixel of probability p to what each row has `taken`.
+  // Add a pixel of probability p to `taken`: the sum of the probabilities of the pixels by row.
   void take(double p, int64_t rank, double* taken) const {
     const bool sure = p >= 1.0 - limit, faint = p <= limit;
     if (!truncated) {
@@ -303,7 +309,7 @@ inline int write_gains(const double* values, int64_t size, const Volume& given, 
         if (taken[row] == 0.0) continue;
         gain += 2.0 * taken[row] * dot(sums.get() + row * MOST_KNOTS, shares, counts.knots.size);
       }
-      // What the second sum of a score loses from the empty mask on.
+      // The decrease of the second term of the score since the empty mask.
       if (smooth > 0.0) gain -= static_cast<double>(count) * dot(lost_sums, shares, counts.knots.size);
       gains[count - 1] = gain;
     }
@@ -314,8 +320,9 @@ inline int write_gains(const double* values, int64_t size, const Volume& given, 
 
 }  // namespace
 
-// Write the scores of the masks of the largest 1 to `size` values, by BA or if `truncated` by TRNA,
-// minus that of the empty mask.
+// Write the gains of the masks of the largest 1 to `size` values over the empty mask.
+//
+// The scores are those of TRNA if `truncated` is true, else those of BA.
 RANKSEG_EXPORT(refined_gains)(const Team*, const double* values, int64_t size, const Volume* volume,
                               double smooth, int64_t truncated, double* gains) {
   return write_gains(values, size, *volume, smooth, truncated != 0, gains);

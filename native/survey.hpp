@@ -1,19 +1,19 @@
 // The scan of all values, and passes that read a block only if their cut crosses it.
 //
 // The survey keeps the sum, the smallest and the largest value of every block of every class. A
-// later pass reads a block only if its cut lies between the two: in real maps most blocks are all
-// inside or all outside a mask.
+// later pass reads a block only if the cut lies between the smallest and the largest value. In real
+// maps most blocks lie wholly inside or wholly outside a mask.
 //
-// A unit of work is a group of blocks of one image, and of one class where the work is by class. One
-// thread does a unit, its blocks in order, so that sums do not depend on the number of threads.
+// A unit of work is a group of blocks of one class of one image, or of all its classes. One thread
+// does the blocks of a unit in order, so sums do not depend on the number of threads.
 #pragma once
 
 #include "maps.hpp"
 
 namespace {
 
-// Bits of a value as an integer. Values that are not negative order as their bits do. All that is
-// negative or NaN has bits above those of 1.
+// The bits of a value as an unsigned integer. Values from 0 on have the order of their bits. The
+// bits of negative values (-0.0, too) and of NaN are larger than those of 1.
 template <class T>
 using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
 
@@ -53,17 +53,17 @@ Extremes<T> extremes(const T* row, int64_t size) {
   return found;
 }
 
-// Copy a row, and -0.0, whose bits are the largest, as 0.0.
+// Copy a row with 0.0 for -0.0, whose bits would look like those of a negative value.
 template <class T>
 void copy_without_negative_zeros(const T* row, int64_t size, T* to) {
   for (int64_t i = 0; i < size; i++) to[i] = row[i] != T(0) ? row[i] : T(0);
 }
 
-// What a survey learns of some blocks of a class.
+// The survey of some blocks of a class.
 struct Surveyed {
-  double mass = 0.0, likely_mass = 0.0;  // the sum of the values, and of those above 1/2
-  int64_t likely_count = 0;              // the number of those above 1/2
-  bool sound = true;                     // all are probabilities
+  double mass = 0.0, likely_mass = 0.0;  // sums of all values and of values above 1/2
+  int64_t likely_count = 0;              // the number of values above 1/2
+  bool sound = true;                     // all values are probabilities
 };
 
 // Return the sum of a row; count and sum also the values above 1/2.
@@ -153,7 +153,10 @@ int survey(const Team* team, const Source& s, const Tables* t, double highest, d
   return status;
 }
 
-// Smallest and largest value of a row, which may be negative, or NaN if the maps were changed.
+// Write sum, smallest and largest value of a row.
+//
+// Unlike `extremes`, this takes negative values and NaN. They occur if the maps were changed after
+// the survey found them valid.
 template <class T>
 void survey_block(const T* row, int64_t size, double* mass, T* low, T* peak) {
   *mass = sum(row, size);
@@ -253,7 +256,7 @@ void mask_group(const Source& s, const Blocks<T>& tables, int64_t image, int64_t
   }
 }
 
-// Mark the pixels above the cut of their class; `out` arrives all 0.
+// Mark the pixels above the cut of their class in `out`, which must be all 0.
 template <class T>
 int masks(const Team* team, const Source& s, const Tables* t, const double* cuts, uint8_t* out) {
   const Blocks<T> tables(s, t);
@@ -271,9 +274,9 @@ int masks(const Team* team, const Source& s, const Tables* t, const double* cuts
 
 }  // namespace
 
-// Scan every value once: write the tables, the survey, and whether some value is no probability.
+// Scan every value once. Write the tables, the survey, and whether some value is no probability.
 //
-// The survey is (4, batch, classes): sum, largest value, and number and sum of the values above 1/2.
+// The survey is (4, batch, classes): sum, peak, and number and sum of the values above 1/2.
 RANKSEG_EXPORT(survey)(const Team* team, const Source* s, const Tables* t, double highest,
                        double* out, uint8_t* fault) {
   return by_type(s, [&](auto zero) {
@@ -281,12 +284,13 @@ RANKSEG_EXPORT(survey)(const Team* team, const Source* s, const Tables* t, doubl
   });
 }
 
+// Write the tables of active classes.
 RANKSEG_EXPORT(survey_active)(const Team* team, const Source* s, const Tables* t,
                               const uint8_t* active) {
   return by_type(s, [&](auto zero) { return survey_active<decltype(zero)>(team, *s, t, active); });
 }
 
-// Count and sum of the values above the cut of their class, (batch, classes).
+// Write count and sum of the values above the cut of each active class, (batch, classes) each.
 RANKSEG_EXPORT(above)(const Team* team, const Source* s, const Tables* t, const double* cuts,
                       const uint8_t* active, double* counts, double* sums) {
   return by_type(s, [&](auto zero) {
@@ -294,6 +298,7 @@ RANKSEG_EXPORT(above)(const Team* team, const Source* s, const Tables* t, const 
   });
 }
 
+// Mark the pixels above the cut of their class in `out`, which must be all 0.
 RANKSEG_EXPORT(masks)(const Team* team, const Source* s, const Tables* t, const double* cuts,
                       uint8_t* out) {
   return by_type(s, [&](auto zero) { return masks<decltype(zero)>(team, *s, t, cuts, out); });

@@ -1,4 +1,6 @@
-// Starting threads, and telling which instructions the processor has: compiled for any processor.
+// Start threads, and find out which instructions the processor has.
+//
+// This file is compiled with instructions that every processor has.
 #include "threads.hpp"
 
 #include <pthread.h>
@@ -24,9 +26,9 @@ void* enter(void* member) {
 
 }  // namespace
 
-// Threads are those of POSIX and not of C++: the library then needs no C++ runtime, whose version
-// could differ from the one that the process has, and which the compiler of the package index would
-// have to compile first, for two minutes.
+// POSIX threads instead of std::thread: the library then needs no C++ runtime. The process may have
+// loaded another version of that runtime. The compiler that `pip install` brings would also need
+// two minutes to compile a runtime.
 extern "C" __attribute__((visibility("hidden"))) void rankseg_start(const Team* team,
                                                                     void (*member)(void*),
                                                                     void* data, int64_t threads) {
@@ -37,7 +39,7 @@ extern "C" __attribute__((visibility("hidden"))) void rankseg_start(const Team* 
   Member self{member, data};
   auto* others = static_cast<pthread_t*>(calloc(static_cast<size_t>(threads), sizeof(pthread_t)));
   int64_t started = 0;
-  if (others != nullptr) {  // where there are no more threads, those there are do all the work
+  if (others != nullptr) {  // if no more threads start, those that did do all the work
     while (started + 1 < threads && pthread_create(&others[started], nullptr, enter, &self) == 0) {
       ++started;
     }
@@ -52,7 +54,7 @@ namespace {
 
 bool has(unsigned word, unsigned bits) { return (word & bits) == bits; }
 
-// Registers that the system saves when it switches threads.
+// Return which registers the system saves when it switches threads: one bit for each kind.
 unsigned saved_registers() {
   unsigned low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));

@@ -1,4 +1,4 @@
-// Threads that share out units of work.
+// Share out units of work to threads.
 #pragma once
 
 #include <cstdint>
@@ -6,10 +6,11 @@
 // How many threads work, and who starts them.
 //
 // `start` is the function of torch's OpenMP library that starts a team: `GOMP_parallel`. After an
-// operation, torch's threads spin for about a millisecond in wait of the next one. Threads of
-// another library would compete with them for the cores. Without it (null), threads are made anew.
+// operation, torch's threads spin for about a millisecond while they wait for the next operation.
+// Threads of another library would compete with torch's threads for the cores. If `start` is null,
+// each call creates new threads.
 //
-// `values_per_task` is the least number of values in a task. To wake a thread costs about as much as
+// `values_per_task` is the least number of values in a task. Waking a thread costs about as much as
 // 0.1 ms of work.
 struct Team {
   void (*start)(void (*member)(void*), void* data, unsigned threads, unsigned flags);
@@ -17,7 +18,9 @@ struct Team {
   int64_t values_per_task;
 };
 
-// Let `threads` threads, this one among them, each call `member(data)` once.
+// Call `member(data)` once on each of `threads` threads, one of which is the calling thread.
+//
+// There are fewer calls if the system starts no more threads.
 extern "C" void rankseg_start(const Team* team, void (*member)(void*), void* data, int64_t threads);
 
 namespace {
@@ -39,10 +42,10 @@ struct Work {
   }
 };
 
-// Call `job(first, last)` for ranges of units, on as many threads as pay for `values` values.
+// Call `job(first, last)` for ranges of units, on as many threads as `values` values are worth.
 //
-// A unit is done by one thread. `job` returns a `Status`, and so does this function: that of a range
-// that failed, if one did.
+// One thread does a unit. `job` returns a `Status`. The result is the status of a range that
+// failed, or 0 if none failed.
 template <class Job>
 int share_out(const Team* team, int64_t units, int64_t values, const Job& job) {
   int64_t tasks = 4 * team->threads;

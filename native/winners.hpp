@@ -1,20 +1,20 @@
 // The classes that are the likeliest in some pixel: those that argmax predicts.
 //
-// Each class is tested first in the pixel where its own probability is largest. If another class wins
-// that pixel, the class is in doubt, and the blocks in which it could still win are read. In real maps
-// these blocks are few.
+// Each class is tested first in the pixel where its own probability is largest. If another class
+// wins that pixel, the class is in doubt, and the blocks in which it could still win are read. In
+// real maps these blocks are few.
 #pragma once
 
 #include "labels.hpp"
 
 namespace {
 
-// What the probabilities of every pixel of a block add up to at least, if their mean is 1: the mean
-// over a block may then differ from 1 by NEAR_ONE only.
+// If the probabilities of no pixel add up to more than 1, and on average over a block to 1 within
+// NEAR_ONE, they add up to at least LEAST_SUM in every pixel of the block.
 constexpr double LEAST_SUM = 0.5;
 constexpr double NEAR_ONE = LEAST_SUM / BLOCK;
 
-// The place of the first of the largest of `size` numbers that lie `step` apart.
+// Return the place of the largest of `size` numbers that lie `step` apart: the first one if tied.
 template <class T>
 int64_t largest(const T* values, int64_t size, int64_t step = 1) {
   int64_t place = 0;
@@ -24,7 +24,7 @@ int64_t largest(const T* values, int64_t size, int64_t step = 1) {
   return place;
 }
 
-// The first pixel of the block with the largest peak that has this value; -1 if the map has changed.
+// Return the first pixel with the largest peak as its value; -1 if the map has changed.
 template <class T>
 int64_t likeliest_pixel(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
                         T* scratch) {
@@ -38,7 +38,9 @@ int64_t likeliest_pixel(const Source& s, const Blocks<T>& tables, int64_t image,
   return -1;
 }
 
-// Return whether no other class is likelier in a pixel; of equal ones the first wins.
+// Return whether no other class is likelier in a pixel; of equal classes the first wins.
+//
+// The comparison begins with `first_rival`, which may be any class.
 template <class T>
 bool wins(const Source& s, int64_t image, int64_t label, int64_t pixel, int64_t first_rival,
           T* scratch) {
@@ -70,7 +72,7 @@ int witness(const Team* team, const Source& s, const Tables* t, const double* ma
   });
 }
 
-// A value that every winner in a block reaches.
+// Return a value that the largest probability reaches in every pixel of a block.
 template <class T>
 double least_winner(const Blocks<T>& tables, int64_t image, int64_t block, double pixels) {
   double sum = 0.0, surest = 0.0;
@@ -83,13 +85,15 @@ double least_winner(const Blocks<T>& tables, int64_t image, int64_t block, doubl
   return exclusive ? most(surest, LEAST_SUM / static_cast<double>(tables.classes)) : surest;
 }
 
-// Marks that several threads set.
+// Set and read marks that several threads set.
 inline void mark(uint8_t* marks, int64_t at) { __atomic_store_n(marks + at, 1, __ATOMIC_RELAXED); }
 inline bool is_marked(const uint8_t* marks, int64_t at) {
   return __atomic_load_n(marks + at, __ATOMIC_RELAXED) != 0;
 }
 
-// Return whether a class in doubt reaches the main class somewhere in a block.
+// Return whether a class that is not marked yet could win a pixel of a block.
+//
+// It must reach the main class there: the class with the largest sum in the block.
 template <class T>
 bool in_doubt(const Source& s, const Blocks<T>& tables, const uint8_t* won, int64_t image,
               int64_t block, double reached) {
@@ -111,7 +115,7 @@ bool in_doubt(const Source& s, const Blocks<T>& tables, const uint8_t* won, int6
   return false;
 }
 
-// Mark the classes that win a pixel of a block in which a class not marked yet could.
+// Mark the winner of every valid pixel, in each block where a class not marked yet could win.
 template <class T>
 int contest(const Team* team, const Source& s, const Tables* t, uint8_t* won) {
   const Blocks<T> tables(s, t);
@@ -147,7 +151,7 @@ int winners(const Team* team, const Source& s, const Tables* t, const double* ma
 
 }  // namespace
 
-// Mark the classes that are the likeliest in some valid pixel, (batch, classes); ties go to the first.
+// Mark the classes that are the likeliest in some valid pixel. Ties go to the first class.
 RANKSEG_EXPORT(winners)(const Team* team, const Source* s, const Tables* t, const double* mass,
                         const double* peak, uint8_t* won) {
   return by_type(s, [&](auto zero) {

@@ -1,6 +1,6 @@
 """A page to look at decisions in a browser. Needs ``pip install 'rankseg[app]'``.
 
-`show` decides one case and makes what the page shows of it; `build` is the page around it.
+`show` decides one case and returns what the page shows; `build` makes the page.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ SOLVERS: Final = solvers_taking("presence")
 HEAD: Final = ("class", "volume argmax", "volume", "cut", "expected argmax", "expected")
 SAME, DIFFERENT = (237, 237, 237), (213, 94, 0)
 SMALLEST_SIDE: Final = 420
-"""Pixels a picture has at least: small maps are shown with larger pixels."""
+"""Least side of a picture in pixels: small maps are enlarged."""
 LARGEST_SIDE: Final = 1024
-"""Pixels a picture has at most: larger ones take minutes to decide and to send."""
+"""Largest side of a picture in pixels: larger ones take minutes to decide and to send."""
 
 EMBEDDED: Final = (
     "*The probabilities are those of the small network behind the examples, which knows no other "
     "pictures than such drawn ones; name a model for yours.*"
 )
 DAY: Final = 24 * 60 * 60
-"""Seconds after which uploads are removed; the rest when the page is closed."""
+"""Seconds after which uploads are removed. All are removed when the app ends."""
 INTRODUCTION: Final = """# RankSEG beside argmax
 The same probabilities, decided by argmax and so that the expected Dice or IoU is largest.
 Expected scores are what the probabilities promise, without any label."""
@@ -66,7 +66,7 @@ class Shown:
     labels : ndarray
         int64 (*spatial): the decision.
     summary : str
-        What differs, what is expected of it, and whether the pictures leave pixels out.
+        How many pixels differ, the expected gain, and whether the pictures leave pixels out.
     """
 
     argmax: NDArray[np.uint8]
@@ -162,7 +162,7 @@ def _expectation(gain: float, metric: str) -> str:
 
 
 def metric_title(options: Mapping[str, Any]) -> str:
-    """Return how the metric is written."""
+    """Return the name of the metric in the options, as texts write it."""
     return "IoU" if str(options.get("metric", "dice")).strip().lower() == "iou" else "Dice"
 
 
@@ -259,10 +259,10 @@ def _picture(gradio: Any, name: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """What there is to decide: probabilities, names, and where they came from.
+    """The maps to decide, the names of the classes, and the image.
 
-    ``image`` is uint8 (height, width, 3), None where there are only maps; ``note`` is said beside
-    the decision.
+    ``image`` is uint8 (height, width, 3), or None if there are only maps. The page shows ``note``
+    beside the decision.
     """
 
     maps: Any
@@ -286,7 +286,7 @@ class _Form(NamedTuple):
 
 
 def _page_of(scratch: str, form: _Form) -> list[Any]:
-    """Return the values of the page after a click."""
+    """Decide the case that a form names; return the values of the outputs of the page."""
     upload = form.upload
     case = _example(form.example) if upload is None else _uploaded(Path(upload), form.model)
     shown = show(
@@ -310,7 +310,7 @@ def _page_of(scratch: str, form: _Form) -> list[Any]:
     return [summary, *pictures, shown.rows, [str(path) for path in files]]
 
 
-_sample = cache(load_sample)  # not read anew at every click
+_sample = cache(load_sample)  # read once, not at every click
 
 
 def _example(number: int) -> _Case:
@@ -319,9 +319,12 @@ def _example(number: int) -> _Case:
 
 
 def _uploaded(path: Path, model: str) -> _Case:
-    """Read maps, or let a network make them of an image: the one named, else the embedded one."""
+    """Return the case of an uploaded file: its maps, or those that a network gives for its image.
+
+    ``model`` names the network; if it is empty, the network of the examples is used.
+    """
     suffix = ending(path)
-    if suffix in MAPS and not (model and suffix in PICTURES):  # a TIFF may be either
+    if suffix in MAPS and not (model and suffix in PICTURES):  # a TIFF may hold maps or an image
         return _Case(read_maps(path).maps)
     image, note = _reduced(read_image(path).maps)
     if model:
@@ -332,7 +335,10 @@ def _uploaded(path: Path, model: str) -> _Case:
 
 
 def _reduced(image: Tensor) -> tuple[Tensor, str]:
-    """Return a large image ``(3, height, width)`` in the size of the pictures, and say so."""
+    """Return an image ``(3, height, width)`` and a note.
+
+    The image is reduced if a side exceeds `LARGEST_SIDE`; the note says so, and is empty if not.
+    """
     given = image.shape[1:]
     scale = LARGEST_SIDE / max(given)
     if scale >= 1:

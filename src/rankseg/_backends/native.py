@@ -18,20 +18,23 @@ from rankseg._formulas.expectation import Ratio
 from rankseg._formulas.records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
 FAULT_IS_KNOWN = True
-"""The fault flag of a survey is in host memory: to read it costs nothing."""
+"""The fault flag of a survey is in host memory: reading the flag costs nothing."""
 
 BLOCK, GROUP = 1024, 16
 """Pixels of a block and blocks of a group, as in ``native/base.hpp``."""
 
 NEGLIGIBLE = 1e-12
-"""Relative error of an integral allowed for taking the values of a block as equal."""
+"""Relative error of an integral that is allowed when the values of a block are taken as equal."""
 
 LARGE_ROW = 1 << 21
-"""With more pixels than this in an image, several threads per class pay, though woken each pass."""
+"""In an image with more pixels, sharing out each class to several threads is faster.
+
+The threads are then woken for every pass over the pixels.
+"""
 
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CONTENTS = (None, "softmax", "sigmoid")
-"""Types of the values and what they are, by their numbers in ``native/maps.hpp``."""
+"""Types of the values, and links of logits; the index is the number in ``native/maps.hpp``."""
 
 
 class Maps(NamedTuple):
@@ -151,11 +154,12 @@ def exact_masks(
 ) -> tuple[Tensor, bool, Tensor] | None:
     """Return the masks that maximise the expected metric, the fault flag, and which are known.
 
-    Returns None if an image has more than ``LARGE_ROW`` pixels. Masks found in another way may
-    differ by rounding, so that the choice must not depend on threads or on the batch.
+    Returns None if an image has more than ``LARGE_ROW`` pixels. The masks of ``solver='exact'``
+    that are found in passes over all rows may differ from these by rounding, so the choice between
+    the two ways must not depend on the number of threads or on the batch.
 
-    The last is ``(batch, classes)`` boolean. A mask is not known if the bracket of its cut holds
-    more values than the buffer of a thread. ``bonus`` and ``offset`` are
+    The third result is ``(batch, classes)`` boolean: False where the bracket of the cut holds more
+    values than the buffer of a thread, so that the mask is not known. ``bonus`` and ``offset`` are
     ``Objective.fraction_at_infinity`` of the RMA objective.
     """
     if maps.pixels > LARGE_ROW:
@@ -275,7 +279,7 @@ def claim(
     otherwise ``CONTESTED``. Returns the labels, int64 ``(batch, *spatial)``, and count and sum of
     the labelled pixels by class, ``(batch, classes)`` each.
     """
-    # Of NumPy's making because it asks for huge pages: the first touch of fresh memory is dear.
+    # NumPy allocates with huge pages, which makes the first write to fresh memory much cheaper.
     labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
     counts, masses = _new_sums(maps), _new_sums(maps)
     cuts_and_reach = cuts, cuts if reach is None else reach
@@ -296,16 +300,16 @@ def unsettled(
     counts = np.zeros((maps.batch, -(-maps.pixels // (BLOCK * GROUP))), np.int64)
     call("count_unsettled", maps.source, labels, counts)
     sizes = counts.sum(1)
-    # Whole blocks, so that sums do not depend on the other images.
+    # The width is a multiple of BLOCK, so that sums do not depend on the other images.
     width = max(1, -(-int(sizes.max(initial=0)) // BLOCK)) * BLOCK
     values = np.zeros((maps.batch, maps.classes, width), maps.read_as)
-    place = np.zeros((maps.batch, width), np.int64)  # in range, also if labels change meanwhile
+    place = np.zeros((maps.batch, width), np.int64)  # 0 is in range if labels change
     starts = counts.cumsum(1) - counts
     call("gather_unsettled", maps.source, labels, active, starts, void, width, place, values)
     valid = np.arange(width) < sizes[:, None]
     place += np.arange(maps.batch)[:, None] * maps.pixels
     part = open_maps(torch.from_numpy(values), torch.from_numpy(valid))
-    part.source.direct = True  # what is not valid is 0 already
+    part.source.direct = True  # pixels that are not valid are 0 already
     tables = _new_tables(part, np.zeros)
     call("survey_active", part.source, tables, active)
     return part, replace(survey, scan_tables=tables), torch.from_numpy(place[valid])
@@ -384,9 +388,9 @@ def split(
     """Count the values above ``high`` and in ``(low, high]``; return power sums of all others.
 
     Arguments are ``(batch, classes)``. Power sums ``sum p^j`` are computed for ``j`` from 1 to
-    ``degree``, at most ``POWERS``; a degree of 0 leaves the class out. In the series that use the
-    sums, the power ``j`` is divided by ``rate^j``, which allows an error: a block of nearly equal
-    values is not read, but taken as equal.
+    ``degree``, at most ``POWERS``; a degree of 0 leaves the class out. The series that use the sums
+    divide power ``j`` by ``rate^j``, so a small error is allowed: if the values of a block are
+    nearly equal, the block is not read, and its values are taken as equal.
 
     Returns the two counts, ``(batch, classes)`` each, and power sums ``(batch, classes, 2,
     POWERS)``: of the values above ``high``, then of those up to ``low``. All are float64. Sums
@@ -394,7 +398,7 @@ def split(
     """
     shape = maps.batch, maps.classes, 2
     counts, sums = np.zeros(shape), np.zeros((*shape, POWERS))
-    with np.errstate(all="ignore"):  # of tiny rates the square is 0
+    with np.errstate(all="ignore"):  # the square of a tiny rate is 0
         spread = NEGLIGIBLE * rate.numpy() ** 2 / maps.pixels
     call("split", maps.source, survey.scan_tables, low, high, degree, spread, counts, sums)
     above, between = torch.from_numpy(counts).unbind(2)
@@ -402,7 +406,7 @@ def split(
 
 
 def scan(values: Tensor, extra: Tensor, integrals: Integrals) -> Tensor:
-    """Return how many of its largest values the best mask of each row takes: int64 ``(rows,)``.
+    """Return how many of its largest values the best mask of each row holds: int64 ``(rows,)``.
 
     ``values`` is ``(rows, width)``, largest first; the first ``extra`` of a row are used.
     ``integrals`` give the expected metric. Equal values are taken together or not at all. Of
@@ -458,7 +462,7 @@ def _new_flags(maps: Maps) -> np.ndarray:
 
 
 def _new_masks(maps: Maps) -> np.ndarray:
-    """Make empty masks. NumPy's zeros are not touched until written to: no mask costs nothing."""
+    """Return empty masks. The system provides the memory of NumPy's zeros at the first write."""
     return np.zeros((maps.batch, maps.classes, maps.pixels), np.bool_)
 
 
@@ -467,7 +471,7 @@ def _as_masks(out: np.ndarray, maps: Maps) -> Tensor:
 
 
 def _with_log_sums(maps: Maps) -> Maps:
-    """Return the same maps with what softmax divides by."""
+    """Store the logarithms of the denominators of softmax in the maps; return the maps."""
     shape = maps.batch, maps.pixels
     logs, rests = np.empty(shape, maps.read_as), np.empty(shape, np.int8)
     call("log_sums", maps.source, logs, rests)
@@ -482,14 +486,14 @@ def _highest(dtype: torch.dtype) -> float:
 
 
 def _places(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """Return, for every image and class, its place among the rows, or -1."""
+    """Return, for every image and class, its index among the rows, or -1."""
     place = np.full(shape, -1)
     place[tuple(rows.numpy().T)] = np.arange(len(rows))
     return place
 
 
 def _gain_table(gains: Gains | GainCurves, shape: torch.Size) -> library.GainTable:
-    """Lay gains out as the kernel reads them."""
+    """Return gains in the layout that the kernel ``resolve`` reads."""
     if isinstance(gains, GainCurves):
         terms, place = gains.lines.contiguous(), _places(gains.rows, shape)
     else:

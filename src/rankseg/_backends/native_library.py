@@ -1,7 +1,7 @@
-"""The shared library of the CPU kernels: how it is found, which instructions it uses, how to call.
+"""The shared library of the CPU kernels: finding it, calling its functions, levels of instructions.
 
-``native/`` holds its sources, whose headers explain every function. A call releases the
-interpreter's lock, and Ctrl-C is raised after it.
+``native/`` holds the sources; their headers explain every function. A call releases the
+interpreter's lock. If the user presses Ctrl-C, Python raises KeyboardInterrupt after the call.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 __all__ = ["GainTable", "Metric", "Source", "Steps", "Tables", "Volume", "call", "level"]
 
 ORDER = ("v1", "v3", "v4")
-"""Levels of x86-64, each with the instructions of those before it; other processors have one."""
+"""Levels of x86-64; each has the instructions of the levels before it. Others have one level."""
 
 VALUES_PER_TASK = 1 << 18
-"""Least number of probabilities that a thread is woken for: at least 0.1 ms of work."""
+"""Least number of probabilities for which a thread is woken: at least 0.1 ms of work."""
 
 OUT_OF_MEMORY = 1
 
@@ -31,7 +31,7 @@ POINTER, INTEGER, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
 class Record(ctypes.Structure):
-    """A structure of C; the arrays that its fields point to live as long as it does."""
+    """A structure of C. The arrays that its fields point to live as long as the structure."""
 
     def __init__(self, **fields: Any) -> None:
         self.held: list[Any] = []
@@ -45,7 +45,7 @@ class Record(ctypes.Structure):
 
 
 class Team(Record):
-    """Who starts threads, and how many: ``native/threads.hpp``."""
+    """The function that starts threads, and how many threads: ``native/threads.hpp``."""
 
     _fields_ = (("start", POINTER), ("threads", INTEGER), ("values_per_task", INTEGER))
 
@@ -124,10 +124,10 @@ DOUBLES = (torch.float64, np.dtype(np.float64))
 INTEGERS = (torch.int64, np.dtype(np.int64))
 BYTES = (np.dtype(np.int8),)
 FLAGS = (torch.bool, np.dtype(np.bool_))
-"""The types of arrays that a function takes."""
+"""The types that an array may have, for each kind of array argument."""
 
 MAPS = (Source, Tables)
-"""What most functions take first."""
+"""The first arguments of most functions."""
 
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "log_sums": (Source, VALUES, BYTES),
@@ -155,21 +155,21 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "exact_masks": (*MAPS, DOUBLE, Metric, DOUBLE, FLAGS, FLAGS, FLAGS),
     "refined_gains": (DOUBLES, INTEGER, Volume, DOUBLE, INTEGER, DOUBLES),
 }
-"""What every function of the library takes after the team: a structure, a number, or an array."""
+"""The kinds of arguments of every function after the team: structures, numbers and arrays."""
 
 
 def call(name: str, *arguments: Any) -> None:
     """Call a function of the library on ``torch.get_num_threads()`` threads.
 
-    Arrays are torch tensors or NumPy arrays. What a function writes to must be contiguous; a copy
-    is made of other arrays that are not.
+    Arrays are torch tensors or NumPy arrays. An array that the function writes to must be
+    contiguous. Any other array is copied if it is not contiguous.
 
     Raises
     ------
     TypeError
         If an array is not of the type that the function takes.
     MemoryError
-        If a thread could not get the memory that it works in.
+        If memory for the work of the kernel could not be allocated.
     """
     function, kinds = _function(name)
     held = [_checked(argument, kind) for argument, kind in zip(arguments, kinds, strict=True)]
@@ -200,7 +200,7 @@ def level() -> str:
 
 
 def _checked(argument: Any, kind: Any) -> Any:
-    """Return an array contiguous, if it is of a type that is taken; anything else as it is."""
+    """Check the type of an array and return it contiguous; return any other argument as it is."""
     if not isinstance(kind, tuple):
         return argument
     if argument.dtype not in kind:
@@ -211,7 +211,7 @@ def _checked(argument: Any, kind: Any) -> Any:
 
 
 def _passed(argument: Any) -> Any:
-    """Return what ctypes takes for an argument: of an array, where it begins."""
+    """Return what ctypes takes for an argument: for an array, the address of its memory."""
     if isinstance(argument, Tensor):
         return argument.data_ptr()
     if isinstance(argument, np.ndarray):
@@ -258,14 +258,14 @@ def _find_team() -> int | None:
     if sys.platform != "linux":
         return None
     try:
-        start = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # its own dependencies' too
+        start = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # or in a library that it depends on
     except (OSError, AttributeError):
         return None
     return ctypes.cast(start, ctypes.c_void_p).value
 
 
 def _make_threads_anew() -> None:
-    """Use no OpenMP in a forked child: it would wait for threads that did not come along."""
+    """Use no OpenMP in a forked child: OpenMP would wait for threads that fork did not copy."""
     global _start_team
     _start_team = None
 

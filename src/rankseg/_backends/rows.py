@@ -1,4 +1,4 @@
-"""What works on one sorted row, on the host: the same for every device."""
+"""Operations on one sorted row of values. They run on the host, for maps of every device."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["VolumeMoments", "refined_gains"]
 class VolumeMoments(NamedTuple):
     """What BA and TRNA know of the volume of a class, in pixels.
 
-    ``mean``, ``variance`` and ``third`` central moment; ``size`` is the largest possible volume,
-    the number of pixels of the image.
+    ``third`` is the third central moment. ``size`` is the largest possible volume: the number of
+    pixels of the image.
     """
 
     mean: float
@@ -30,9 +30,10 @@ def refined_gains(
     """Return the expected Dice of the masks of 1 to ``n`` pixels minus that of the empty mask.
 
     ``values``, ``(n,)`` float64, are the largest probabilities of a class, largest first; the mask
-    of ``k`` pixels holds the first ``k``. The volume is taken as refined normal. TRNA leaves each
-    pixel out of its own volume; BA, if ``ba``, does not. ``eps`` is the probability of volumes
-    that is cut off, half of it in each tail. ``native/refined.hpp`` has the equations.
+    of ``k`` pixels holds the first ``k``. The distribution of the volume is taken as refined
+    normal. If ``ba`` is True (BA), all pixels share it. Otherwise (TRNA), the distribution for each
+    pixel leaves this pixel out. ``eps`` is the probability of the volumes that are left out, half
+    of it in each tail. ``native/refined.hpp`` has the equations.
     """
     gains = np.empty(len(values))
     moments = library.Volume(**volume._asdict(), eps=eps)

@@ -1,4 +1,4 @@
-"""The class profile: all that a decision needs to know of a map, small and additive."""
+"""The class profile: a small summary of the maps, which is enough for cuts and adds up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rankseg._formulas.objectives import OBJECTIVES
 __all__ = ["ClassProfile"]
 
 LAYOUT = (OCTAVES, OCTAVE_BITS)
-"""What a saved profile says of its bins, so that one with other bins is not misread."""
+"""The layout of the bins, saved with a profile, so that no other layout is misread."""
 
 
 @public("rankseg")
@@ -34,8 +34,8 @@ LAYOUT = (OCTAVES, OCTAVE_BITS)
 class ClassProfile:
     """How many pixels, and how much probability, fall in each bin of probability.
 
-    For every image and class: 2946 bins, 64 to an octave, fine towards 0 and towards 1. That is
-    all a cut depends on, up to the width of a bin, and it adds up: over the tiles of an image that
+    Every image and class has 2946 bins, 64 to an octave, narrow towards 0 and towards 1. Up to the
+    width of a bin, a cut depends on nothing else. Profiles add up: over the tiles of an image that
     does not fit in memory, over workers, over the images of a data set.
 
     Parameters
@@ -82,12 +82,12 @@ class ClassProfile:
 
     @classmethod
     def from_probs(cls, probs: Any, valid: Any = None) -> ClassProfile:
-        """Take the profile of every image and class; one pass.
+        """Return the profile of every image and class, in one pass over the maps.
 
         Parameters
         ----------
         probs, valid
-            As in a call of :class:`rankseg.RankSEG`, which names the errors too. Pixels that are
+            As in a call of :class:`rankseg.RankSEG`; the errors are also the same. Pixels that are
             not valid are in no bin.
         """
         problem = Problem.parse(probs, valid, Settings(output_mode="multilabel"))
@@ -109,7 +109,7 @@ class ClassProfile:
 
     @property
     def pixels(self) -> Tensor:
-        """How many pixels there are, ``(batch, classes)`` float64."""
+        """The number of valid pixels, ``(batch, classes)`` float64."""
         return self.count.sum(-1)
 
     @property
@@ -118,12 +118,12 @@ class ClassProfile:
         return self.mass.sum(-1)
 
     def __add__(self, other: ClassProfile) -> ClassProfile:
-        """Add what other pixels of the same images hold.
+        """Return the sum of two profiles, taken from different pixels of the same images.
 
         Raises
         ------
         ValueError
-            If the other has another number of images or classes.
+            If ``other`` has a different number of images or classes.
         """
         if not isinstance(other, ClassProfile):
             return NotImplemented
@@ -153,9 +153,9 @@ class ClassProfile:
     ) -> Tensor:
         """Return the cut of every class: its mask is ``probs > cut``.
 
-        The options are those of :class:`rankseg.RankSEG` with ``solver='RMA'``, whose masks these
-        are but for pixels within a bin of the cut, about 1 % of its value: the profile does not
-        tell them apart.
+        The options are those of :class:`rankseg.RankSEG` with ``solver='RMA'``. The masks are those
+        of ``RankSEG``, except for pixels in the bin of the cut: the profile cannot tell them apart.
+        A bin is about 1 % of the cut wide.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class ClassProfile:
         return torch.where(present, cut, torch.inf)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the profile to an ``.npz`` file, whole or not at all.
+        """Write the profile to an ``.npz`` file. The file is written whole or not at all.
 
         Raises
         ------
@@ -191,14 +191,14 @@ class ClassProfile:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> ClassProfile:
-        """Read a profile that was saved.
+        """Return a profile that :meth:`save` wrote.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         ValueError
-            If it holds no profile, or one with other bins.
+            If the file holds no profile, or a profile with a different layout of bins.
         """
         try:
             with np.load(path, allow_pickle=False) as file:

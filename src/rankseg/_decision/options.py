@@ -1,4 +1,4 @@
-"""Every option, checked once, when it is given: what it must be, and how options combine."""
+"""The checks of all options: each alone, then how they combine. They run once, in `parse`."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ OUTPUT_MODES = ("multiclass", "multilabel")
 POLICIES = ("max_score", "void")
 PRESENCE = ("peak", "argmax", "all")
 USUAL_CORRELATION = 0.5
-"""Of ``solver='auto'``: see ``docs/presence.md`` for the measurements."""
+"""The correlation of ``solver='auto'``: see ``docs/presence.md`` for the measurements."""
 
 LARGEST_SMOOTH = 2.0**100
-"""Decisions are the same for every larger ``smooth``, whose sums and squares would overflow.
+"""Every larger ``smooth`` gives the same decisions, but its sums and squares would overflow.
 
 ``(a + g) / (b + 2 g)`` is 1/2 to the last bit of a float64 if ``a`` and ``b`` are below 2**46.
 """
@@ -62,7 +62,7 @@ POSITIONS = {
 """Options that RankSEG takes by position."""
 
 OF_THE_CALL = ("probs", "valid")
-"""What is given with every call, and is no option."""
+"""Arguments of the call of a RankSEG, which are no options."""
 
 
 def parse(
@@ -75,14 +75,14 @@ def parse(
     from_logits: str | None = None,
     calibration: object = None,
 ) -> Settings:
-    """Check every option and the way they combine.
+    """Return the settings that the options give, after all checks.
 
     Raises
     ------
     TypeError
         If an option is of the wrong type, or is not one that the solver takes.
     ValueError
-        If an option is outside what is allowed, or solver, metric and output do not combine.
+        If the value of an option is not allowed, or solver, metric and output mode do not combine.
     """
     metric = checked("metric", metric)
     output_mode = checked("output_mode", output_mode)
@@ -124,7 +124,7 @@ def parse(
 
 
 def _presence_rule(given: object, least_peak: float | None) -> str | PresenceModel | None:
-    """Return the rule that is given for which classes are present, if any is."""
+    """Return the presence rule that is given, or None if none is given."""
     rule: str | PresenceModel | None = checked("presence", given)
     if rule not in (None, "peak") and least_peak is not None:
         raise ValueError(
@@ -135,7 +135,7 @@ def _presence_rule(given: object, least_peak: float | None) -> str | PresenceMod
 
 
 def _warn_of_unused_presence(solver: str, metric: str) -> None:
-    """Warn that a solver leaves out the calibration's model of presence; accuracy needs none."""
+    """Warn that a solver ignores the presence model of the calibration, unless metric is 'acc'."""
     if metric != "acc":
         warn(
             f"solver={solver!r} leaves out the presence model of the calibration, taking classes "
@@ -145,13 +145,13 @@ def _warn_of_unused_presence(solver: str, metric: str) -> None:
 
 
 def smoothing(value: object) -> float:
-    """Return ``smooth``, or the number that decides the same if it is too large to compute with."""
+    """Return ``smooth``, but at most `LARGEST_SMOOTH`."""
     given: float = checked("smooth", value)
     return min(given, LARGEST_SMOOTH)
 
 
 def _open_calibration(calibration: object) -> Calibration | None:
-    """Return a calibration that is given itself or as the path of its file."""
+    """Return a calibration; if a path is given, load it from that file."""
     if isinstance(calibration, str | PathLike):
         return Calibration.load(calibration)
     if calibration is None or isinstance(calibration, Calibration):
@@ -163,7 +163,7 @@ def _open_calibration(calibration: object) -> Calibration | None:
 
 
 def _screening(value: object) -> object:
-    """Accept the published package's ``safe_screening``: nothing here needs screening."""
+    """Check the published package's option ``safe_screening``, which has no effect here."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
         raise TypeError(f"safe_screening must be a bool or 'auto', got {shown(value)}")
     return value
@@ -190,11 +190,11 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "eps": lambda value: number("eps", value, 0.0, 1.0, excluded=(0.0, 1.0)),
     "safe_screening": _screening,
 }
-"""What an option must be, whatever the others are; those of the module in its order."""
+"""The check of every option alone: it returns the value used, or raises."""
 
 
 def checked(name: str, value: object) -> Any:
-    """Return an option as it is used, if it is allowed with some other options."""
+    """Return the value of an option in the form used; raise if the check of `CHECKS` fails."""
     try:
         return CHECKS[name](value)
     except (TypeError, ValueError) as error:
@@ -205,7 +205,10 @@ def checked(name: str, value: object) -> Any:
 
 
 def _misplaced(name: str, value: object) -> str:
-    """Say where a value belongs that was given as another option, most often by its position."""
+    """Return a hint for a value that belongs to another option, or ``''``.
+
+    Most often the value was given by position.
+    """
     if name == "metric" and isinstance(value, np.ndarray | Tensor):
         return "RankSEG takes options, and the call takes the maps: RankSEG()(probs)"
     key = value.strip().lower() if isinstance(value, str) else ""
@@ -220,7 +223,7 @@ def _misplaced(name: str, value: object) -> str:
 
 
 def combined(solver: str, metric: str, output_mode: str) -> str:
-    """Return the solver named, or for ``'auto'`` the default one, if it fits the rest."""
+    """Return the solver, for ``'auto'`` the default one; raise if it does not fit the rest."""
     fitting = solvers_for(metric, output_mode)
     if solver == "auto":
         (solver,) = (name for name in fitting if output_mode in SOLVERS[name].default_for)
@@ -244,7 +247,7 @@ def _refuse_unknown(options: Mapping[str, Any], solver: str, output_mode: str) -
 
 
 def _meant(option: str) -> str:
-    """Say what to do about an option that the solver does not take, if anything is likely."""
+    """Return a hint about an option that the solver does not take, or ``''`` if there is none."""
     solvers = solvers_taking(option)
     if solvers:
         modes = [mode for mode in OUTPUT_MODES if solvers_taking(option, mode)]
@@ -262,7 +265,7 @@ def _meant(option: str) -> str:
 
 
 def refuse_misspelt(name: str) -> None:
-    """Refuse a new attribute of a RankSEG that is spelt like an option; warn of any other."""
+    """Raise for a new attribute of a RankSEG that is spelt like an option; warn of any other."""
     near = difflib.get_close_matches(name.lower(), (*CHECKS, "solver_params"), 1)
     if near:
         raise AttributeError(f"RankSEG has no option {name!r}; did you mean {near[0]!r}?")

@@ -34,8 +34,8 @@ def solve(problem: Problem) -> Any:
         problem.check_values(is_invalid)
         return problem.restore(masks)
     survey = backend.survey(maps)
-    # A solver that reads values waits for the device anyway, and must not meet NaN. For the others
-    # the flag is read at the end, so that the call waits for the device only once.
+    # A solver that reads values waits for the device anyway, and must not meet NaN. With any other
+    # solver the flag is read at the end, so that the call waits for the device only once.
     reads_values = solver.reads_values or settings.correlation > 0
     check_first = backend.FAULT_IS_KNOWN or reads_values
     if check_first:

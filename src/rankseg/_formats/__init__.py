@@ -1,4 +1,4 @@
-"""Maps and labels in files, by the ending of their name.
+"""Reading and writing maps and labels. The ending of a file's name gives its format.
 
 ========================  ======================================================================
 ending                    axes of maps, and which array
@@ -115,8 +115,8 @@ class MapFile:
     maps : Tensor
         Floating ``(classes, *spatial)``, as stored: probabilities or logits.
     geometry : object, optional
-        What `write_labels` needs to write labels in the same place: the header of a NIfTI file,
-        with its affine, or the resolution and georeference of a TIFF.
+        What `write_labels` needs to write labels at the same position in space: the header of a
+        NIfTI file with its affine, or the resolution and georeference of a TIFF.
     """
 
     maps: Tensor
@@ -132,12 +132,12 @@ class LabelFile:
     labels : Tensor
         Integer ``(*spatial)``.
     affine : ndarray, optional
-        Where the voxels of a NIfTI file lie; None if the file does not tell.
+        The position of the voxels of a NIfTI file; None if the file has none.
     world : ndarray, optional
-        Where the pixels of a GeoTIFF lie on the map; None if the file does not tell.
+        The position of the pixels of a GeoTIFF on the map; None if the file has none.
     axes : str
-        A letter for each axis, as a TIFF or zarr declares them, or as all files of a format have
-        them. Nothing if they are not known.
+        A letter for each axis: the axes that a TIFF or zarr declares, or those of all files of the
+        format. Empty if the axes are not known.
     are_declared : bool
         Whether the file itself declares its axes.
     colours : mapping of int to tuple of int
@@ -153,11 +153,11 @@ class LabelFile:
 
     @property
     def lacks_affine(self) -> bool:
-        """Whether this is a NIfTI that does not tell where its voxels lie."""
+        """Whether this is a NIfTI without a position of its voxels."""
         return self.affine is None and not self.are_declared and self.axes.startswith("x")
 
     def sizes(self) -> dict[str, int]:
-        """Return the lengths of the axes that are known, in order, but for those of length 1."""
+        """Return the length of every axis longer than 1, in order; empty if axes are not known."""
         if len(self.axes) != self.labels.ndim:
             return {}
         named = zip(self.axes, self.labels.shape, strict=True)
@@ -175,16 +175,16 @@ def read_maps(
         A file, or for zarr a folder, with one of the endings `MAPS`.
     key : str, optional
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
-        ``logits``, in this order, or else the only one. Where logits are meant they come first.
+        ``logits``, in this order, or else the only one. With ``from_logits``, ``logits`` is first.
     from_logits : {'softmax', 'sigmoid'}, optional
-        What is to be taken of the maps, if these are logits. With softmax a first axis of length 1
-        is a batch, since there are several classes.
+        The function that turns the maps into probabilities, if they are logits. With softmax, a
+        first axis of length 1 is a batch axis, since there are several classes.
 
     Returns
     -------
     MapFile
-        The maps in the dtype stored. They are read into memory: a mapped file that another
-        process cuts short would end this one.
+        The maps in the dtype stored. They are read into memory: if another process truncated a
+        memory-mapped file, this process would crash.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:
 
 
 def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelFile:
-    """Read labels, and where they lie: see `read_labels`."""
+    """Read labels and their position in space: see `read_labels`."""
     path = Path(path)
     read = _by_ending(path, _LABEL_READERS, "labels")
     with reading(path, ending(path)):
@@ -251,7 +251,7 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
 
 
 def _floating(labels: Tensor) -> ValueError:
-    """Return why floating values are no labels: they are scores, or labels in the wrong dtype."""
+    """Return the error for floating values: scores, or labels stored in the wrong dtype."""
     message, values = f"labels must be integers, got {labels.dtype}", labels.double().nan_to_num()
     if values.numel() and not (values == values.round()).all():
         return HoldsMapsError(message)
@@ -261,17 +261,16 @@ def _floating(labels: Tensor) -> ValueError:
 def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
     """Return predicted labels with the axes of the true ones.
 
-    Axes of length 1 may differ. If both files tell where their voxels lie, axes of the prediction
-    are flipped and permuted as needed; GeoTIFFs must lie at the same place of the map.
+    Axes of length 1 may differ. If both files have the position of their voxels, axes of the
+    prediction are flipped and permuted as needed. GeoTIFFs must be at the same position.
 
-    A NIfTI is x, y, z and a PNG y, x, but many are written from arrays of other axes. If their
-    lengths fit in the order stored alone, that is how they were written.
+    A NIfTI has the axes x, y, z and a PNG y, x, but many files are written from arrays with other
+    axes. If the lengths agree only in the order stored, the axes are taken in that order.
 
     Raises
     ------
     ValueError
-        If the shapes differ, the voxels lie elsewhere, or the files have the same axes in another
-        order.
+        If the shapes or the positions differ, or the files have the same axes in another order.
     """
     ours, theirs = prediction.sizes(), truth.sizes()
     are_declared = prediction.are_declared and truth.are_declared
@@ -297,7 +296,7 @@ def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
 
 
 def _tell_of_affines(prediction: LabelFile, truth: LabelFile) -> None:
-    """Warn of a NIfTI that does not tell where its voxels lie, if the other one does."""
+    """Warn if one NIfTI has no position of its voxels, but the other one has."""
     for ours, theirs, which in ((prediction, truth, "prediction"), (truth, prediction, "truth")):
         if ours.lacks_affine and theirs.affine is not None:
             warn(
@@ -315,27 +314,27 @@ def write_labels(
 ) -> None:
     """Write labels, or masks, as the smallest unsigned integers that hold them.
 
-    The file, or for zarr the folder, is there whole or not at all, and the same labels give the
-    same bytes.
+    The file (for zarr the folder) is written whole or not at all. The same labels give the same
+    bytes.
 
     Parameters
     ----------
     path : path
-        With one of the endings `LABELS_WRITTEN`; replaced if it is there.
+        With one of the endings `LABELS_WRITTEN`. An existing file is replaced.
     labels : Tensor or ndarray
-        Integer ``(*spatial)``, at least 0; or bool ``(classes, *spatial)``, if ``masks`` says so.
+        Integer ``(*spatial)``, at least 0; or bool ``(classes, *spatial)`` if ``masks`` is True.
     like : MapFile, optional
         The maps that were decided: a NIfTI gets their header and affine, a TIFF their resolution
         and georeference, if they come from the same format.
     masks : bool
-        Whether the first axis is that of classes; it is the last one in a NIfTI.
+        Whether the first axis holds classes. In a NIfTI it is written as the last axis.
 
     Raises
     ------
     ImportError
         If the package that writes the format is not installed.
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     ValueError
         If the ending is not known, or the format cannot hold such labels: a PNG holds those of two
         axes, up to 65535, or a single mask.
@@ -360,8 +359,8 @@ def read_image(path: str | PathLike[str]) -> MapFile:
     ImportError
         If the package that reads the format is not installed.
     ValueError
-        If it cannot be read, holds several images, values outside [0, 1] or colours that are not
-        converted, or does not have one, three or four channels.
+        If the file cannot be read, holds several images, values outside [0, 1] or colours that are
+        not converted, or does not have one, three or four channels.
     """
     path = Path(path)
     _by_ending(path, dict.fromkeys(PICTURES), "an image")
@@ -372,16 +371,17 @@ def read_image(path: str | PathLike[str]) -> MapFile:
 def find_files(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]], endings: Collection[str]
 ) -> list[Path]:
-    """Return the files named, and of folders those in them with one of the endings, sorted.
+    """Return the files that are named, and the files in each folder that is named.
 
-    A zarr folder is a file here; hidden files are left out, and a warning names others.
+    Of a folder, the files with one of the endings are returned, sorted; hidden files are left out.
+    A warning names the files of other formats in the folder. A zarr folder counts as a file.
 
     Raises
     ------
     FileNotFoundError
-        If something named is not there, or a folder holds nothing with such an ending.
+        If a named file or folder does not exist, or a folder holds no file with such an ending.
     ValueError
-        If nothing is named.
+        If no file or folder is named.
     """
     named = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
     if not named:
@@ -412,7 +412,7 @@ def _by_ending(path: Path, known: dict[str, Any], what: str) -> Any:
 
 
 def _fits(geometry: Any, path: Path) -> bool:
-    """Tell whether a format has a place for a geometry: NIfTI for a header, TIFF for the other."""
+    """Return whether the format of a path can store a geometry: one of TIFF, or of another."""
     is_tiff = ending(path) in (".tif", ".tiff")
     return is_tiff == isinstance(geometry, tiff.Place)
 

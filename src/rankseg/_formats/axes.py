@@ -1,8 +1,8 @@
-"""Which axis of a stored array is which: one set of rules for the arrays of every format.
+"""The rules by which the axes of a stored array are found, the same for every file format.
 
-A file that names its axes says so by one letter for each: ``c`` class, ``b`` batch, ``t`` time,
-``z``, ``y`` and ``x`` space, ``p`` a page or another axis whose meaning the file does not tell,
-``d`` depth in a TIFF, which some programs also write where they mean classes.
+If a file names its axes, each has a letter: ``c`` class, ``b`` batch, ``t`` time, ``z``, ``y`` and
+``x`` space, ``p`` a page or an axis of unknown meaning, ``d`` depth in a TIFF. Some programs also
+write ``d`` for classes.
 """
 
 from __future__ import annotations
@@ -28,36 +28,38 @@ NAMES = {
     "y": "y height h row rows lat latitude",
     "x": "x width w col cols column columns lon longitude",
 }
-"""What libraries that name axes by words call them."""
+"""The words that libraries use for each axis."""
 
 LETTERS = {name: letter for letter, known in NAMES.items() for name in known.split()}
 SPATIAL = 3
-"""The most spatial axes that an image has."""
+"""The largest number of spatial axes of an image."""
 
 SAMPLES = 64
-"""Pixels whose probabilities are added up: the check must not cost a pass over the map."""
+"""Pixels whose probabilities are added up, so that the check needs no pass over the map."""
 
 FEWEST = 16
-"""Fewer pixels can sum to 1 along a spatial axis by accident."""
+"""Least number of pixels for a check of a spatial axis: fewer can sum to 1 by accident."""
 
 ROUNDING = 0.02
-"""The distance to 1 of sums of probabilities of few bits."""
+"""How far from 1 a sum may be: probabilities of few bits round."""
 
 
 def letters(names: Sequence[object]) -> str | None:
-    """Return the letters of axes that are named by words, or None if no word is known."""
+    """Return the letter of each axis that is named by a word, or None if no word is known."""
     found = [LETTERS.get(str(name).lower().rstrip("_0123456789"), "p") for name in names]
     return None if set(found) <= {"p"} else "".join(found)
 
 
 def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
-    """Return maps with the axes ``(classes, *spatial)``; ``one_class`` says if they may be of one.
+    """Return maps with the axes ``(classes, *spatial)``.
+
+    ``one_class`` is True if the maps may have a single class.
 
     Raises
     ------
     ValueError
-        If the maps are not floating or lack an axis, an axis of time or a batch is longer than
-        1, or two readings of the axes remain.
+        If the maps are not floating or lack an axis, if an axis of time or of a batch is longer
+        than 1, or if the axes can be read in two ways.
     """
     maps = stored.array
     if not maps.is_floating_point() or maps.ndim < 2 or 0 in maps.shape:
@@ -84,7 +86,13 @@ def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
 
 
 def arrange_labels(stored: Stored) -> Tensor:
-    """Return labels with the spatial axes of the file; one of channels or of time is refused."""
+    """Return labels with the spatial axes of the file.
+
+    Raises
+    ------
+    ValueError
+        If an axis of classes, time or batch is longer than 1.
+    """
     if stored.axes is None:
         return stored.array
     labels, axes = _squeezed(stored, "cbtpd")
@@ -98,7 +106,10 @@ def arrange_labels(stored: Stored) -> Tensor:
 
 
 def spatial_axes(stored: Stored) -> str:
-    """Return the letters of the axes of arranged labels, of which pages are slices, if known."""
+    """Return the letters of the axes of arranged labels, or ``""`` if they are not known.
+
+    Pages are taken as slices, ``z``.
+    """
     named = zip(stored.axes or "", stored.array.shape, strict=False)
     axes = "".join(axis for axis, length in named if length > 1 or axis in "xyz")
     axes = axes.replace("p", "z")
@@ -119,7 +130,7 @@ def arrange_image(stored: Stored) -> Tensor:
 
 
 def _squeezed(stored: Stored, droppable: str) -> tuple[Tensor, str]:
-    """Leave out axes of length 1: of a batch, of time, of pages, perhaps of channels."""
+    """Leave out the axes of length 1 that are ``droppable``; return the array and its axes."""
     array, axes = stored.array, stored.axes or ""
     if len(axes) != array.ndim:
         raise ValueError(
@@ -130,7 +141,7 @@ def _squeezed(stored: Stored, droppable: str) -> tuple[Tensor, str]:
 
 
 def _class_first(maps: Tensor, axes: str) -> Tensor:
-    """Move the axis of classes to the front: the one named, else the one whose values sum to 1."""
+    """Move the class axis to the front: the axis so named, else the axis that sums to 1."""
     _refuse_several(maps, axes)
     named = [at for at, name in enumerate(axes) if name == "c"]
     unsure = [at for at, name in enumerate(axes) if name in "pd"]
@@ -149,10 +160,11 @@ def _class_first(maps: Tensor, axes: str) -> Tensor:
 
 
 def _without_batch(maps: Tensor, one_class: bool) -> Tensor:
-    """Leave out a first axis of length 1 if it is a batch: that of one class has no other before.
+    """Leave out a first axis of length 1 if it is a batch axis; keep it if it is the class axis.
 
-    ``(1, n, height, width)`` is a batch of one image with n classes, or one class of a volume.
-    Classes that exclude each other sum to 1; otherwise it is a volume.
+    With up to three axes it is the class axis, and with more than four a batch axis. ``(1, n,
+    height, width)`` is one class of a volume of ``n`` slices, or a batch of one image with ``n``
+    classes. It is a batch if ``n`` is 1, if axis 1 sums to 1, or if ``one_class`` is False.
     """
     while maps.ndim > SPATIAL + 1 and maps.shape[0] == 1:
         maps = maps[0]
@@ -166,7 +178,7 @@ def _without_batch(maps: Tensor, one_class: bool) -> Tensor:
 
 
 def _tell_of_one_class(maps: Tensor) -> None:
-    """Warn of one class of a volume whose first axis is hardly one of space."""
+    """Warn if maps are read as one class of a volume, but its depth is unlikely."""
     if maps.ndim != SPATIAL + 1 or maps.shape[0] > 1:
         return
     if not min(maps.shape[2:]) <= maps.shape[1] <= 2 * max(maps.shape[2:]):
@@ -180,7 +192,7 @@ def _tell_of_one_class(maps: Tensor) -> None:
 
 
 def _check_sums(maps: Tensor) -> None:
-    """Refuse maps whose classes do not sum to 1 where another axis does."""
+    """Raise if axis 0 does not sum to 1 but another axis does."""
     if _sums_to_one(maps, 0):
         return
     for axis in range(1, maps.ndim):
@@ -213,7 +225,7 @@ def _check_gaps(maps: Tensor, gaps: str) -> None:
 
 
 def _sums_to_one(maps: Tensor, axis: int) -> bool:
-    """Tell from some pixels whether values along an axis are probabilities that sum to 1."""
+    """Return whether, at a sample of pixels, an axis holds probabilities that sum to 1."""
     rows = maps.movedim(axis, -1)
     pixels = rows.shape[:-1].numel()
     if rows.shape[-1] < 2 or (axis > 0 and pixels < FEWEST):
@@ -234,6 +246,6 @@ def _refuse_several(array: Tensor, axes: str) -> None:
 
 
 def _described(array: Tensor, axes: str) -> str:
-    """Name axes with their lengths."""
+    """Return the names and the lengths of the axes, for a message."""
     named = zip(axes, array.shape, strict=True)
     return f"({', '.join(f'{WORDS.get(name, name)} {length}' for name, length in named)})"

@@ -1,4 +1,4 @@
-"""Arrays, groups of arrays and images of OME-Zarr in zarr folders."""
+"""Zarr folders: arrays, groups of arrays, and OME-Zarr images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rankseg._formats.common import LABEL_NAMES, Names, Stored, as_tensor, check
 __all__ = ["read_zarr", "write_zarr"]
 
 TYPES = {"channel": "c", "time": "t"}
-"""The letter of `rankseg._formats.axes` for a type of axis of OME-Zarr."""
+"""For the type of an axis in OME-Zarr, its letter in `rankseg._formats.axes`."""
 
 OLD_AXES = "tczyx"
-"""The axes of OME-Zarr before version 0.3, which names none."""
+"""The axes of OME-Zarr images before version 0.3, whose metadata does not name them."""
 
 
 def read_zarr(path: Path, names: Names) -> Stored:
-    """Read an array, one of the arrays of a group, or an image of OME-Zarr."""
+    """Read an array, one of the arrays of a group, or an OME-Zarr image."""
     zarr = require("zarr", "files", "reading .zarr")
     node, axes = zarr.open(path, mode="r"), None
     if isinstance(node, zarr.Group):
@@ -37,7 +37,7 @@ def read_zarr(path: Path, names: Names) -> Stored:
 
 
 def _declared(array: Any) -> str | None:
-    """Return the axes that an array names: by Zarr 3, or by the attribute that xarray writes."""
+    """Return the axes that the metadata of an array names, by Zarr 3 or by xarray's attribute."""
     names = getattr(array.metadata, "dimension_names", None)
     names = names or array.attrs.get("_ARRAY_DIMENSIONS") or []
     if not isinstance(names, list | tuple):
@@ -46,7 +46,7 @@ def _declared(array: Any) -> str | None:
 
 
 def _label_image(group: Any, names: Names) -> Any:
-    """Return the group of the label image that an image of OME-Zarr has, if labels are wanted."""
+    """Return the label image of an OME-Zarr image if labels are wanted, else the group itself."""
     if names.usual != LABEL_NAMES or not _multiscales(group)["levels"] or "labels" not in group:
         return group
     held = sorted(group["labels"].group_keys())
@@ -56,9 +56,9 @@ def _label_image(group: Any, names: Names) -> Any:
 
 
 def _pick(group: Any, names: Names) -> tuple[Any, str | None]:
-    """Return an array of a group and its axes, if OME-Zarr names them.
+    """Return one array of a group, and its axes if the array is a level of an OME-Zarr image.
 
-    Of an image of OME-Zarr it is by default that of the highest resolution.
+    By default, the array is the level of the highest resolution.
     """
     held = sorted(group.array_keys())
     image = _multiscales(group)
@@ -70,12 +70,15 @@ def _pick(group: Any, names: Names) -> tuple[Any, str | None]:
 
 
 def _multiscales(group: Any) -> dict[str, Any]:
-    """Return what OME-Zarr says of an image, in the place of version 0.5 or before.
+    """Return the metadata of an OME-Zarr image, with the paths of its levels and its axes.
+
+    Version 0.5 stores the metadata under ``ome``, earlier versions do not. Other groups have no
+    levels.
 
     Raises
     ------
     ValueError
-        If that is not of the form that OME-Zarr asks for.
+        If the metadata does not have the form that OME-Zarr requires.
     """
     attributes = dict(group.attrs)
     try:
@@ -92,7 +95,7 @@ def _multiscales(group: Any) -> dict[str, Any]:
 
 
 def _letter(axis: Any) -> str:
-    """Return the letter of an axis: a dictionary, or in version 0.3 a name."""
+    """Return the letter of an axis, given as a dictionary, or in version 0.3 as a name."""
     named = axis if isinstance(axis, dict) else {"name": axis}
     letter = letters([named.get("name")])
     if named.get("type") == "space":

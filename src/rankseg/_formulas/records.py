@@ -21,7 +21,7 @@ CONTESTED = -2
 """Label of a pixel that is in several masks, until it is resolved."""
 
 ULPS_ABOVE_ONE = 4
-"""Units in the last place by which a probability may exceed 1: averaging and resampling round."""
+"""Units in the last place by which a probability may exceed 1: resampling and averages round."""
 
 NEGLIGIBLE_PROB = 1e-16
 """Power sums leave out probabilities below this: their powers would be subnormal, and very slow."""
@@ -30,7 +30,7 @@ POWERS = 12
 """How many power sums ``split`` of a backend returns: ``sum p^j`` for ``j`` from 1 to 12."""
 
 State = tuple[Tensor, ...]
-"""What a model needs to score masks or labels: for independent labels, count and mass by class."""
+"""The sums by which a model scores masks or labels: count and mass for independent labels."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Survey:
     is_invalid
         Boolean scalar: some value is NaN or outside [0, 1].
     scan_tables
-        What else the backend remembers of the scan, block by block, for its later passes.
+        Tables by block that the backend keeps for its later passes.
     """
 
     mass: Tensor
@@ -109,7 +109,7 @@ class Gains:
     shrink: Tensor
 
     def terms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return ``(slope, cost, size, shrink)``."""
+        """Return the terms of the formula of the gain: ``(slope, cost, size, shrink)``."""
         return self.slope, self.cost, self.size, self.shrink
 
     def at(self, probs: Tensor) -> Tensor:

@@ -292,7 +292,7 @@ class RefinedNormalPB(Distribution):
 
     @classmethod
     def from_probs(cls, probs: Tensor, validate_args: bool | None = None) -> RefinedNormalPB:
-        """Approximate ``PoissonBinomial(probs)``, whose parameters and errors these are."""
+        """Approximate ``PoissonBinomial(probs)``: the parameters and the errors are the same."""
         exact = PoissonBinomial(probs, validate_args)
         return cls(probs.shape[-1], exact.mean, exact.stddev, exact.skewness, validate_args)
 
@@ -334,10 +334,10 @@ class RefinedNormalPB(Distribution):
         p : torch.Tensor or float
             In the open interval (0, 1).
         max_iter : int
-            At least 1, like ``tol`` above 0; taken for programs written for rankseg 0.0.8 and
-            without effect: the inverse is exact to the rounding of float64.
+            At least 1. No effect: the inverse is exact to the rounding of float64. Programs written
+            for rankseg 0.0.8 may pass it.
         tol : float
-            See ``max_iter``.
+            Above 0. No effect, like ``max_iter``.
         """
         _check_search(max_iter, tol)
         probability = _values("p", p, self.loc.device)

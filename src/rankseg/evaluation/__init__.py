@@ -170,26 +170,28 @@ class Comparison:
 
     @property
     def images_by_class(self) -> NDArray[np.int64]:
-        """int64 (classes,): the number of cases whose label holds the class."""
+        """The number of cases whose label holds each class, int64 (classes,)."""
         counts = self.counts[self.methods[0]]
         held: NDArray[np.int64] = (counts.tp + counts.fn > 0).sum(0).numpy()
         return held
 
     @property
     def predicts_absent_class(self) -> bool:
-        """Whether some method predicts a class where it is absent: if not, the rules agree."""
+        """Whether a method predicts a class that is absent. If not, all ``counted`` rules agree."""
         return any(
             bool(((counts.tp + counts.fn == 0) & (counts.fp > 0)).any())
             for counts in self.counts.values()
         )
 
     def scores(self, method: str, metric: Metric = "dice", counted: Counted = "label") -> Tensor:
-        """Return the scores of every case and class, float64 (cases, classes), NaN: not counted.
+        """Return the score of every case and class, float64 (cases, classes).
+
+        A score is NaN if the class does not count in the case.
 
         Raises
         ------
         ValueError
-            If the method is not one of those compared, or an option is not one of those allowed.
+            If ``method`` was not compared, or ``metric`` or ``counted`` is not allowed.
         """
         self._check_names(method, metric)
         score = metrics.dice if metric == "dice" else metrics.iou
@@ -214,7 +216,7 @@ class Comparison:
     def aggregates(
         self, method: str, metric: Metric = "dice", counted: Counted = "label"
     ) -> dict[str, float]:
-        """Return the means I by image, C by class and D of the data set: `metrics.summary`."""
+        """Return the mean by image (I), by class (C) and of the data set (D): `metrics.summary`."""
         self.scores(method, metric, counted)  # the names are checked there
         return metrics.summary(self.counts[method], metric, counted=counted)
 
@@ -658,7 +660,7 @@ def _assemble(
 def _gather(
     methods: Sequence[str], predicted: Sequence[Mapping[Metric, Sequence[float]]]
 ) -> dict[str, dict[Metric, Floats]] | None:
-    """Put the predicted gains of the cases one after another; None if there are none."""
+    """Collect the predicted gains of all cases by method and metric; None if a case has none."""
     if not all(predicted):
         return None
     return {

@@ -207,7 +207,7 @@ def _read_arrays(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
 
 
 def _read_class_count(path: Path) -> int:
-    """Return how many classes the map in an npz file has; 0 if its head cannot be read."""
+    """Return how many classes the map in an npz file has; 0 if its header cannot be read."""
     try:
         if path.is_file():
             with zipfile.ZipFile(path) as archive, archive.open("probs.npy") as file:
@@ -220,7 +220,7 @@ def _read_class_count(path: Path) -> int:
 
 
 def checked_cases(cases: Iterable[Case | Failure]) -> Iterator[Case | Failure]:
-    """Yield cases one by one, and refuse anything else."""
+    """Yield the cases one by one; raise TypeError for an item that is no case or failure."""
     kind = "rankseg.evaluation.Case(name, probs, label)"
     if not isinstance(cases, Iterable):
         raise TypeError(f"cases must be an iterable of {kind}, got {describe(cases)}")
@@ -244,16 +244,17 @@ class CaseFolder:
     classes : tuple of str or None
         From ``meta.json``; None if it does not name them.
     ignore_index : int or None
-        From ``meta.json``, where null means that every pixel counts; 255 if it does not say.
+        From ``meta.json``, where null means that every pixel counts; 255 if there is no entry.
     class_weights : tuple of float or None
         From ``meta.json``: the weights of the loss that the network was trained with.
     prior_correction : bool
-        Whether the maps are read without these weights, by `rankseg.calibration.prior_correction`.
+        Whether the effect of these weights is removed from the maps that are read, by
+        `rankseg.calibration.prior_correction`.
 
     Raises
     ------
     ValueError
-        If there are no weights to correct for.
+        If ``prior_correction`` is True and there are no class weights.
     """
 
     path: Path
@@ -277,17 +278,17 @@ class CaseFolder:
         prior_correction: bool = False,
         ignore_index: IgnoreIndex = "default",
     ) -> CaseFolder:
-        """List a folder and read its ``meta.json``, if there is one; no map is read yet.
+        """Open a folder: list its files and read ``meta.json``, if there is one, but no map.
 
-        ``ignore_index`` is by default what ``meta.json`` says, or else 255.
+        The default of ``ignore_index`` is the entry in ``meta.json``, or 255 without an entry.
 
         Raises
         ------
         FileNotFoundError
             If there is no such folder, or no npz file in it.
         ValueError
-            If ``meta.json`` is not what it should be, or does not say what is needed, or nothing
-            says what label is ignored and 255 is a class.
+            If ``meta.json`` is not valid or lacks an entry that is needed, or if 255 is a class and
+            no ignored label is given.
         OSError
             If ``meta.json`` cannot be read.
         """
@@ -305,9 +306,9 @@ class CaseFolder:
         return cls(path, tuple(names), classes, index, weights, prior_correction=prior_correction)
 
     def name_classes(self) -> tuple[str, ...]:
-        """Return the class names, by default ``class 0`` and so on: as many as most maps have.
+        """Return the class names: by default ``class 0`` and so on, as many as most maps have.
 
-        Only the heads of the files are read. Without a map there is no name.
+        Only the headers of the files are read. Without a map there is no name.
         """
         if self.classes is not None:
             return self.classes
@@ -327,7 +328,7 @@ class CaseFolder:
                 yield Failure(name, str(error))
 
     def without_labels(self) -> Iterator[Case | Failure]:
-        """Yield the cases of files that need hold no label; it is 0 everywhere."""
+        """Yield the cases of files that need not hold a label; the label is 0 everywhere."""
         for name in self.names:
             try:
                 yield self.read(name, labelled=False)

@@ -99,7 +99,7 @@ def kind_of(model: Any) -> str:
 
 
 def _segmentor(model: Any) -> Any:
-    """Return the segmentor that a model is, or an inferencer has."""
+    """Return the segmentor: the model itself, or the model of an inferencer."""
     segmentors = require("mmseg.models.segmentors", "mmseg", "deciding in MMSegmentation")
     segmentor = model if isinstance(model, nn.Module) else getattr(model, "model", model)
     refused = isinstance(segmentor, segmentors.DepthEstimator)
@@ -121,7 +121,7 @@ class _Decision:
             raise ValueError(f"{sorted(fixed)} follow from the model and cannot be set")
         self.kind = None if kind is None else choice("kind", kind, KINDS)
         self.decide = partial(RankSEG, metric, **options)
-        self.keep_dtype = keeps_dtype(self.decide())  # which refuses what is wrong now
+        self.keep_dtype = keeps_dtype(self.decide())  # building RankSEG refuses wrong options now
 
     def prepared(self, seg_logits: Tensor) -> Tensor:
         """Return the scores of the network in the dtype in which they are to be resized."""
@@ -145,7 +145,7 @@ class _Decision:
 
 
 class _Postprocess:
-    """``postprocess_result`` of one segmentor; a class, so that models are copied and pickled."""
+    """``postprocess_result`` of one segmentor: a class, so models can be copied and pickled."""
 
     def __init__(self, segmentor: Any, decision: _Decision) -> None:
         self.segmentor = segmentor
@@ -159,13 +159,13 @@ class _Postprocess:
 
 @one_of_a_kind()
 def _decide(samples: Any, decision: _Decision, kind: str) -> Any:
-    """Decide anew what MMSegmentation has decided, on the scores that it has prepared."""
+    """Replace the prediction in every sample by RankSEG's, from the scores in the sample."""
     for sample in samples:
         sample.pred_sem_seg.data = decision(sample.seg_logits.data, kind)
     return samples
 
 
-if importlib.util.find_spec("mmseg"):  # a config that imports this module wants it registered
+if importlib.util.find_spec("mmseg"):  # a config imports this module to register the class
     from mmseg.models.segmentors import EncoderDecoder
     from mmseg.registry import MODELS
 
@@ -178,7 +178,7 @@ if importlib.util.find_spec("mmseg"):  # a config that imports this module wants
         rankseg : dict, optional
             The options of :func:`enable`, ``dict(metric="dice")`` by default.
         **kwargs
-            Those of ``EncoderDecoder``.
+            The arguments of ``EncoderDecoder``.
 
         Examples
         --------
@@ -196,7 +196,7 @@ if importlib.util.find_spec("mmseg"):  # a config that imports this module wants
             )
 
         def postprocess_result(self, seg_logits: Tensor, data_samples: Any = None) -> Any:
-            """Return what ``EncoderDecoder`` does, with ``pred_sem_seg`` decided by RankSEG."""
+            """Return the result of ``EncoderDecoder``, with ``pred_sem_seg`` decided by RankSEG."""
             seg_logits = self._decision.prepared(seg_logits)
             samples = super().postprocess_result(seg_logits, data_samples)
             return _decide(samples, self._decision, kind_of(self))

@@ -246,10 +246,10 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
         return decided if self.to_onehot is None else _one_hot(decided, self.to_onehot)
 
     def _of_present(self, maps: Tensor) -> Tensor:
-        """Return the maps with 0 for classes that are absent, the background being one that is not.
+        """Return the maps with 0 for absent classes.
 
-        The presence rule needs all channels, the background too. With ``presence='peak'`` it does
-        not: the decision without the background finds the same classes.
+        The presence rule needs all channels, also the background. With ``presence='peak'`` the maps
+        stay as they are: the decision without the background finds the same classes.
         """
         settings = replace(self.whole.settings, from_logits=None, calibration=None)
         if settings.presence == "peak":
@@ -258,29 +258,29 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
         return maps.masked_fill(~present.view(*present.shape, *[1] * (maps.dim() - 2)), 0)
 
     def _ties(self, maps: Tensor) -> Tensor:
-        """Return where a probability is 1/2: in for ``AsDiscrete``, and the same for accuracy."""
+        """Return where a probability is 1/2: ``AsDiscrete`` includes it; accuracy is the same."""
         if self.decide.from_logits == "sigmoid":
             maps = to_probabilities(maps, "sigmoid")
         return maps == 0.5
 
 
 class RankSEGd(KnownAttributes, MapTransform):  # type: ignore[misc, unused-ignore]
-    """Decide the labels or masks of one or more items of a dictionary.
+    """Replace the maps in one or more items of a dictionary by labels or masks.
 
     Parameters
     ----------
     keys : str or sequence of str
-        The items to decide.
+        The keys of the maps.
     allow_missing_keys : bool
-        Whether a key that is not in the dictionary is passed over; it is a KeyError by default.
+        Whether to skip a key that is not in the dictionary; by default it is a KeyError.
     metric, smooth and all others
-        Those of :class:`RankSEG`, or a list with one for each key. Among ``**options``, None
-        stands for none where the solver of one key takes an option and that of another does not.
+        The arguments of :class:`RankSEG`. Each may be a list with one value for each key. If the
+        solver of a key does not take an option in ``**options``, write None for this key.
 
     Raises
     ------
     TypeError, ValueError
-        As :class:`RankSEG`, and if a list has not as many entries as there are keys.
+        As :class:`RankSEG`, and if the length of a list differs from the number of keys.
 
     Examples
     --------
@@ -337,7 +337,7 @@ class RankSEGd(KnownAttributes, MapTransform):  # type: ignore[misc, unused-igno
         self._settable = ("keys", "allow_missing_keys")
 
     def _for_each_key(self, name: str, value: Any) -> Sequence[Any]:
-        """Return a list of arguments as it is, and one argument as often as there are keys."""
+        """Return one argument for each key: a list as it is, a single value repeated."""
         if not isinstance(value, list | tuple):
             return [value] * len(self.keys)
         if len(value) != len(self.keys):
@@ -348,7 +348,7 @@ class RankSEGd(KnownAttributes, MapTransform):  # type: ignore[misc, unused-igno
         return value
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the dictionary with its items decided; ``data`` itself stays as it is."""
+        """Return a copy of the dictionary with labels or masks in place of the maps."""
         decided = dict(data)
         for key, convert in self.key_iterator(decided, self.converters):
             decided[key] = convert(decided[key])
@@ -359,7 +359,7 @@ RankSEGD = RankSEGDict = RankSEGd
 
 
 def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
-    """Return the decision for maps without the background: what no class claims is left void."""
+    """Return the RankSEG for maps without the background: it leaves unclaimed pixels void."""
     options: dict[str, Any] = dict(decide.solver_params)
     written = sorted({"unassigned_policy", "void_index"} & set(options))
     if written:
@@ -392,13 +392,13 @@ def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
 
 
 def _converts(decide: rankseg.RankSEG) -> bool:
-    """Return whether probabilities are made of all logits before the background is left out."""
+    """Return whether logits become probabilities before the background channel is removed."""
     told_by_all = decide.settings.presence != "peak"
     return decide.from_logits == "softmax" or (decide.from_logits is not None and told_by_all)
 
 
 def _dtype(dtype: Any) -> torch.dtype:
-    """Return the torch dtype that is meant, as MONAI understands it."""
+    """Return the torch dtype that MONAI takes a dtype for."""
     try:
         found = get_equivalent_dtype(dtype, Tensor)
     except (AttributeError, KeyError, TypeError):
@@ -409,7 +409,7 @@ def _dtype(dtype: Any) -> torch.dtype:
 
 
 def _with_background(masks: Tensor) -> Tensor:
-    """Put the mask of what is in no other before them."""
+    """Put a background mask first: the pixels that are in no other mask."""
     return torch.cat([~masks.any(0, keepdim=True), masks])
 
 

@@ -1,7 +1,6 @@
-"""The solvers: one table that says what each decides, by which function, and with which options.
+"""The table of solvers: what each decides, by which function, and with which options.
 
-Everything else that offers solvers reads this table: checks of options, command line, app, tuning
-and ONNX.
+Checks of options, command line, app, tuning and ONNX read this table.
 """
 
 from __future__ import annotations
@@ -33,14 +32,15 @@ class Solver:
     metrics
         The metrics that the solver maximises.
     options
-        For each output mode it decides: the options it takes, of those that not all solvers take.
+        For each output mode that the solver decides: the options it takes, without those that all
+        solvers take.
     one_channel
-        Returns the mask of maps of one channel, whatever the output mode.
+        Returns the masks of maps of one channel, in every output mode.
     several_classes
-        For each output mode: returns the masks or labels of maps of several classes. An output mode
-        that is in ``options`` only is decided for one channel only.
+        For each output mode: returns the masks or labels of maps of several classes. If an output
+        mode is in ``options`` but not here, the solver decides it only for maps of one channel.
     default_for
-        The output modes for which ``'auto'`` is this solver, with its metrics.
+        The output modes in which ``'auto'`` is this solver, if it maximises the metric.
     reads_values
         True if the function reads results on the host before it ends. Then the values of the maps
         must be known to be probabilities before it starts.
@@ -89,7 +89,7 @@ SOLVERS: dict[str, Solver] = {
     "joint": Solver(
         metrics=("dice", "iou"),
         options={"multiclass": (*OF_LABELS, "correlation", "safe_screening")},
-        one_channel=own_masks,  # one class shares its pixels with no other
+        one_channel=own_masks,  # a class alone shares pixels with no other class
         several_classes={"multiclass": joint_labels},
         default_for=("multiclass",),
         exportable=True,
@@ -134,7 +134,7 @@ def solvers_for(metric: str, output_mode: str) -> list[str]:
 
 
 def solvers_taking(option: str, output_mode: str | None = None) -> tuple[str, ...]:
-    """Return the names of the solvers that take an option, with any or a certain output mode."""
+    """Return the names of the solvers that take an option, in ``output_mode`` or in any mode."""
     return tuple(
         name
         for name, solver in SOLVERS.items()

@@ -18,9 +18,9 @@ from rankseg._formulas.records import Survey
 
 
 def own_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings) -> Tensor:
-    """Return the best mask of each class alone; masks may overlap: ``(batch, classes, *spatial)``.
+    """Return the best mask of each class, bool ``(batch, classes, *spatial)``; masks may overlap.
 
-    "Best" is by the RMA objective, or by the expected metric itself for ``solver='exact'``.
+    The best mask has the largest RMA objective, or expected metric with ``solver='exact'``.
     """
     present = present_classes(backend, maps, survey, settings)
     cuts = model_of(backend, maps, survey, settings, present, shared=False).cuts(present)
@@ -55,7 +55,7 @@ def masks_at_once(backend: ModuleType, maps: Any, settings: Settings) -> tuple[T
 def _completed(
     found: tuple[Tensor, bool, Tensor], backend: ModuleType, maps: Any, settings: Settings
 ) -> tuple[Tensor, bool]:
-    """Return the masks found, with those that are not known replaced by those of `own_masks`."""
+    """Return the masks found, but those of `own_masks` for the classes that are not ``known``."""
     masks, is_invalid, known = found
     if is_invalid or bool(known.all()):
         return masks, is_invalid
@@ -102,7 +102,7 @@ def share_out(model: Model, cuts: Tensor, present: Tensor, settings: Settings) -
 
     The mask of a class is the set of pixels above its cut, ``(batch, classes)``; classes that are
     not ``present`` have none. A pixel in exactly one mask gets that class. A pixel in several masks
-    gets the one of these classes whose objective gains most. A pixel in no mask gets the eligible
+    gets that one of their classes whose objective gains most. A pixel in no mask gets the eligible
     class that gains most, or void if ``unassigned_policy`` is ``'void'``.
     """
     leaves_void = settings.unassigned_policy == "void"
