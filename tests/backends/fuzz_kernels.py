@@ -303,7 +303,7 @@ Found = dict[str, torch.Tensor]
 def operate(backend, opened, given: Given) -> Found:
     """Call every operation that all backends have."""
     survey = backend.survey(opened)
-    named = ("mass", "peak", "likely_count", "likely_mass", "fault")
+    named = ("mass", "peak", "likely_count", "likely_mass", "is_invalid")
     found = {name: getattr(survey, name) for name in named}
     found |= cut(backend, opened, survey, given)
     found |= label(backend, opened, survey, given)
@@ -388,7 +388,8 @@ def compare(ours: Found, expected: Found, kind: str) -> None:
 def mask_rows(opened, case: Case) -> None:
     """Call what takes row by row; masks are those of cuts, found pass by pass."""
     peak = float(case.rng.choice([0.0, 0.5]))
-    masks, fault = native.own_masks(opened, peak, 0.0, 1.0, True)
+    with mock.patch.object(native, "_keeps_threads_busy", return_value=True):
+        masks, is_invalid = native.own_masks(opened, peak, 0.0, 1.0, True)
     in_range(masks, 0, set())
     metric, smooth = str(case.rng.choice(["dice", "iou"])), float(case.rng.choice([0, 0.5, 1e9]))
     exact, _, known = native.exact_masks(opened, peak, RATIOS[metric], smooth, 0.0, 1.0)
@@ -396,7 +397,7 @@ def mask_rows(opened, case: Case) -> None:
     assert tuple(known.shape) == case.rows
     if case.is_sound:
         survey = native.survey(opened)
-        assert not fault
+        assert not is_invalid
         cuts = native.best_cuts(opened, survey, survey.peak > peak, 0.0, 1.0, True)
         assert torch.equal(masks, native.masks(opened, survey, cuts))
 
@@ -429,7 +430,7 @@ def decide(case: Case, digest) -> None:
         if options["metric"] != "acc":
             options["smooth"] = float(case.rng.choice([0.0, 1.0]))
         at_once = bool(case.rng.integers(2))
-        with mock.patch.object(native, "takes_rows_at_once", return_value=at_once):
+        with mock.patch.object(native, "_keeps_threads_busy", return_value=at_once):
             try:
                 decision = RankSEG(**options)(case.probs, case.valid)
             except ValueError:
