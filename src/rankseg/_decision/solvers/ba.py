@@ -54,18 +54,19 @@ def _classes(
     pixels = backend.sizes(maps).unsqueeze(1)
     lows, count = stopping_cuts(backend, maps, survey, pixels + settings.smooth, present)
     moments = backend.moments(maps, survey, present)
-    facts = torch.stack((*moments, pixels.expand_as(lows), count), -1)[present]
-    mean, _, _, size, width = facts.unbind(1)
+    facts = torch.stack((*moments, pixels.expand_as(lows), count, lows), -1)[present]
+    mean, _, _, size, width, _ = facts.unbind(1)
     sound = facts.isfinite().all(1) & (mean >= 0) & (mean <= size) & (width > 0)
     if not sound.all():  # the tables for such a volume might have any size
         raise ValueError("probs must not change during a call: they did, to no probabilities")
     rows = present.nonzero().unsqueeze(1)
     highest = torch.full((1,), torch.inf, dtype=lows.dtype, device=lows.device)
-    for row, (mean, variance, third, size, width) in zip(rows, facts.tolist(), strict=True):
+    for row, fact in zip(rows, facts.tolist(), strict=True):
+        mean, variance, third, size, width, low = fact
         at = row[:, 0], row[:, 1]
         values = backend.between(maps, survey, lows[at], highest, row, int(width))
         volume = VolumeMoments(mean, variance, third, int(size))
-        yield at, values[0].cpu().numpy(), float(lows[at]), volume
+        yield at, values[0].cpu().numpy(), low, volume
 
 
 def _takes_ba(solver: str, volume: VolumeMoments) -> bool:
