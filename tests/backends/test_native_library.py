@@ -47,7 +47,9 @@ def test_every_function_is_declared_alike_on_both_sides():
             assert there in here, (name, there, here)
 
 
-@pytest.mark.parametrize("structure", ["Team", "Source", "Tables", "GainTable", "Steps", "Metric", "Volume"])
+@pytest.mark.parametrize(
+    "structure", ["Team", "Source", "Tables", "GainTable", "Steps", "Metric", "Volume"]
+)
 def test_every_structure_has_the_same_fields_on_both_sides(structure):
     text = "".join(path.read_text() for path in sorted(HEADERS.glob("*.hpp")))
     body = re.search(rf"^struct {structure} {{(.*?)^}};", text, re.DOTALL | re.MULTILINE).group(1)
