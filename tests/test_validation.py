@@ -192,7 +192,7 @@ WRONG_PROBS = [
 
 WRONG_VALUES = [
     (-3.25, "probs must lie in .*got .-3.25, .*look like logits: apply softmax or sigmoid first"),
-    (-9999.0, r"probs must lie in .*if -9999 marks pixels .* by valid=probs\[:, 0\] >= 0"),
+    (-9999.0, r"probs must lie in .*if -(9999|10000) marks pixels .* by valid=probs\[:, 0\] >= 0"),
     (-1e-6, r"probs must lie in .*clip with probs.clamp\(0, 1\)"),
     (1.0078125, r"probs must lie in .*1.0078125\]; .*clip with"),
     (255.0, r"probs must lie in .*255.0\]; divide by"),
