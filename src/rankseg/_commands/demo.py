@@ -40,7 +40,6 @@ def demo(
     )
     print_comparison(console, comparison, pruning_prob=0.5)
     tables.print_table(tables.time_table(timings, len(cases)))
-    console.print("The first call of RankSEG loads its kernels, or compiles them.\n", style="dim")
     drawn = [methods[0], methods[2]]
     examples = gain_and_loss(
         comparison,

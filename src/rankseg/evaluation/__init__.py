@@ -543,7 +543,7 @@ def decide_and_count(
             raise ValueError(f"cases must differ in name, got {case.name!r} twice")
         seen_names.add(case.name)
         if not isinstance(case, Failure):
-            # Kernels may be compiled in the first call, which would be timed.
+            # The first call is not timed: memory is touched for the first time.
             with about(case.name):
                 result = _evaluate(
                     case, methods, class_names, ignore_index, predict_above, warm_up=not results

@@ -212,8 +212,7 @@ def time_methods(
     Returns
     -------
     dict of str to Timing
-        By the name of the method. The first call of RankSEG in a process loads or compiles its
-        kernels.
+        By the name of the method. On a GPU, the first call in a process may compile kernels.
     """
     first = {method.name: _seconds(method, probs) for method in methods}
     later: dict[str, list[float]] = {method.name: [] for method in methods}
