@@ -253,7 +253,7 @@ class TestGainAndLoss:
         (tie,) = gain_and_loss(compare([case], methods), methods, lambda name: case)
         assert tie.title.startswith("No case differs: only")
 
-    @pytest.mark.filterwarnings("ignore:the likeliest classes of the maps are 1")  # they are made up
+    @pytest.mark.filterwarnings("ignore:the likeliest classes of the maps are 1")  # made up
     def test_takes_the_image_of_the_case_and_shortens_its_name(self, tmp_path):
         name = "5" * 64
         probs = torch.rand(3, 8, 8).softmax(0)

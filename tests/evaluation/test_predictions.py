@@ -96,7 +96,7 @@ def test_every_row_is_scored_by_both_metrics_under_its_own_correlation():
     assert told.predicted_gain("masks") not in (0, told.predicted_gain("masks", "iou"))
 
 
-@pytest.mark.filterwarnings("ignore:the likeliest classes of the maps are 1")  # they are made up
+@pytest.mark.filterwarnings("ignore:the likeliest classes of the maps are 1")  # made up
 def test_labels_have_no_part_in_it():
     cases = cases_of(4)
     others = [Case(case.name, case.probs, (3 - case.label).clip(1)) for case in cases]
