@@ -42,8 +42,9 @@ constexpr double ROUNDING = 1e-15;
 
 // Return the least volume + smooth at which j power sums suffice: (j! / 1e-14) ^ (1 / j).
 inline double sufficient(int64_t powers) {
-  return std::exp((std::lgamma(static_cast<double>(powers) + 1) - std::log(1e-14)) /
-                  static_cast<double>(powers));
+  double factorial = 1.0;  // not std::lgamma, which writes to a variable of all threads
+  for (int64_t j = 2; j <= powers; j++) factorial *= static_cast<double>(j);
+  return std::exp((std::log(factorial) - std::log(1e-14)) / static_cast<double>(powers));
 }
 
 // Return how many power sums replace values in a class of which `rate` is volume + smooth.

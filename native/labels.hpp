@@ -179,11 +179,22 @@ inline int count_unsettled(const Team* team, const Source& s, const int64_t* lab
   });
 }
 
+// Make the pixels without a label `void_index`, except those picked, whose places ascend.
+inline void void_others(const int32_t* picked, int64_t number, Range range, int64_t void_index,
+                        int64_t* labels) {
+  for (int64_t i = 0, next = 0; i < range.size; i++) {
+    const bool is_picked = next < number && picked[next] == i;
+    next += is_picked;
+    if (labels[i] < 0 && !is_picked) labels[i] = void_index;
+  }
+}
+
 // Copy the valid pixels without a label: their probabilities to `values`, their indices to `place`.
 //
-// `values` is (batch, classes, width) and `place` is (batch, width). `starts` holds where the
-// pixels of each group begin. Only active classes are copied. Pixels that are not valid become
-// `void_index`.
+// `values` is (batch, classes, width) and `place` is (batch, width). `starts`, (batch, groups + 1),
+// holds where the pixels of each group begin and where the last group ends. Only active classes are
+// copied. Pixels that are not valid become `void_index`. So do pixels that were not counted: another
+// thread may have changed `valid`.
 template <class T>
 int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const uint8_t* active,
                      const int64_t* starts, int64_t void_index, int64_t width, int64_t* place,
@@ -196,10 +207,10 @@ int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const u
     int32_t picked[BLOCK];
     int64_t* here = labels + image * s.pixels + range.first;
     void_outside(s, image, range, void_index, here);
-    const int64_t unit = image * groups + group, start = starts[unit] + done[unit];
-    int64_t size = list_unsettled(s, image, range, here, picked);
-    size = least(size, width - start);  // the mask may have changed since it was counted
-    if (size <= 0) return;
+    const int64_t unit = image * groups + group, *ends = starts + image * (groups + 1) + group;
+    const int64_t start = ends[0] + done[unit];
+    const int64_t size = least(list_unsettled(s, image, range, here, picked), ends[1] - start);
+    if (s.valid != nullptr) void_others(picked, size, range, void_index, here);
     done[unit] += size;
     for (int64_t j = 0; j < size; j++) place[image * width + start + j] = range.first + picked[j];
     for (int64_t label = 0; label < s.classes; label++) {

@@ -224,7 +224,7 @@ def test_values_that_appear_between_two_passes_find_no_room():
     valid = np.ones((2, 3000), np.bool_)
     maps_of_two = native.open_maps(probs.repeat(2, 1, 1), torch.from_numpy(valid))
     place, values = np.full((2, 5), 7), np.zeros((2, 2, 5), np.float32)
-    flags, starts = np.ones((2, 2), np.bool_), np.array([[0], [3]])
+    flags, starts = np.ones((2, 2), np.bool_), np.array([[0, 5], [3, 5]])
     library_arguments = maps_of_two.source, labels, flags, starts, 255, 5, place, values
     native_library.call("gather_unsettled", *library_arguments)
     assert values.tolist() == [[[0.25] * 5] * 2, [[0.0] * 3 + [0.25] * 2] * 2]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg._backends import native, torch_reference
+from rankseg._backends import native, native_library, torch_reference
 from rankseg._formulas.bins import BINS, bin_edges, bin_of
 from rankseg._formulas.objectives import Dice, IoU
 from rankseg._formulas.records import (
@@ -146,6 +146,29 @@ def test_labels_of_unsettled_pixels_are_those_of_all(opened):
         assert 0 < len(place) <= some < joined.numel() / 1.5
         results.append((joined, count, mass, place, *held))
     assert_same(results)
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_pixels_that_turn_valid_or_void_meanwhile_are_not_left_unsettled(monkeypatch, at_first):
+    valid = torch.full((2, 40000), at_first)
+    opened_maps = native.open_maps(torch.rand(2, 3, 40000), valid)
+    survey = native.survey(opened_maps)
+    cuts, active = torch.full((2, 3), torch.inf).double(), torch.ones(2, 3, dtype=torch.bool)
+    labels = native.claim(opened_maps, survey, cuts)[0]
+
+    def call(name, *arguments):
+        native_library.call(name, *arguments)
+        if name == "count_unsettled":
+            valid[1] = not at_first
+
+    monkeypatch.setattr(native, "call", call)
+    part, told, place = native.unsettled(opened_maps, survey, labels, active, 255)
+    own = native.claim(part, told, cuts)[0]
+    gains = Gains.probability(survey.mass)
+    own = native.resolve(part, told, own, cuts, gains, active, -torch.inf, 255)
+    joined = native.join(labels, part, place, own)
+    assert (joined >= 0).all()
+    assert (joined[0] == 255).all() != at_first
 
 
 def test_between(opened):

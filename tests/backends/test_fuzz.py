@@ -29,7 +29,7 @@ def fuzzed(level):
     return rest
 
 
-def test_every_level_survives_the_fuzzer_and_decides_the_same_bits():
+def test_every_level_survives_the_fuzzer_and_gives_the_same_bits():
     found = {level: fuzzed(level) for level in native_library.levels()}
     assert len(set(found.values())) == 1, found
     assert f"{CASES} cases" in found[native_library.level()]

@@ -304,7 +304,7 @@ def unsettled(
     width = max(1, -(-int(sizes.max(initial=0)) // BLOCK)) * BLOCK
     values = np.zeros((maps.batch, maps.classes, width), maps.read_as)
     place = np.zeros((maps.batch, width), np.int64)  # 0 is in range if labels change
-    starts = counts.cumsum(1) - counts
+    starts = np.pad(counts.cumsum(1), ((0, 0), (1, 0)))
     call("gather_unsettled", maps.source, labels, active, starts, void, width, place, values)
     valid = np.arange(width) < sizes[:, None]
     place += np.arange(maps.batch)[:, None] * maps.pixels

@@ -118,6 +118,8 @@ class Problem:
         probs = self.probs
         if self.valid is not None:  # a copy, because torch counts a mask before it gathers by it
             probs = probs.movedim(1, -1)[self.valid.clone()]
+            if not probs.numel():
+                raise ValueError("valid must not change during a call: it did, to no valid pixel")
         broken = int((~torch.isfinite(probs)).sum())
         name = "probs" if self.settings.from_logits is None else "logits"
         if broken:
