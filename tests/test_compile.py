@@ -132,7 +132,7 @@ def test_a_solver_that_sorts_cannot_be_in_a_graph(solver):
 def test_a_solver_that_sorts_is_refused_in_a_graph_in_one_sentence():
     model = torch.nn.Sequential(torch.nn.Softmax(1), RankSEG(output_mode="multilabel", solver="BA"))
     logits = torch.from_numpy(maps.dyadic(2, 5, 24, 31)) * 9
-    with pytest.raises(RuntimeError, match="solver='BA' sorts .*; call it outside of a graph"):
+    with pytest.raises(RuntimeError, match=r"solver='BA' sorts .*; call it outside of a graph"):
         torch.compile(model, backend="eager")(logits)
 
 
