@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-__all__ = ["REFUSAL", "is_on_host", "is_traced", "kept", "refuse_constants"]
+__all__ = ["REFUSAL", "is_on_host", "is_traced", "kept", "not_in_graphs", "refuse_constants"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,14 +27,33 @@ REFUSAL = (
 )
 
 
-def is_traced() -> bool:
-    """Return whether ``torch.compile`` or ``torch.export`` records this call into a graph."""
-    return torch.compiler.is_compiling()
+# torch's function itself: torch.compile would record a function of ours that calls it, and answer
+# True, even where it runs the calling function without recording it.
+is_traced: Callable[[], bool] = torch.compiler.is_compiling
+"""Return whether ``torch.compile`` or ``torch.export`` records this call into a graph."""
 
 
 def is_on_host(tensor: Tensor) -> bool:
     """Return whether NumPy can view the values of a tensor: it is on the CPU, and not traced."""
     return tensor.device.type == "cpu" and not is_traced()
+
+
+def not_in_graphs(function: Callable[P, T], reason: str) -> Callable[P, T]:
+    """Return the function in a form that no graph records.
+
+    ``torch.compile`` calls it between two graphs.
+
+    Raises
+    ------
+    RuntimeError
+        With ``reason`` as its text, if the function would be recorded: in a full graph.
+    """
+    if is_traced():
+        raise RuntimeError(reason)
+    if "torch._dynamo" not in sys.modules:  # takes long to import, and nothing records without it
+        return function
+    unrecorded: Callable[P, T] = torch.compiler.disable(function)
+    return unrecorded
 
 
 def kept(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -81,7 +100,7 @@ def refuse_constants(value: object) -> None:
         return
     if isinstance(value, Proxy):
         tracer = "torch.fx.symbolic_trace"
-    elif torch.onnx.is_in_onnx_export():
+    elif _is_exported_to_onnx():
         tracer = "torch.onnx.export(..., dynamo=False)"
     elif torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         tracer = "torch.jit.trace"
@@ -92,7 +111,14 @@ def refuse_constants(value: object) -> None:
     raise RuntimeError(REFUSAL.format(tracer))
 
 
+# Whoever records has loaded the module that says so. Each takes long to load.
+
+
+def _is_exported_to_onnx() -> bool:
+    module = sys.modules.get("torch.onnx")
+    return module is not None and module.is_in_onnx_export()
+
+
 def _is_recorded_by_make_fx() -> bool:
-    # Who records has loaded the module, which takes long to load.
     module = sys.modules.get("torch.fx.experimental.proxy_tensor")
     return module is not None and module.get_proxy_mode() is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -82,7 +83,9 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
 
 
 def _refuse_masked(name: str, value: object) -> None:
-    if isinstance(value, np.ma.MaskedArray | MaskedTensor):
+    masked_arrays = sys.modules.get("numpy.ma")  # who passes a masked array has loaded it
+    is_masked_array = masked_arrays and isinstance(value, masked_arrays.MaskedArray)
+    if is_masked_array or isinstance(value, MaskedTensor):
         raise TypeError(
             f"{name} must not be a masked array; pass its data, and leave pixels out with valid= "
             "where the function takes it"

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rankseg import _backends
+from rankseg._common.tracing import not_in_graphs
 from rankseg._decision.problem import Problem
 from rankseg._decision.solvers import SOLVERS
 from rankseg._decision.solvers.presence import present_classes
@@ -20,7 +21,23 @@ def solve(problem: Problem) -> Any:
 
     Calibrates the maps if the settings say so, chooses the backend, scans the maps, and runs the
     solver of the settings.
+
+    Raises
+    ------
+    RuntimeError
+        If a full graph is to hold a solver that is not ``traceable``.
     """
+    name = problem.settings.solver
+    if SOLVERS[name].traceable:
+        return _solve(problem)
+    reason = (
+        f"solver={name!r} sorts as many values as the maps demand, which no graph of torch.compile "
+        "or torch.export can hold; call it outside of a graph, or take solver='RMA'"
+    )
+    return not_in_graphs(_solve, reason)(problem)
+
+
+def _solve(problem: Problem) -> Any:
     problem = problem.calibrated()
     settings = problem.settings
     backend, _ = _backends.choose(problem.probs.device, settings.from_logits)

@@ -44,6 +44,8 @@ class Solver:
     reads_values
         True if the function reads results on the host before it ends. Then the values of the maps
         must be known to be probabilities before it starts.
+    traceable
+        False if no graph of ``torch.compile`` or ``torch.export`` can hold the functions.
     exportable
         True if ONNX has operators for every step.
     """
@@ -54,6 +56,7 @@ class Solver:
     several_classes: Mapping[str, Decide]
     default_for: tuple[str, ...] = ()
     reads_values: bool = True
+    traceable: bool = True
     exportable: bool = False
 
     def decides(self, metric: str, output_mode: str) -> bool:
@@ -69,6 +72,7 @@ BA_OR_TRNA = Solver(  # the paper does not say how classes share pixels
     options={"multiclass": ("eps", "void_index"), "multilabel": ("eps",)},
     one_channel=ba_masks,
     several_classes={"multilabel": ba_masks},
+    traceable=False,
 )
 
 OF_LABELS = ("presence", "unassigned_policy", "void_index")

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from rankseg._backends.rows import VolumeMoments, refined_gains
-from rankseg._common.tracing import is_traced
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.cuts import stopping_cuts
 from rankseg._formulas.records import Survey
@@ -26,12 +25,6 @@ def ba_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Settings)
     A mask holds all pixels of equal probability or none of them. In a run of equal values the slope
     of the score changes its sign at most once, from minus to plus, so the best cut is at an end.
     """
-    if is_traced():
-        raise RuntimeError(
-            f"solver={settings.solver!r} sorts as many values as the maps demand, which no graph "
-            "of torch.compile or torch.export can hold; call it outside of a graph, or take "
-            "solver='RMA'"
-        )
     cuts = torch.full_like(survey.peak, torch.inf)
     for row, values, low, volume in _classes(backend, maps, survey, settings):
         takes_ba = _takes_ba(settings.solver, volume)
