@@ -27,7 +27,7 @@ from torch import Tensor
 from rankseg import RankSEG, _backends, expected_score
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.baselines import argmax_labels
-from rankseg._decision.solvers.joint import NOTICEABLE, _Relabelling, joint_labels
+from rankseg._decision.solvers.joint import NOTICEABLE, ROUNDING, _Relabelling, joint_labels
 from rankseg._decision.solvers.models import Exact, Model
 from rankseg._decision.solvers.presence import eligible_classes, present_classes
 from rankseg._decision.solvers.rma import share_out, shared_labels
@@ -89,8 +89,8 @@ def kept_classes(model: Model, settings: Settings) -> Tensor:
 
 def relabelled(model: Model, labels: Tensor, settings: Settings) -> Tensor:
     eligible = eligible_classes(kept_classes(model, settings))
-    noticeable = torch.tensor(NOTICEABLE, dtype=torch.float64)
-    relabelling = _Relabelling(model, eligible, False, settings.void_index, noticeable)
+    limits = torch.tensor([ROUNDING, NOTICEABLE], dtype=torch.float64)
+    relabelling = _Relabelling(model, eligible, False, settings.void_index, *limits)
     rising = torch.ones(len(labels), dtype=torch.bool)
     best = labels, *model.tally(labels)
     return while_rising(relabelling.step, best, rising, model.survey.is_invalid)[0]

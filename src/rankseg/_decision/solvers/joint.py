@@ -19,8 +19,13 @@ from rankseg._formulas.loop import Best, while_rising
 from rankseg._formulas.objectives import OBJECTIVES
 from rankseg._formulas.records import UNASSIGNED, State, Survey
 
-NOTICEABLE = 1e-12
-"""A relative rise of the objective below this is rounding, and ends the iteration."""
+ROUNDING = 1e-12
+"""A relative rise of the objective up to this is rounding, and changes no label."""
+
+NOTICEABLE = 1e-5
+"""A relative rise of the objective up to this ends the passes over an image.
+
+Later passes rise by less and less. On CamVid maps of ENet 20 passes instead of 7 would add 2e-5."""
 
 MARGIN = 0.1
 """Pixels whose probability is within this relative distance of the cut of a class are relabelled.
@@ -51,12 +56,14 @@ def joint_labels(backend: ModuleType, maps: Any, survey: Survey, settings: Setti
         unsettled = split_off(backend, maps, survey, bracket, eligible, settings.void_index)
     labels = share_out(model.of(unsettled), cuts, present, settings)
     # Tensors, because a traced loop cannot refer to a number that may change between calls.
-    smooth, noticeable = (
+    smooth, rounding, noticeable = (
         torch.full((), number, dtype=torch.float64, device=survey.mass.device)
-        for number in (settings.smooth, NOTICEABLE)
+        for number in (settings.smooth, ROUNDING, NOTICEABLE)
     )
     model = model.with_objective(OBJECTIVES[settings.metric](smooth))
-    relabelling = _Relabelling(model, eligible, leaves_void, settings.void_index, noticeable)
+    relabelling = _Relabelling(
+        model, eligible, leaves_void, settings.void_index, rounding, noticeable
+    )
     of_unsettled = replace(relabelling, model=model.of(unsettled))
     rising = torch.ones_like(survey.peak[:, 0], dtype=torch.bool)
     best = labels, *of_unsettled.model.tally(labels)
@@ -78,13 +85,14 @@ class _Relabelling:
     eligible: Tensor
     leaves_void: bool
     void: int
+    rounding: Tensor
     noticeable: Tensor
 
     def step(self, best: Best, rising: Tensor) -> tuple[Best, Tensor]:
         """Relabel all images; keep the new labels of those ``rising`` images that score more.
 
-        ``best`` is ``(labels, *state)``. Returns the new ``best``, and which images scored more:
-        ``(batch,)`` boolean.
+        ``best`` is ``(labels, *state)``. Returns the new ``best``, and for which images another
+        pass may be worth its time: ``(batch,)`` boolean.
         """
         model, (labels, *old_state) = self.model, best
         state = tuple(old_state)
@@ -100,10 +108,11 @@ class _Relabelling:
         )
         new_state = model.tally(proposed, rising)
         old, new = model.score(state).sum(1), model.score(new_state).sum(1)
-        rising = rising & (new > old + self.noticeable * old.abs())
-        image = rising.view(-1, *[1] * (labels.dim() - 1))
-        chosen = model.choose(rising, new_state, state)
-        return (torch.where(image, proposed, labels), *chosen), rising
+        better = rising & (new > old + self.rounding * old.abs())
+        image = better.view(-1, *[1] * (labels.dim() - 1))
+        chosen = model.choose(better, new_state, state)
+        goes_on = better & (new > old + self.noticeable * old.abs())
+        return (torch.where(image, proposed, labels), *chosen), goes_on
 
     def gains_outside(self, bracket: tuple[Tensor, Tensor], state: State) -> Tensor:
         """Return the images, ``(batch,)``, where some class gains at ``low`` or loses at ``high``.
