@@ -78,37 +78,37 @@ inline Double4 only(Mask4 mask, Double4 values) { return (Double4)((Mask4)values
 inline double total(Double4 sum) { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
 inline int64_t total(Mask4 sum) { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
 
-// Call `add(k, values)` for every four values of a row, with `k` from 0 to 3 in turn.
+// Call `add(k, values)` for every four values of an array, with `k` from 0 to 3 in turn.
 //
-// With one accumulator for each `k`, a sum depends on the row alone, not on the level. `padding`
-// fills the row up to a multiple of sixteen values.
+// With one accumulator for each `k`, a sum depends on the array alone, not on the level. `padding`
+// fills the array up to a multiple of sixteen values.
 template <class T, class Add>
-inline void by_fours(const T* row, int64_t size, T padding, Add add) {
+inline void by_fours(const T* probs, int64_t size, T padding, Add add) {
   int64_t i = 0;
   for (; i + 16 <= size; i += 16) {
-    for (int k = 0; k < 4; k++) add(k, load4(row + i + 4 * k));
+    for (int k = 0; k < 4; k++) add(k, load4(probs + i + 4 * k));
   }
   if (i < size) {
     T rest[16];
-    for (int64_t j = 0; j < 16; j++) rest[j] = i + j < size ? row[i + j] : padding;
+    for (int64_t j = 0; j < 16; j++) rest[j] = i + j < size ? probs[i + j] : padding;
     for (int k = 0; k < 4; k++) add(k, load4(rest + 4 * k));
   }
 }
 
-// Call `add(values, there)` for every sixteen values of a row. Beyond the last value, `there` is
+// Call `add(values, there)` for every sixteen values of an array. Beyond the last value, `there` is
 // false and `values` are 0.
 template <class T, class Add>
-inline void by_sixteens(const T* row, int64_t size, Add add) {
+inline void by_sixteens(const T* probs, int64_t size, Add add) {
   Double4 values[4] = {};
   Mask4 there[4] = {Mask4{} - 1, Mask4{} - 1, Mask4{} - 1, Mask4{} - 1};
   int64_t i = 0;
   for (; i + 16 <= size; i += 16) {
-    for (int k = 0; k < 4; k++) values[k] = load4(row + i + 4 * k);
+    for (int k = 0; k < 4; k++) values[k] = load4(probs + i + 4 * k);
     add(values, there);
   }
   if (i < size) {
     for (int64_t j = 0; j < 16; j++) {
-      values[j / 4][j % 4] = i + j < size ? static_cast<double>(row[i + j]) : 0.0;
+      values[j / 4][j % 4] = i + j < size ? static_cast<double>(probs[i + j]) : 0.0;
       there[j / 4][j % 4] = i + j < size ? -1 : 0;
     }
     add(values, there);
@@ -116,9 +116,9 @@ inline void by_sixteens(const T* row, int64_t size, Add add) {
 }
 
 template <class T>
-inline double sum(const T* row, int64_t size) {
+inline double sum(const T* probs, int64_t size) {
   Double4 sums[4] = {};
-  by_fours(row, size, T(0), [&](int k, Double4 values) { sums[k] += values; });
+  by_fours(probs, size, T(0), [&](int k, Double4 values) { sums[k] += values; });
   return total((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
@@ -129,10 +129,10 @@ struct CountAndSum {
 
 // Count and sum the values for which `inside` is true. It must be false for `padding`.
 template <class T, class Inside>
-inline CountAndSum count_and_sum(const T* row, int64_t size, T padding, Inside inside) {
+inline CountAndSum count_and_sum(const T* probs, int64_t size, T padding, Inside inside) {
   Double4 sums[4] = {};
   Mask4 counts[4] = {};  // minus the counts: a true mask is -1
-  by_fours(row, size, padding, [&](int k, Double4 values) {
+  by_fours(probs, size, padding, [&](int k, Double4 values) {
     const Mask4 mask = inside(values);
     sums[k] += only(mask, values);
     counts[k] += mask;
@@ -142,18 +142,19 @@ inline CountAndSum count_and_sum(const T* row, int64_t size, T padding, Inside i
 }
 
 template <class T>
-inline CountAndSum sum_above(const T* row, int64_t size, T cut) {
+inline CountAndSum sum_above(const T* probs, int64_t size, T cut) {
   const Double4 above = Double4{} + static_cast<double>(cut);
-  return count_and_sum(row, size, -std::numeric_limits<T>::infinity(),
+  return count_and_sum(probs, size, -std::numeric_limits<T>::infinity(),
                        [&](Double4 values) -> Mask4 { return values > above; });
 }
 
 template <class T>
-inline CountAndSum sum_between(const T* row, int64_t size, T low, T high) {
+inline CountAndSum sum_between(const T* probs, int64_t size, T low, T high) {
   const Double4 above = Double4{} + static_cast<double>(low);
   const Double4 up_to = Double4{} + static_cast<double>(high);
-  return count_and_sum(row, size, -std::numeric_limits<T>::infinity(),
-                       [&](Double4 values) -> Mask4 { return (values > above) & (values <= up_to); });
+  return count_and_sum(
+      probs, size, -std::numeric_limits<T>::infinity(),
+      [&](Double4 values) -> Mask4 { return (values > above) & (values <= up_to); });
 }
 
 inline Mask4 load_marks(const int64_t* from) {
@@ -171,7 +172,7 @@ inline Mask4 load_marks(const int32_t* from) {
 
 // Count and sum the values whose mark equals `chosen`.
 template <class T, class Mark>
-CountAndSum sum_marked(const T* row, const Mark* marks, int64_t size, Mark chosen) {
+CountAndSum sum_marked(const T* probs, const Mark* marks, int64_t size, Mark chosen) {
   Double4 sums[2] = {};
   Mask4 counts[2] = {};
   const Mask4 wanted = Mask4{} + static_cast<int64_t>(chosen);
@@ -179,14 +180,14 @@ CountAndSum sum_marked(const T* row, const Mark* marks, int64_t size, Mark chose
   for (; i + 8 <= size; i += 8) {
     for (int k = 0; k < 2; k++) {
       const Mask4 mask = load_marks(marks + i + 4 * k) == wanted;
-      sums[k] += only(mask, load4(row + i + 4 * k));
+      sums[k] += only(mask, load4(probs + i + 4 * k));
       counts[k] += mask;
     }
   }
   CountAndSum found{-total(counts[0] + counts[1]), total(sums[0] + sums[1])};
   for (; i < size; i++) {
     found.count += marks[i] == chosen;
-    found.sum += marks[i] == chosen ? static_cast<double>(row[i]) : 0.0;
+    found.sum += marks[i] == chosen ? static_cast<double>(probs[i]) : 0.0;
   }
   return found;
 }

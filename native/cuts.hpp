@@ -23,10 +23,10 @@ struct Space {
   int64_t places[KEPT];  // the pixel of each value kept
 };
 
-// List the places of the values in (low, high] in a row; return their number.
+// List the places of the values in (low, high] in a block; return their number.
 template <class T>
-int64_t list_between(const T* row, int64_t size, T low, T high, int32_t* picked) {
-  return list_where(size, picked, [&](int64_t i) { return (row[i] > low) & (row[i] <= high); });
+int64_t list_between(const T* probs, int64_t size, T low, T high, int32_t* picked) {
+  return list_where(size, picked, [&](int64_t i) { return (probs[i] > low) & (probs[i] <= high); });
 }
 
 struct Collected {
@@ -49,17 +49,17 @@ Collected collect(const Source& s, const Blocks<T>& tables, int64_t image, int64
       if (mask) std::memset(mask + range.first, 1, static_cast<size_t>(range.size));
       continue;
     }
-    const T* row = read_row(s, image, label, range, space.block);
-    if (mask) mark_above(row, range.size, low, mask + range.first);
+    const T* probs = read_row(s, image, label, range, space.block);
+    if (mask) mark_above(probs, range.size, low, mask + range.first);
     if (found.spilled.count == 0 && found.size + range.size <= KEPT) {
-      const int64_t number = list_between(row, range.size, low, high, space.picked);
+      const int64_t number = list_between(probs, range.size, low, high, space.picked);
       for (int64_t k = 0; k < number; k++) {
-        space.kept[found.size + k] = row[space.picked[k]];
+        space.kept[found.size + k] = probs[space.picked[k]];
         space.places[found.size + k] = range.first + space.picked[k];
       }
       found.size += number;
     } else {
-      const CountAndSum here = sum_between(row, range.size, low, high);
+      const CountAndSum here = sum_between(probs, range.size, low, high);
       found.spilled.count += here.count;
       found.spilled.sum += here.sum;
     }
@@ -68,15 +68,15 @@ Collected collect(const Source& s, const Blocks<T>& tables, int64_t image, int64
 }
 
 // The survey of one class of one image.
-struct Row {
+struct RowSurvey {
   double volume, peak, likely_count, likely_mass;
   bool sound;
 };
 
 template <class T>
-Row survey_row(const Source& s, const Blocks<T>& tables, T highest, int64_t image, int64_t label,
-               T* scratch) {
-  Surveyed all;
+RowSurvey survey_row(const Source& s, const Blocks<T>& tables, T highest, int64_t image,
+                     int64_t label, T* scratch) {
+  GroupSurvey all;
   for (int64_t group = 0; group < groups_of(s); group++) {
     add(all, survey_group(s, tables, highest, image, label, group, scratch));
   }
@@ -139,7 +139,7 @@ struct Fraction {
 };
 
 // The cut that the iteration starts from: the largest fraction of three masks that need no scan.
-inline double first_cut(const Row& row, double bonus, double offset) {
+inline double first_cut(const RowSurvey& row, double bonus, double offset) {
   const double cut = most(bonus / offset, (row.peak + bonus) / (1.0 + offset));
   return most(cut, (row.likely_mass + bonus) / (row.likely_count + offset));
 }
@@ -155,11 +155,10 @@ void mask_row(const Source& s, const Blocks<T>& tables, int64_t image, int64_t l
 // Mark the best mask of a class; `mask` must be all 0.
 template <class T>
 void own_mask(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label,
-              const Fraction& fraction, const Row& row, uint8_t* mask, Space<T>& space) {
+              const Fraction& fraction, const RowSurvey& row, uint8_t* mask, Space<T>& space) {
   const double bonus = fraction.bonus, offset = row.volume + fraction.offset;
-  const Raised<T> raised =
-      raise_cut(s, tables, image, label, first_cut(row, bonus, offset), row.likely_count,
-                row.likely_mass, bonus, offset, mask, space);
+  const Raised<T> raised = raise_cut(s, tables, image, label, first_cut(row, bonus, offset),
+                                     row.likely_count, row.likely_mass, bonus, offset, mask, space);
   const double cut = fraction.keep_peak ? least(raised.cut, next_below(row.peak)) : raised.cut;
   const T low = round_down<T>(cut);
   if (raised.kept >= 0 && raised.marked <= low) {
@@ -181,7 +180,7 @@ int own_masks(const Team* team, const Source& s, const Tables* t, double highest
     if (!space.ok()) return OUT_OF_MEMORY;
     for (int64_t unit = first; unit < last; unit++) {
       const int64_t image = unit / s.classes, label = unit % s.classes;
-      const Row row =
+      const RowSurvey row =
           survey_row(s, tables, static_cast<T>(highest), image, label, space[0].block);
       sound[unit] = row.sound;
       if (row.sound && row.peak > pruning_prob) {
@@ -226,11 +225,11 @@ int between(const Team* team, const Source& s, const Tables* t, const double* lo
       for (int64_t b = 0; b < tables.blocks; b++) {
         if (tables.peak[at + b] <= above || tables.low[at + b] > up_to) continue;
         const Range range = block_range(s, b);
-        const T* row = read_row(s, image, label, range, scratch);
-        int64_t found = list_between(row, range.size, above, up_to, picked);
+        const T* probs = read_row(s, image, label, range, scratch);
+        int64_t found = list_between(probs, range.size, above, up_to, picked);
         found = least(found, width - size);  // the maps may have changed since they were counted
         for (int64_t k = 0; k < found; k++) {
-          out[unit * width + size + k] = static_cast<double>(row[picked[k]]);
+          out[unit * width + size + k] = static_cast<double>(probs[picked[k]]);
         }
         size += found;
       }

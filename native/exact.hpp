@@ -61,7 +61,7 @@ inline double value_of(double cut, const Metric& metric) {
 }
 
 // Guess the distance from RMA's cut to the ends of the bracket.
-inline double half_width(double cut, const Row& row, const Metric& metric) {
+inline double half_width(double cut, const RowSurvey& row, const Metric& metric) {
   const double distance = 0.5 - cut;
   if (!(distance > NEAR)) return UNKNOWN;
   const double lost =
@@ -83,7 +83,7 @@ struct Ends {
   double low, high;
 };
 
-inline Ends first_ends(double cut, const Row& row, const Metric& metric) {
+inline Ends first_ends(double cut, const RowSurvey& row, const Metric& metric) {
   const double width = most(least(half_width(cut, row, metric), cut / 2.0), NEGLIGIBLE_PROB);
   const double low = most(cut - width, 0.0);
   if (row.volume + metric.smooth < MANY) return {least(low, FAINT), INFINITE};  // sort all others
@@ -96,7 +96,7 @@ inline Ends first_ends(double cut, const Row& row, const Metric& metric) {
 // Return two cuts that enclose the cut of the best mask; write counts and power sums to `split`.
 template <class T>
 Ends enclose(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label, double cut,
-             const Row& row, const Metric& metric, int64_t degree, Split& split) {
+             const RowSurvey& row, const Metric& metric, int64_t degree, Split& split) {
   const double deficit = 1.0 - value_of(cut, metric), rate = row.volume + metric.smooth;
   const double spread = NEGLIGIBLE * rate * rate / static_cast<double>(s.pixels);
   Ends ends = first_ends(cut, row, metric);
@@ -145,8 +145,7 @@ inline int64_t place_integrals(double volume, int64_t degree, const Metric& metr
   const double* below = space.split.sums_below;
   const double smooth = metric.smooth, mass = above[0];
   const double rate = count + between + volume + smooth + 1.0;
-  const int64_t nodes =
-      count_nodes(rate, count + smooth, metric.dice ? volume : volume - mass);
+  const int64_t nodes = count_nodes(rate, count + smooth, metric.dice ? volume : volume - mass);
   for (int64_t k = 0; k < nodes; k++) {
     const double x = FIRST + STEP * static_cast<double>(k), falling = std::exp(-x);
     const double u = std::exp(x - falling) / rate, s = -std::expm1(-u);
@@ -178,7 +177,7 @@ struct Descending {
 // Return the cut of the best mask, given RMA's cut; NaN if the bracket does not fit in the buffer.
 template <class T>
 double exact_cut(const Source& s, const Blocks<T>& tables, int64_t image, int64_t label, double cut,
-                 const Row& row, const Metric& metric, Space<T>& space, ExactSpace& exact) {
+                 const RowSurvey& row, const Metric& metric, Space<T>& space, ExactSpace& exact) {
   const int64_t degree = powers_needed(row.volume + metric.smooth);
   const Ends ends = enclose(s, tables, image, label, cut, row, metric, degree, exact.split);
   const Collected found = collect(s, tables, image, label, round_down<T>(ends.low),
@@ -205,16 +204,16 @@ int exact_masks(const Team* team, const Source& s, const Tables* t, double highe
     if (!space.ok() || !exact.ok()) return OUT_OF_MEMORY;
     for (int64_t unit = first; unit < last; unit++) {
       const int64_t image = unit / s.classes, label = unit % s.classes;
-      const Row row =
+      const RowSurvey row =
           survey_row(s, tables, static_cast<T>(highest), image, label, space[0].block);
       sound[unit] = row.sound;
       known[unit] = 1;
       if (!row.sound || !(row.peak > pruning_prob)) continue;
       const double bonus = metric.bonus, offset = row.volume + metric.offset;
-      double cut = raise_cut(s, tables, image, label, first_cut(row, bonus, offset),
-                             row.likely_count, row.likely_mass, bonus, offset,
-                             static_cast<uint8_t*>(nullptr), space[0])
-                       .cut;
+      double cut =
+          raise_cut(s, tables, image, label, first_cut(row, bonus, offset), row.likely_count,
+                    row.likely_mass, bonus, offset, static_cast<uint8_t*>(nullptr), space[0])
+              .cut;
       cut = exact_cut(s, tables, image, label, cut, row, metric, space[0], exact[0]);
       known[unit] = cut == cut;
       if (!known[unit]) continue;

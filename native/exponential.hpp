@@ -37,29 +37,29 @@ inline double exponential(double x) { return std::exp(x); }
 
 // Turn logits into exp(logit - log); `logs` and `rests` are those of `write_logs`.
 template <class T>
-void softmax_row(T* row, const T* logs, const int8_t* rests, int64_t size) {
+void softmax_row(T* probs, const T* logs, const int8_t* rests, int64_t size) {
   const T scale = static_cast<T>(std::numeric_limits<T>::epsilon() / (2 * STEPS));
   for (int64_t i = 0; i < size; i++) {
     const T rest = static_cast<T>(rests[i]) * (std::abs(logs[i]) * scale);
-    const T below = (row[i] - logs[i]) - (sizeof(T) == 4 ? rest : T(0));
-    row[i] = exponential(below < T(0) || below != below ? below : T(0));
+    const T below = (probs[i] - logs[i]) - (sizeof(T) == 4 ? rest : T(0));
+    probs[i] = exponential(below < T(0) || below != below ? below : T(0));
   }
 }
 
 // Turn logits into 1 / (1 + exp(-logit)).
 template <class T>
-void sigmoid_row(T* row, int64_t size) {
+void sigmoid_row(T* probs, int64_t size) {
   for (int64_t i = 0; i < size; i++) {
-    const T rare = exponential(-std::abs(row[i]));
-    row[i] = (row[i] > T(0) ? T(1) : rare) / (T(1) + rare) + T(0) * row[i];
+    const T rare = exponential(-std::abs(probs[i]));
+    probs[i] = (probs[i] > T(0) ? T(1) : rare) / (T(1) + rare) + T(0) * probs[i];
   }
 }
 
 // Add the exponentials of one class to `totals`; NaN if a logit is not finite.
 template <class T>
-void add_exponentials(const T* row, const T* tops, double* totals, int64_t size) {
+void add_exponentials(const T* probs, const T* tops, double* totals, int64_t size) {
   for (int64_t i = 0; i < size; i++) {
-    totals[i] += static_cast<double>(exponential(row[i] - tops[i]) + T(0) * row[i]);
+    totals[i] += static_cast<double>(exponential(probs[i] - tops[i]) + T(0) * probs[i]);
   }
 }
 

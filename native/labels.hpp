@@ -33,24 +33,19 @@ class Tally {
   bool ok() const { return found_.ok(); }
 
   void add(int64_t image, int64_t group, int64_t label, const CountAndSum& more) const {
-    CountAndSum& to = found_[(image * groups_ + group) * s_.classes + label];
-    to.count += more.count;
-    to.sum += more.sum;
+    ::add(found_[(image * groups_ + group) * s_.classes + label], more);
   }
 
   // Add up the groups; write counts and sums, (batch, classes) each.
   void write(double* counts, double* sums) const {
     for (int64_t image = 0; image < s_.batch; image++) {
       for (int64_t label = 0; label < s_.classes; label++) {
-        int64_t count = 0;
-        double sum = 0.0;
+        CountAndSum all{};
         for (int64_t group = 0; group < groups_; group++) {
-          const CountAndSum& here = found_[(image * groups_ + group) * s_.classes + label];
-          count += here.count;
-          sum += here.sum;
+          ::add(all, found_[(image * groups_ + group) * s_.classes + label]);
         }
-        counts[image * s_.classes + label] = static_cast<double>(count);
-        sums[image * s_.classes + label] = sum;
+        counts[image * s_.classes + label] = static_cast<double>(all.count);
+        sums[image * s_.classes + label] = all.sum;
       }
     }
   }
@@ -80,15 +75,15 @@ class Rounded {
 // Mark the pixels that a class claims: those above its cut.
 //
 // The mark of a pixel is 0 for no claim, `classes + label` for one claim, and 2 * classes for
-// several claims. A pixel above the `reach` of a class but not above its cut is marked as if there
-// were several.
+// several claims. A pixel above the `lower` cut of a class but not above its cut is marked as if
+// there were several.
 template <class T>
-void add_claims(const T* row, int64_t size, T cut, T reach, int32_t label, int32_t classes,
+void add_claims(const T* probs, int64_t size, T cut, T lower, int32_t label, int32_t classes,
                 int32_t* claims) {
   const int32_t claim = classes + label, several = 2 * classes;
   for (int64_t i = 0; i < size; i++) {
-    const int32_t doubted = row[i] > reach ? several : 0;
-    claims[i] = least(claims[i] + (row[i] > cut ? claim : doubted), several);
+    const int32_t doubted = probs[i] > lower ? several : 0;
+    claims[i] = least(claims[i] + (probs[i] > cut ? claim : doubted), several);
   }
 }
 
@@ -103,18 +98,18 @@ inline void settle(const int32_t* claims, int64_t size, int32_t classes, int64_t
 
 template <class T>
 int claim(const Team* team, const Source& s, const Tables* t, const double* cuts,
-          const double* reaches, int64_t* labels, double* counts, double* sums) {
+          const double* lower_cuts, int64_t* labels, double* counts, double* sums) {
   const Blocks<T> tables(s, t);
-  const Rounded<T> cut(s, cuts), reach(s, reaches);
+  const Rounded<T> cut(s, cuts), lower(s, lower_cuts);
   const Tally tally(s);
-  if (!cut.ok() || !reach.ok() || !tally.ok()) return OUT_OF_MEMORY;
+  if (!cut.ok() || !lower.ok() || !tally.ok()) return OUT_OF_MEMORY;
   const int32_t classes = static_cast<int32_t>(s.classes);
   const int status =
       by_block<T>(team, s, [&](int64_t image, int64_t group, int64_t b, Range range) {
         int64_t* here = labels + image * s.pixels + range.first;
         int64_t rivals = 0, only = 0;
         for (int64_t label = s.classes - 1; label >= 0; label--) {
-          if (tables.peak[tables.at(image, label) + b] > reach.at(image, label)) {
+          if (tables.peak[tables.at(image, label) + b] > lower.at(image, label)) {
             rivals++;
             only = label;
           }
@@ -129,13 +124,13 @@ int claim(const Team* team, const Source& s, const Tables* t, const double* cuts
         T scratch[BLOCK];
         int32_t claims[BLOCK] = {};
         for (int64_t label = only; label < s.classes; label++) {
-          if (!(tables.peak[tables.at(image, label) + b] > reach.at(image, label))) continue;
+          if (!(tables.peak[tables.at(image, label) + b] > lower.at(image, label))) continue;
           add_claims(read_row(s, image, label, range, scratch), range.size, cut.at(image, label),
-                     reach.at(image, label), static_cast<int32_t>(label), classes, claims);
+                     lower.at(image, label), static_cast<int32_t>(label), classes, claims);
         }
         settle(claims, range.size, classes, here);
         for (int64_t label = only; label < s.classes; label++) {
-          if (!(tables.peak[tables.at(image, label) + b] > reach.at(image, label))) continue;
+          if (!(tables.peak[tables.at(image, label) + b] > lower.at(image, label))) continue;
           tally.add(image, group, label,
                     sum_marked(read_row(s, image, label, range, scratch), claims, range.size,
                                static_cast<int32_t>(classes + label)));
@@ -179,7 +174,7 @@ inline int count_unsettled(const Team* team, const Source& s, const int64_t* lab
   });
 }
 
-// Make the pixels without a label `void_index`, except those picked, whose places ascend.
+// Make the pixels without a label `void_index`, except those picked, whose indices ascend.
 inline void void_others(const int32_t* picked, int64_t number, Range range, int64_t void_index,
                         int64_t* labels) {
   for (int64_t i = 0, next = 0; i < range.size; i++) {
@@ -189,15 +184,16 @@ inline void void_others(const int32_t* picked, int64_t number, Range range, int6
   }
 }
 
-// Copy the valid pixels without a label: their probabilities to `values`, their indices to `place`.
+// Copy the valid pixels without a label: their probabilities to `values`, their indices to
+// `pixels`.
 //
-// `values` is (batch, classes, width) and `place` is (batch, width). `starts`, (batch, groups + 1),
-// holds where the pixels of each group begin and where the last group ends. Only active classes are
-// copied. Pixels that are not valid become `void_index`. So do pixels that were not counted: another
-// thread may have changed `valid`.
+// `values` is (batch, classes, width) and `pixels` is (batch, width). `starts`, (batch, groups +
+// 1), holds where the pixels of each group begin and where the last group ends. Only active classes
+// are copied. Pixels that are not valid become `void_index`. So do pixels that were not counted:
+// another thread may have changed `valid`.
 template <class T>
 int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const uint8_t* active,
-                     const int64_t* starts, int64_t void_index, int64_t width, int64_t* place,
+                     const int64_t* starts, int64_t void_index, int64_t width, int64_t* pixels,
                      T* values) {
   const int64_t groups = groups_of(s);
   const Buffer<int64_t> done(s.batch * groups);
@@ -212,12 +208,12 @@ int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const u
     const int64_t size = least(list_unsettled(s, image, range, here, picked), ends[1] - start);
     if (s.valid != nullptr) void_others(picked, size, range, void_index, here);
     done[unit] += size;
-    for (int64_t j = 0; j < size; j++) place[image * width + start + j] = range.first + picked[j];
+    for (int64_t j = 0; j < size; j++) pixels[image * width + start + j] = range.first + picked[j];
     for (int64_t label = 0; label < s.classes; label++) {
       if (!active[image * s.classes + label]) continue;
-      const T* row = read_row(s, image, label, range, scratch);
+      const T* probs = read_row(s, image, label, range, scratch);
       T* to = values + (image * s.classes + label) * width + start;
-      for (int64_t j = 0; j < size; j++) to[j] = row[picked[j]];
+      for (int64_t j = 0; j < size; j++) to[j] = probs[picked[j]];
     }
   });
 }
@@ -227,12 +223,12 @@ int gather_unsettled(const Team* team, const Source& s, int64_t* labels, const u
 // What classes gain from one more pixel of probability p. Mirrored in `native_library.py`.
 //
 // `terms` is (rows, 1, 4) with the terms of `Gains`, or (rows, BINS, 2) with the lines of
-// `GainCurves`. `pieces` is the second size. `place` holds the row of every image and class, or -1
-// if it has none.
+// `GainCurves`. `pieces` is the second size. `table_row` holds the row of every image and class in
+// the table, or -1 if it has none.
 struct GainTable {
   const double* terms;
   int64_t pieces;
-  const int64_t* place;
+  const int64_t* table_row;
 };
 
 namespace {
@@ -242,57 +238,58 @@ struct Gain {
   const double* terms;
   int64_t pieces;
 
-  double at(double p) const {
-    if (pieces == 1) return (terms[0] * p - terms[1]) / (terms[2] - terms[3] * p);
-    const double* line = terms + 2 * bin_of(p);
-    return line[0] * p - line[1];
+  double at(double p) const { return pieces == 1 ? fraction(p) : line(bin_of(p), p); }
+
+  // Write the gains of some probabilities; at most BLOCK.
+  template <class T>
+  void write(const T* probs, int64_t size, double* gains) const {
+    if (pieces == 1) {
+      for (int64_t j = 0; j < size; j++) gains[j] = fraction(static_cast<double>(probs[j]));
+      return;
+    }
+    int32_t bins[BLOCK];
+    write_bins(probs, size, bins);
+    for (int64_t j = 0; j < size; j++) gains[j] = line(bins[j], static_cast<double>(probs[j]));
   }
+
+ private:
+  double fraction(double p) const { return (terms[0] * p - terms[1]) / (terms[2] - terms[3] * p); }
+  double line(int32_t bin, double p) const { return terms[2 * bin] * p - terms[2 * bin + 1]; }
 };
 
 // Return the gains of a class of an image; `terms` is null if it has no row in the table.
 inline Gain gain_of(const GainTable& gains, int64_t row) {
-  const int64_t place = gains.place[row], terms = gains.pieces == 1 ? 4 : 2;
-  return {place < 0 ? nullptr : gains.terms + place * gains.pieces * terms, gains.pieces};
+  const int64_t at = gains.table_row[row], terms = gains.pieces == 1 ? 4 : 2;
+  return {at < 0 ? nullptr : gains.terms + at * gains.pieces * terms, gains.pieces};
 }
 
 // The pixels of a block without a label, and the class that gains most in each so far.
-struct Contest {
+template <class T>
+struct Undecided {
   int64_t size;
   int32_t pixels[BLOCK];
-  double reach_free[BLOCK];  // 1 if the pixel is unassigned, 0 if contested
-  double values[BLOCK];
+  double is_free[BLOCK];  // 1 if the pixel is unassigned, 0 if contested
+  T probs[BLOCK];         // of one class
   double best[BLOCK];
   int64_t winner[BLOCK];
 };
 
 // Give one class the pixels in which it gains more than every class before it.
 //
-// The class can win an unassigned pixel only if its probability exceeds `reach_free`, and a
-// contested pixel only if its probability exceeds `reach_contested`.
-inline void bid(Contest& c, const Gain& gain, double reach_free, double reach_contested,
-                int64_t label) {
-  if (gain.pieces == 1) {
-    const double slope = gain.terms[0], cost = gain.terms[1];
-    const double size = gain.terms[2], shrink = gain.terms[3];
-    for (int64_t j = 0; j < c.size; j++) {
-      const double value = c.values[j], standing = c.best[j];
-      const int64_t holder = c.winner[j];
-      const double gained = (slope * value - cost) / (size - shrink * value);
-      const double reach = c.reach_free[j] != 0.0 ? reach_free : reach_contested;
-      const bool wins = (value > reach) & (gained > standing);
-      c.best[j] = wins ? gained : standing;
-      c.winner[j] = wins ? label : holder;
-    }
-    return;
-  }
+// The class can win an unassigned pixel only if its probability exceeds `least_free`, and a
+// contested pixel only if its probability exceeds `least_contested`.
+template <class T>
+void bid(Undecided<T>& c, const Gain& gain, double least_free, double least_contested,
+         int64_t label) {
+  double gains[BLOCK];
+  gain.write(c.probs, c.size, gains);
   for (int64_t j = 0; j < c.size; j++) {
-    const double reach = c.reach_free[j] != 0.0 ? reach_free : reach_contested;
-    if (!(c.values[j] > reach)) continue;
-    const double gained = gain.at(c.values[j]);
-    if (gained > c.best[j]) {
-      c.best[j] = gained;
-      c.winner[j] = label;
-    }
+    const double gained = gains[j], standing = c.best[j];
+    const int64_t holder = c.winner[j];
+    const double least = c.is_free[j] != 0.0 ? least_free : least_contested;
+    const bool wins = (static_cast<double>(c.probs[j]) > least) & (gained > standing);
+    c.best[j] = wins ? gained : standing;
+    c.winner[j] = wins ? label : holder;
   }
 }
 
@@ -304,16 +301,16 @@ int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels,
   if (!cut.ok()) return OUT_OF_MEMORY;
   return by_block<T>(team, s, [&](int64_t image, int64_t, int64_t b, Range range) {
     int64_t* here = labels + image * s.pixels + range.first;
-    Contest c;
+    Undecided<T> c;
     c.size = list_where(range.size, c.pixels, [&](int64_t i) { return here[i] < 0; });
     if (c.size == 0) return;
     for (int64_t j = 0; j < c.size; j++) {
       const bool is_free = here[c.pixels[j]] == UNASSIGNED;
-      c.reach_free[j] = is_free;
+      c.is_free[j] = is_free;
       c.best[j] = is_free ? floor : -INFINITE;
       c.winner[j] = void_index;
     }
-    // A gain that some eligible class reaches in every pixel of the block. Gains rise with the
+    // A gain that some eligible class lower_cuts in every pixel of the block. Gains rise with the
     // probability, so a class whose largest value gains less cannot win an unassigned pixel. The
     // factor 1e-9 covers rounding.
     double surest = -INFINITE;
@@ -331,13 +328,13 @@ int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels,
       if (gain.terms == nullptr) continue;
       const double peak = static_cast<double>(tables.peak[row * tables.blocks + b]);
       const bool hopeless = !eligible[row] || gain.at(peak) < surest;
-      const double reach_free = hopeless ? INFINITE : -1.0;
-      const double reach_contested = static_cast<double>(cut.at(image, label));
-      if (peak <= least(reach_free, reach_contested)) continue;
+      const double least_free = hopeless ? INFINITE : -1.0;
+      const double least_contested = static_cast<double>(cut.at(image, label));
+      if (peak <= least(least_free, least_contested)) continue;
       T scratch[BLOCK];
       const T* values = read_row(s, image, label, range, scratch);
-      for (int64_t j = 0; j < c.size; j++) c.values[j] = static_cast<double>(values[c.pixels[j]]);
-      bid(c, gain, reach_free, reach_contested, label);
+      for (int64_t j = 0; j < c.size; j++) c.probs[j] = values[c.pixels[j]];
+      bid(c, gain, least_free, least_contested, label);
     }
     for (int64_t j = 0; j < c.size; j++) here[c.pixels[j]] = c.winner[j];
     void_outside(s, image, range, void_index, here);
@@ -345,22 +342,22 @@ int resolve(const Team* team, const Source& s, const Tables* t, int64_t* labels,
 }
 
 // Classes that `tally_block` counts and sums at once, from class `first` on.
-constexpr int64_t SOME = 256;
+constexpr int64_t CLASSES_AT_ONCE = 256;
 
 template <class T>
 void tally_block(const Source& s, const int64_t* here, int64_t image, int64_t group, Range range,
                  int64_t first, const Tally& tally) {
   T scratch[BLOCK];
-  uint8_t present[SOME] = {};
-  const int64_t classes = least(SOME, s.classes - first);
+  uint8_t present[CLASSES_AT_ONCE] = {};
+  const int64_t classes = least(CLASSES_AT_ONCE, s.classes - first);
   for (int64_t i = 0; i < range.size; i++) {
     const uint64_t label = static_cast<uint64_t>(here[i]) - static_cast<uint64_t>(first);
     if (label < static_cast<uint64_t>(classes)) present[label] = 1;
   }
   for (int64_t k = 0; k < classes; k++) {
     if (!present[k]) continue;
-    const T* row = read_row(s, image, first + k, range, scratch);
-    tally.add(image, group, first + k, sum_marked(row, here, range.size, first + k));
+    const T* probs = read_row(s, image, first + k, range, scratch);
+    tally.add(image, group, first + k, sum_marked(probs, here, range.size, first + k));
   }
 }
 
@@ -368,27 +365,26 @@ template <class T>
 int tally(const Team* team, const Source& s, const int64_t* labels, double* counts, double* sums) {
   const Tally tally(s);
   if (!tally.ok()) return OUT_OF_MEMORY;
-  const int status =
-      by_block<T>(team, s, [&](int64_t image, int64_t group, int64_t, Range range) {
-        const int64_t* here = labels + image * s.pixels + range.first;
-        for (int64_t first = 0; first < s.classes; first += SOME) {
-          tally_block<T>(s, here, image, group, range, first, tally);
-        }
-      });
+  const int status = by_block<T>(team, s, [&](int64_t image, int64_t group, int64_t, Range range) {
+    const int64_t* here = labels + image * s.pixels + range.first;
+    for (int64_t first = 0; first < s.classes; first += CLASSES_AT_ONCE) {
+      tally_block<T>(s, here, image, group, range, first, tally);
+    }
+  });
   tally.write(counts, sums);
   return status;
 }
 
 }  // namespace
 
-// Label the pixels above the cut of one class and above the `reach` of no other class.
+// Label the pixels above the cut of one class and above the `lower` cut of no other class.
 //
 // Write counts and sums of these pixels, (batch, classes) each. The other pixels become UNASSIGNED
 // or CONTESTED.
 RANKSEG_EXPORT(claim)(const Team* team, const Source* s, const Tables* t, const double* cuts,
-                      const double* reach, int64_t* labels, double* counts, double* sums) {
+                      const double* lower_cuts, int64_t* labels, double* counts, double* sums) {
   return by_type(s, [&](auto zero) {
-    return claim<decltype(zero)>(team, *s, t, cuts, reach, labels, counts, sums);
+    return claim<decltype(zero)>(team, *s, t, cuts, lower_cuts, labels, counts, sums);
   });
 }
 
@@ -401,10 +397,10 @@ RANKSEG_EXPORT(count_unsettled)(const Team* team, const Source* s, const int64_t
 // Copy the valid pixels without a label into smaller maps: see `gather_unsettled` above.
 RANKSEG_EXPORT(gather_unsettled)(const Team* team, const Source* s, int64_t* labels,
                                  const uint8_t* active, const int64_t* starts, int64_t void_index,
-                                 int64_t width, int64_t* place, void* values) {
+                                 int64_t width, int64_t* pixels, void* values) {
   return by_type(s, [&](auto zero) {
     using T = decltype(zero);
-    return gather_unsettled<T>(team, *s, labels, active, starts, void_index, width, place,
+    return gather_unsettled<T>(team, *s, labels, active, starts, void_index, width, pixels,
                                static_cast<T*>(values));
   });
 }
@@ -424,7 +420,6 @@ RANKSEG_EXPORT(resolve)(const Team* team, const Source* s, const Tables* t, int6
 // Write number and summed probability of the pixels of every label, (batch, classes) each.
 RANKSEG_EXPORT(tally)(const Team* team, const Source* s, const int64_t* labels, double* counts,
                       double* sums) {
-  return by_type(s, [&](auto zero) {
-    return tally<decltype(zero)>(team, *s, labels, counts, sums);
-  });
+  return by_type(s,
+                 [&](auto zero) { return tally<decltype(zero)>(team, *s, labels, counts, sums); });
 }

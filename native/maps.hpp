@@ -21,8 +21,8 @@ struct Source {
   const int64_t* strides;
   const uint8_t* valid;  // (batch, pixels), or null
   int64_t content;
-  const void* logs;      // (batch, pixels) for softmax: `write_logs`
-  const int8_t* rests;   // and their rounding errors
+  const void* logs;     // (batch, pixels) for softmax: `write_logs`
+  const int8_t* rests;  // and their rounding errors
 };
 
 // Results of the survey for every block, (batch, classes, blocks) each.
@@ -79,22 +79,22 @@ inline float widened16(uint16_t half) {
 //
 // Infinity and NaN of float16 become finite values of at least 65536 in magnitude. The survey
 // refuses them as probabilities; in logits, `mark_not_finite` replaces them by NaN.
-inline void copy(const uint16_t* values, int64_t step, Type type, float* row, int64_t size) {
+inline void copy(const uint16_t* values, int64_t step, Type type, float* probs, int64_t size) {
   if (type == FLOAT16) {
-    for (int64_t i = 0; i < size; i++) row[i] = widened16(values[i * step]);
+    for (int64_t i = 0; i < size; i++) probs[i] = widened16(values[i * step]);
   } else {
     for (int64_t i = 0; i < size; i++) {
-      row[i] = std::bit_cast<float>(static_cast<uint32_t>(values[i * step]) << 16);
+      probs[i] = std::bit_cast<float>(static_cast<uint32_t>(values[i * step]) << 16);
     }
   }
 }
 
 template <class T>
-inline void copy(const T* values, int64_t step, Type, T* row, int64_t size) {
+inline void copy(const T* values, int64_t step, Type, T* probs, int64_t size) {
   if (step == 1) {
-    std::memcpy(row, values, static_cast<size_t>(size) * sizeof(T));
+    std::memcpy(probs, values, static_cast<size_t>(size) * sizeof(T));
   } else {
-    for (int64_t i = 0; i < size; i++) row[i] = values[i * step];
+    for (int64_t i = 0; i < size; i++) probs[i] = values[i * step];
   }
 }
 
@@ -102,7 +102,7 @@ inline void copy(const T* values, int64_t step, Type, T* row, int64_t size) {
 //
 // `start` is the position in memory of pixel 0 of the class.
 template <class Stored, class T>
-void load(const Source& s, int64_t start, Range range, T* row) {
+void load(const Source& s, int64_t start, Range range, T* probs) {
   const Stored* values = static_cast<const Stored*>(s.values);
   const int64_t inner = s.sizes[s.axes - 1], step = s.strides[s.axes - 1];
   for (int64_t done = 0; done < range.size;) {
@@ -114,38 +114,38 @@ void load(const Source& s, int64_t start, Range range, T* row) {
       outer /= s.sizes[axis];
     }
     const int64_t run = least(range.size - done, inner - first);
-    copy(values + position, step, static_cast<Type>(s.type), row + done, run);
+    copy(values + position, step, static_cast<Type>(s.type), probs + done, run);
     done += run;
   }
 }
 
-inline void load_row(const Source& s, int64_t start, Range range, double* row) {
-  load<double>(s, start, range, row);
+inline void load_row(const Source& s, int64_t start, Range range, double* probs) {
+  load<double>(s, start, range, probs);
 }
 
-inline void load_row(const Source& s, int64_t start, Range range, float* row) {
+inline void load_row(const Source& s, int64_t start, Range range, float* probs) {
   if (s.type == FLOAT32) {
-    load<float>(s, start, range, row);
+    load<float>(s, start, range, probs);
   } else {
-    load<uint16_t>(s, start, range, row);
+    load<uint16_t>(s, start, range, probs);
   }
 }
 
 // Replace infinity and NaN of float16 by NaN: `copy` made them finite.
 template <class T>
-void mark_not_finite(const Source& s, T* row, int64_t size) {
+void mark_not_finite(const Source& s, T* probs, int64_t size) {
   if (s.type != FLOAT16) return;
   for (int64_t i = 0; i < size; i++) {
-    row[i] = std::abs(row[i]) <= T(65504) ? row[i] : std::numeric_limits<T>::quiet_NaN();
+    probs[i] = std::abs(probs[i]) <= T(65504) ? probs[i] : std::numeric_limits<T>::quiet_NaN();
   }
 }
 
 // Write 0 to the pixels that are not valid.
 template <class T>
-void blank(const Source& s, int64_t image, Range range, T* row) {
+void blank(const Source& s, int64_t image, Range range, T* probs) {
   if (s.valid == nullptr) return;
   const uint8_t* valid = s.valid + image * s.pixels + range.first;
-  for (int64_t i = 0; i < range.size; i++) row[i] = valid[i] ? row[i] : T(0);
+  for (int64_t i = 0; i < range.size; i++) probs[i] = valid[i] ? probs[i] : T(0);
 }
 
 // Return the probabilities of a class in a range of at most BLOCK pixels; 0 if not valid.
@@ -215,7 +215,6 @@ int log_sums(const Team* team, const Source& s, T* logs, int8_t* rests) {
 
 // Write `logs` and `rests` of `Source`, for softmax.
 RANKSEG_EXPORT(log_sums)(const Team* team, const Source* s, void* logs, int8_t* rests) {
-  return by_type(s, [&](auto zero) {
-    return log_sums(team, *s, static_cast<decltype(zero)*>(logs), rests);
-  });
+  return by_type(
+      s, [&](auto zero) { return log_sums(team, *s, static_cast<decltype(zero)*>(logs), rests); });
 }

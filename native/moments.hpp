@@ -19,9 +19,9 @@ struct VolumeMoments {
 };
 
 template <class T>
-VolumeMoments moments_of(const T* row, int64_t size) {
+VolumeMoments moments_of(const T* probs, int64_t size) {
   Double4 mean{}, variance{}, third{};
-  by_fours(row, size, T(0), [&](int, Double4 values) {
+  by_fours(probs, size, T(0), [&](int, Double4 values) {
     const Double4 one = Double4{} + 1.0;
     const Double4 p = values < one ? values : one;
     const Double4 spread = p * (one - p);
@@ -32,44 +32,38 @@ VolumeMoments moments_of(const T* row, int64_t size) {
   return {total(mean), total(variance), total(third)};
 }
 
+inline void add(VolumeMoments& to, const VolumeMoments& more) {
+  to.mean += more.mean;
+  to.variance += more.variance;
+  to.third += more.third;
+}
+
 template <class T>
-int moments(const Team* team, const Source& s, const Tables* t, const uint8_t* active, double* means,
-            double* variances, double* thirds) {
+int moments(const Team* team, const Source& s, const Tables* t, const uint8_t* active,
+            double* means, double* variances, double* thirds) {
   const Blocks<T> tables(s, t);
-  const int64_t groups = groups_of(s), rows = s.batch * s.classes;
-  const Buffer<VolumeMoments> found(rows * groups);
-  if (!found.ok()) return OUT_OF_MEMORY;
-  const int status = share_out(team, rows * groups, values_of(s), [&](int64_t first, int64_t last) {
+  const auto scan = [&](int64_t row, int64_t group) {
     T scratch[BLOCK];
-    for (int64_t unit = first; unit < last; unit++) {
-      const int64_t row = unit / groups, group = unit % groups;
-      if (!active[row]) continue;
-      for (int64_t b = group * GROUP; b < least(tables.blocks, (group + 1) * GROUP); b++) {
-        if (tables.peak[row * tables.blocks + b] == T(0)) continue;
-        const Range range = block_range(s, b);
-        const VolumeMoments here = moments_of(
-            read_row(s, row / s.classes, row % s.classes, range, scratch), range.size);
-        found[unit].mean += here.mean;
-        found[unit].variance += here.variance;
-        found[unit].third += here.third;
-      }
+    VolumeMoments found{};
+    if (!active[row]) return found;
+    for (int64_t b = group * GROUP; b < least(tables.blocks, (group + 1) * GROUP); b++) {
+      if (tables.peak[row * tables.blocks + b] == T(0)) continue;
+      const Range range = block_range(s, b);
+      add(found,
+          moments_of(read_row(s, row / s.classes, row % s.classes, range, scratch), range.size));
     }
-    return DONE;
+    return found;
+  };
+  return by_group<VolumeMoments>(team, s, scan, [&](int64_t row, const VolumeMoments& all) {
+    means[row] = all.mean;
+    variances[row] = all.variance;
+    thirds[row] = all.third;
   });
-  for (int64_t row = 0; row < rows; row++) {
-    means[row] = variances[row] = thirds[row] = 0.0;
-    for (int64_t unit = row * groups; unit < (row + 1) * groups; unit++) {
-      means[row] += found[unit].mean;
-      variances[row] += found[unit].variance;
-      thirds[row] += found[unit].third;
-    }
-  }
-  return status;
 }
 
 // The numbers of values above and in a `Bracket`, and power sums of those above and below.
 struct Split {
-  int64_t above, between;              // numbers of values
+  int64_t above, between;  // numbers of values
   double sums_above[POWERS], sums_below[POWERS];
 };
 
@@ -86,10 +80,10 @@ struct Bracket {
 
 // Add the power sums of the values for which `inside` is true to `sums`; return their number.
 template <class T, class Inside>
-int64_t add_powers_of(const T* row, int64_t size, int64_t degree, double* sums, Inside inside) {
+int64_t add_powers_of(const T* probs, int64_t size, int64_t degree, double* sums, Inside inside) {
   Double4 powers[POWERS] = {};
   Mask4 number = {};
-  by_sixteens(row, size, [&](const Double4* row16, const Mask4* there) {
+  by_sixteens(probs, size, [&](const Double4* row16, const Mask4* there) {
     Double4 values[4], terms[4];
     for (int k = 0; k < 4; k++) {
       const Mask4 mask = inside(row16[k]) & there[k];
@@ -141,15 +135,15 @@ void split_group(const Source& s, const Blocks<T>& tables, int64_t image, int64_
       }
       continue;
     }
-    const T* row = read_row(s, image, label, range, scratch);
+    const T* probs = read_row(s, image, label, range, scratch);
     const Double4 lows = Double4{} + static_cast<double>(low);
     const Double4 highs = Double4{} + static_cast<double>(high);
     int64_t above = 0;
     if (largest > static_cast<double>(high)) {
-      above = add_powers_of(row, range.size, bracket.degree, to.sums_above,
+      above = add_powers_of(probs, range.size, bracket.degree, to.sums_above,
                             [&](Double4 values) -> Mask4 { return values > highs; });
     }
-    const int64_t below = add_powers_of(row, range.size, bracket.degree, to.sums_below,
+    const int64_t below = add_powers_of(probs, range.size, bracket.degree, to.sums_below,
                                         [&](Double4 values) -> Mask4 { return values <= lows; });
     to.above += above;
     to.between += range.size - above - below;
@@ -169,30 +163,22 @@ template <class T>
 int split(const Team* team, const Source& s, const Tables* t, const double* low, const double* high,
           const int64_t* degrees, const double* spreads, double* counts, double* sums) {
   const Blocks<T> tables(s, t);
-  const int64_t groups = groups_of(s), rows = s.batch * s.classes;
-  const Buffer<Split> found(rows * groups);
-  if (!found.ok()) return OUT_OF_MEMORY;
-  const int status = share_out(team, rows * groups, values_of(s), [&](int64_t first, int64_t last) {
-    for (int64_t unit = first; unit < last; unit++) {
-      const int64_t row = unit / groups;
-      if (degrees[row] <= 0) continue;
-      const Bracket<T> bracket{round_down<T>(low[row]), round_down<T>(high[row]),
-                               least(degrees[row], POWERS), spreads[row]};
-      split_group(s, tables, row / s.classes, row % s.classes, unit % groups, bracket, found[unit]);
-    }
-    return DONE;
-  });
-  for (int64_t row = 0; row < rows; row++) {
-    Split all{};
-    for (int64_t group = 0; group < groups; group++) add(all, found[row * groups + group]);
+  const auto scan = [&](int64_t row, int64_t group) {
+    Split found{};
+    if (degrees[row] <= 0) return found;
+    const Bracket<T> bracket{round_down<T>(low[row]), round_down<T>(high[row]),
+                             least(degrees[row], POWERS), spreads[row]};
+    split_group(s, tables, row / s.classes, row % s.classes, group, bracket, found);
+    return found;
+  };
+  return by_group<Split>(team, s, scan, [&](int64_t row, const Split& all) {
     counts[2 * row] = static_cast<double>(all.above);
     counts[2 * row + 1] = static_cast<double>(all.between);
     for (int64_t power = 0; power < POWERS; power++) {
       sums[2 * row * POWERS + power] = all.sums_above[power];
       sums[(2 * row + 1) * POWERS + power] = all.sums_below[power];
     }
-  }
-  return status;
+  });
 }
 
 }  // namespace
@@ -295,20 +281,20 @@ RANKSEG_EXPORT(scan)(const Team* team, const double* values, const int64_t* size
                      int64_t width, const double* decay, const double* weight, const double* amount,
                      const int64_t* nodes, int64_t most_nodes, const Steps* steps, int64_t* taken) {
   constexpr int64_t VALUES_PER_NODE = 4;  // a pixel at a node costs as much as a survey of 4
-  return share_out(team, rows, VALUES_PER_NODE * rows * width * most_nodes,
-                   [&](int64_t first, int64_t last) {
-    const Buffer<double> room(3 * most_nodes);
-    if (!room.ok()) return OUT_OF_MEMORY;
-    for (int64_t row = first; row < last; row++) {
-      const int64_t used = most<int64_t>(0, least(nodes[row], most_nodes));
-      const Quadrature q{used, decay + row * most_nodes, room.get(), room.get() + most_nodes,
-                         room.get() + 2 * most_nodes};
-      for (int64_t k = 0; k < used; k++) {
-        q.weight[k] = weight[row * most_nodes + k];
-        q.amount[k] = amount[row * most_nodes + k];
-      }
-      taken[row] = scan_row(values + row * width, least(sizes[row], width), q, *steps);
-    }
-    return DONE;
-  });
+  return share_out(
+      team, rows, VALUES_PER_NODE * rows * width * most_nodes, [&](int64_t first, int64_t last) {
+        const Buffer<double> room(3 * most_nodes);
+        if (!room.ok()) return OUT_OF_MEMORY;
+        for (int64_t row = first; row < last; row++) {
+          const int64_t used = most<int64_t>(0, least(nodes[row], most_nodes));
+          const Quadrature q{used, decay + row * most_nodes, room.get(), room.get() + most_nodes,
+                             room.get() + 2 * most_nodes};
+          for (int64_t k = 0; k < used; k++) {
+            q.weight[k] = weight[row * most_nodes + k];
+            q.amount[k] = amount[row * most_nodes + k];
+          }
+          taken[row] = scan_row(values + row * width, least(sizes[row], width), q, *steps);
+        }
+        return DONE;
+      });
 }

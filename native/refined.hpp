@@ -123,7 +123,8 @@ inline void write_without(const Volume& volume, double p, int64_t first, int64_t
   const double lowest = refined_normal_cdf((static_cast<double>(first) - 0.5 - mean) / sd, skew);
   double before = lowest;
   for (int64_t i = 0; i < width; i++) {
-    const double here = refined_normal_cdf((static_cast<double>(first + i) + 0.5 - mean) / sd, skew);
+    const double here =
+        refined_normal_cdf((static_cast<double>(first + i) + 0.5 - mean) / sd, skew);
     out[i] = here - before;
     before = here;
   }
@@ -179,8 +180,13 @@ struct Counts {
     const double middle = std::sqrt(lowest * highest);
     const double reach = (highest - middle) / (highest + middle);
     const bool direct = stop - start <= DIRECT;
-    Counts counts{start, stop, direct, middle, direct ? 1.0 : reach,
-                  Interpolation(direct ? stop - start : nodes_needed(std::acosh(1.0 / reach))), {}};
+    Counts counts{start,
+                  stop,
+                  direct,
+                  middle,
+                  direct ? 1.0 : reach,
+                  Interpolation(direct ? stop - start : nodes_needed(std::acosh(1.0 / reach))),
+                  {}};
     for (int64_t k = 0; k < counts.knots.size; k++) {
       const double node = counts.reach * counts.knots.nodes[k];
       const double count = middle * (1.0 + node) / (1.0 - node) - static_cast<double>(first);
@@ -290,7 +296,8 @@ inline int write_gains(const double* values, int64_t size, const Volume& given, 
   rows.write_distributions(volume, values, size, first, width, distributions.get());
   if (smooth > 0.0) {
     write_without(volume, 0.0, first, width, lost.get());
-    for (int64_t i = 0; i < width; i++) lost[i] *= smooth / (static_cast<double>(first + i) + smooth);
+    for (int64_t i = 0; i < width; i++)
+      lost[i] *= smooth / (static_cast<double>(first + i) + smooth);
   }
   const double shift = static_cast<double>(first) + smooth;
   double shares[MOST_KNOTS], lost_sums[MOST_KNOTS];
@@ -310,7 +317,8 @@ inline int write_gains(const double* values, int64_t size, const Volume& given, 
         gain += 2.0 * taken[row] * dot(sums.get() + row * MOST_KNOTS, shares, counts.knots.size);
       }
       // The decrease of the second term of the score since the empty mask.
-      if (smooth > 0.0) gain -= static_cast<double>(count) * dot(lost_sums, shares, counts.knots.size);
+      if (smooth > 0.0)
+        gain -= static_cast<double>(count) * dot(lost_sums, shares, counts.knots.size);
       gains[count - 1] = gain;
     }
     start = counts.stop;

@@ -68,7 +68,8 @@ unsigned saved_registers() {
 extern "C" __attribute__((visibility("default"))) const char* rankseg_level() {
 #if defined(__x86_64__)
   unsigned a, b, c, d;
-  constexpr unsigned FMA_MOVBE_XSAVE_AVX_F16C = 1u << 12 | 1u << 22 | 1u << 27 | 1u << 28 | 1u << 29;
+  constexpr unsigned FMA_MOVBE_XSAVE_AVX_F16C =
+      1u << 12 | 1u << 22 | 1u << 27 | 1u << 28 | 1u << 29;
   constexpr unsigned BMI1_AVX2_BMI2 = 1u << 3 | 1u << 5 | 1u << 8;
   constexpr unsigned AVX512_F_DQ_CD_BW_VL = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, FMA_MOVBE_XSAVE_AVX_F16C)) return "v1";

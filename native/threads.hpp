@@ -36,7 +36,8 @@ struct Work {
     for (;;) {
       const int64_t task = __atomic_fetch_add(&work.next, 1, __ATOMIC_RELAXED);
       if (task >= work.tasks) return;
-      const int status = work.job(work.units * task / work.tasks, work.units * (task + 1) / work.tasks);
+      const int status =
+          work.job(work.units * task / work.tasks, work.units * (task + 1) / work.tasks);
       if (status != 0) __atomic_store_n(&work.status, status, __ATOMIC_RELAXED);
     }
   }

@@ -31,9 +31,9 @@ int64_t likeliest_pixel(const Source& s, const Blocks<T>& tables, int64_t image,
   const T* peaks = tables.peak + tables.at(image, label);
   const int64_t block = largest(peaks, tables.blocks);
   const Range range = block_range(s, block);
-  const T* row = read_row(s, image, label, range, scratch);
+  const T* probs = read_row(s, image, label, range, scratch);
   for (int64_t i = 0; i < range.size; i++) {
-    if (row[i] == peaks[block]) return range.first + i;
+    if (probs[i] == peaks[block]) return range.first + i;
   }
   return -1;
 }
@@ -56,8 +56,8 @@ bool wins(const Source& s, int64_t image, int64_t label, int64_t pixel, int64_t 
 
 // Mark the classes that win the pixel in which they are likeliest. A unit is a class of an image.
 template <class T>
-int witness(const Team* team, const Source& s, const Tables* t, const double* mass,
-            const double* peak, uint8_t* won) {
+int mark_peak_winners(const Team* team, const Source& s, const Tables* t, const double* mass,
+                      const double* peak, uint8_t* won) {
   const Blocks<T> tables(s, t);
   return share_out(team, s.batch * s.classes, values_of(s), [&](int64_t first, int64_t last) {
     T scratch[BLOCK];
@@ -107,9 +107,9 @@ bool in_doubt(const Source& s, const Blocks<T>& tables, const uint8_t* won, int6
     if (static_cast<double>(tables.peak[at + label * tables.blocks]) < reached) continue;
     if (label == main) return true;
     if (best == nullptr) best = read_row(s, image, main, range, kept);
-    const T* row = read_row(s, image, label, range, scratch);
+    const T* probs = read_row(s, image, label, range, scratch);
     bool reaches = false;
-    for (int64_t i = 0; i < range.size; i++) reaches |= row[i] >= best[i];
+    for (int64_t i = 0; i < range.size; i++) reaches |= probs[i] >= best[i];
     if (reaches) return true;
   }
   return false;
@@ -117,7 +117,7 @@ bool in_doubt(const Source& s, const Blocks<T>& tables, const uint8_t* won, int6
 
 // Mark the winner of every valid pixel, in each block where a class not marked yet could win.
 template <class T>
-int contest(const Team* team, const Source& s, const Tables* t, uint8_t* won) {
+int mark_all_winners(const Team* team, const Source& s, const Tables* t, uint8_t* won) {
   const Blocks<T> tables(s, t);
   return by_block<T>(team, s, [&](int64_t image, int64_t, int64_t b, Range range) {
     const double reached = least_winner(tables, image, b, static_cast<double>(range.size));
@@ -127,10 +127,10 @@ int contest(const Team* team, const Source& s, const Tables* t, uint8_t* won) {
     for (int64_t i = 0; i < range.size; i++) best[i] = T(-1);
     for (int64_t label = 0; label < s.classes; label++) {
       if (static_cast<double>(tables.peak[tables.at(image, label) + b]) < reached) continue;
-      const T* row = read_row(s, image, label, range, scratch);
+      const T* probs = read_row(s, image, label, range, scratch);
       for (int64_t i = 0; i < range.size; i++) {
-        const bool above = row[i] > best[i];
-        best[i] = above ? row[i] : best[i];
+        const bool above = probs[i] > best[i];
+        best[i] = above ? probs[i] : best[i];
         winner[i] = above ? static_cast<int32_t>(label) : winner[i];
       }
     }
@@ -143,10 +143,11 @@ int contest(const Team* team, const Source& s, const Tables* t, uint8_t* won) {
 template <class T>
 int winners(const Team* team, const Source& s, const Tables* t, const double* mass,
             const double* peak, uint8_t* won) {
-  const int status = witness<T>(team, s, t, mass, peak, won);
+  const int status = mark_peak_winners<T>(team, s, t, mass, peak, won);
   int64_t number = 0;
   for (int64_t row = 0; row < s.batch * s.classes; row++) number += won[row];
-  return status != DONE || number == s.batch * s.classes ? status : contest<T>(team, s, t, won);
+  return status != DONE || number == s.batch * s.classes ? status
+                                                         : mark_all_winners<T>(team, s, t, won);
 }
 
 }  // namespace
@@ -154,7 +155,6 @@ int winners(const Team* team, const Source& s, const Tables* t, const double* ma
 // Mark the classes that are the likeliest in some valid pixel. Ties go to the first class.
 RANKSEG_EXPORT(winners)(const Team* team, const Source* s, const Tables* t, const double* mass,
                         const double* peak, uint8_t* won) {
-  return by_type(s, [&](auto zero) {
-    return winners<decltype(zero)>(team, *s, t, mass, peak, won);
-  });
+  return by_type(s,
+                 [&](auto zero) { return winners<decltype(zero)>(team, *s, t, mass, peak, won); });
 }

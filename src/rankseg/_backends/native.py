@@ -53,7 +53,7 @@ class Maps(NamedTuple):
         return self.spatial.numel()
 
     @property
-    def read_as(self) -> type[np.floating[Any]]:
+    def value_type(self) -> type[np.floating[Any]]:
         """The type in which the kernels read the values."""
         return np.float64 if self.dtype == torch.float64 else np.float32
 
@@ -270,20 +270,20 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
 
 
 def claim(
-    maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
+    maps: Maps, survey: Survey, cuts: Tensor, lower_cuts: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Label the pixels that exceed the cut of exactly one class.
 
-    ``reach`` holds smaller cuts; the default is ``cuts``. A pixel gets a label if it exceeds the
-    cut of one class and the ``reach`` of no other. It is ``UNASSIGNED`` if it exceeds no ``reach``,
-    otherwise ``CONTESTED``. Returns the labels, int64 ``(batch, *spatial)``, and count and sum of
-    the labelled pixels by class, ``(batch, classes)`` each.
+    ``lower_cuts`` holds smaller cuts; the default is ``cuts``. A pixel gets a label if it exceeds
+    the cut of one class and the lower cut of no other. It is ``UNASSIGNED`` if it exceeds no lower
+    cut, otherwise ``CONTESTED``. Returns the labels, int64 ``(batch, *spatial)``, and count and sum
+    of the labelled pixels by class, ``(batch, classes)`` each.
     """
     # NumPy allocates with huge pages, which makes the first write to fresh memory much cheaper.
     labels = torch.from_numpy(np.empty((maps.batch, *maps.spatial), np.int64))
     counts, masses = _new_sums(maps), _new_sums(maps)
-    cuts_and_reach = cuts, cuts if reach is None else reach
-    call("claim", maps.source, survey.scan_tables, *cuts_and_reach, labels, counts, masses)
+    both = cuts, cuts if lower_cuts is None else lower_cuts
+    call("claim", maps.source, survey.scan_tables, *both, labels, counts, masses)
     return labels, counts, masses
 
 
@@ -302,17 +302,17 @@ def unsettled(
     sizes = counts.sum(1)
     # The width is a multiple of BLOCK, so that sums do not depend on the other images.
     width = max(1, -(-int(sizes.max(initial=0)) // BLOCK)) * BLOCK
-    values = np.zeros((maps.batch, maps.classes, width), maps.read_as)
-    place = np.zeros((maps.batch, width), np.int64)  # 0 is in range if labels change
+    values = np.zeros((maps.batch, maps.classes, width), maps.value_type)
+    pixels = np.zeros((maps.batch, width), np.int64)  # 0 is in range if labels change
     starts = np.pad(counts.cumsum(1), ((0, 0), (1, 0)))
-    call("gather_unsettled", maps.source, labels, active, starts, void, width, place, values)
+    call("gather_unsettled", maps.source, labels, active, starts, void, width, pixels, values)
     valid = np.arange(width) < sizes[:, None]
-    place += np.arange(maps.batch)[:, None] * maps.pixels
+    pixels += np.arange(maps.batch)[:, None] * maps.pixels
     part = open_maps(torch.from_numpy(values), torch.from_numpy(valid))
     part.source.direct = True  # pixels that are not valid are 0 already
     tables = _new_tables(part, np.zeros)
     call("survey_active", part.source, tables, active)
-    return part, replace(survey, scan_tables=tables), torch.from_numpy(place[valid])
+    return part, replace(survey, scan_tables=tables), torch.from_numpy(pixels[valid])
 
 
 def resolve(
@@ -337,13 +337,13 @@ def resolve(
     return labels
 
 
-def join(labels: Tensor, part: Maps, place: Tensor, own: Tensor) -> Tensor:
+def join(labels: Tensor, part: Maps, pixels: Tensor, part_labels: Tensor) -> Tensor:
     """Write the labels of the unsettled pixels into the labels of all pixels, in place.
 
-    The maps and places of the unsettled pixels are those that :func:`unsettled` returned.
+    The maps and indices of the unsettled pixels are those that :func:`unsettled` returned.
     """
     assert part.valid is not None
-    labels.view(-1).numpy()[place.numpy()] = own.numpy()[part.valid]
+    labels.view(-1).numpy()[pixels.numpy()] = part_labels.numpy()[part.valid]
     return labels
 
 
@@ -377,8 +377,8 @@ def exchange(maps: Maps, survey: Survey, labels: Tensor, cuts: Tensor, rows: Ten
     profiles and ``rows`` see :func:`profile`.
     """
     out = np.zeros((len(rows), BINS, 2))
-    places = _places(rows, (maps.batch, maps.classes))
-    call("exchange", maps.source, survey.scan_tables, labels, cuts, places, len(rows), out)
+    table_rows = _table_rows(rows, (maps.batch, maps.classes))
+    call("exchange", maps.source, survey.scan_tables, labels, cuts, table_rows, len(rows), out)
     return torch.from_numpy(out)
 
 
@@ -449,7 +449,7 @@ def _keeps_threads_busy(maps: Maps) -> bool:
 def _new_tables(maps: Maps, new: Any = np.empty) -> library.Tables:
     """Make tables for a survey: sum, smallest and largest value of every block of a class."""
     shape = maps.batch, maps.classes, -(-maps.pixels // BLOCK)
-    low, peak = new(shape, maps.read_as), new(shape, maps.read_as)
+    low, peak = new(shape, maps.value_type), new(shape, maps.value_type)
     return library.Tables(mass=new(shape), low=low, peak=peak)
 
 
@@ -473,7 +473,7 @@ def _as_masks(out: np.ndarray, maps: Maps) -> Tensor:
 def _with_log_sums(maps: Maps) -> Maps:
     """Store the logarithms of the denominators of softmax in the maps; return the maps."""
     shape = maps.batch, maps.pixels
-    logs, rests = np.empty(shape, maps.read_as), np.empty(shape, np.int8)
+    logs, rests = np.empty(shape, maps.value_type), np.empty(shape, np.int8)
     call("log_sums", maps.source, logs, rests)
     maps.source.set(logs=logs, rests=rests)
     return maps
@@ -485,18 +485,18 @@ def _highest(dtype: torch.dtype) -> float:
     return 1 + ULPS_ABOVE_ONE * torch.finfo(dtype).eps
 
 
-def _places(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def _table_rows(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """Return, for every image and class, its index among the rows, or -1."""
-    place = np.full(shape, -1)
-    place[tuple(rows.numpy().T)] = np.arange(len(rows))
-    return place
+    table_rows = np.full(shape, -1)
+    table_rows[tuple(rows.numpy().T)] = np.arange(len(rows))
+    return table_rows
 
 
 def _gain_table(gains: Gains | GainCurves, shape: torch.Size) -> library.GainTable:
     """Return gains in the layout that the kernel ``resolve`` reads."""
     if isinstance(gains, GainCurves):
-        terms, place = gains.lines.contiguous(), _places(gains.rows, shape)
+        terms, table_row = gains.lines.contiguous(), _table_rows(gains.rows, shape)
     else:
         terms = torch.stack(gains.terms(), -1).view(-1, 1, 4)
-        place = np.arange(len(terms))
-    return library.GainTable(terms=terms, pieces=terms.shape[1], place=place)
+        table_row = np.arange(len(terms))
+    return library.GainTable(terms=terms, pieces=terms.shape[1], table_row=table_row)

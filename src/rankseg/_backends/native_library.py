@@ -81,7 +81,7 @@ class Tables(Record):
 class GainTable(Record):
     """What classes gain from one more pixel: ``native/labels.hpp``."""
 
-    _fields_ = (("terms", POINTER), ("pieces", INTEGER), ("place", POINTER))
+    _fields_ = (("terms", POINTER), ("pieces", INTEGER), ("table_row", POINTER))
 
 
 class Steps(Record):

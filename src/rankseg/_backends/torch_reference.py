@@ -118,8 +118,8 @@ def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor,
 def between(
     maps: Maps, survey: Survey, low: Tensor, high: Tensor, rows: Tensor, width: int
 ) -> Tensor:
-    place = rows.unbind(1)
-    values = torch.cat([_probs(maps, slab)[place].flatten(1) for slab in _slabs(maps)], 1).double()
+    row = rows.unbind(1)
+    values = torch.cat([_probs(maps, slab)[row].flatten(1) for slab in _slabs(maps)], 1).double()
     inside = (values > low.unsqueeze(1)) & (values <= high.unsqueeze(1))
     return values.where(inside, 0).topk(width, dim=1).values
 
@@ -149,13 +149,13 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
 
 
 def claim(
-    maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
+    maps: Maps, survey: Survey, cuts: Tensor, lower_cuts: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     claimed, count, mass = [], torch.zeros_like(survey.mass), torch.zeros_like(survey.mass)
     for slab in _slabs(maps):
         probs = _probs(maps, slab)
         inside = _exceeds(probs, cuts)
-        reached = inside if reach is None else _exceeds(probs, reach)
+        reached = inside if lower_cuts is None else _exceeds(probs, lower_cuts)
         single = (reached.sum(1) == 1) & inside.any(1)
         label = torch.where(single, inside.byte().argmax(1), CONTESTED)
         claimed.append(label.masked_fill(~reached.any(1), UNASSIGNED))
@@ -202,17 +202,17 @@ def unsettled(
         chosen = chosen & maps.valid.flatten(1)
     sizes = chosen.sum(1, keepdim=True)
     order = chosen.byte().argsort(dim=1, descending=True, stable=True)
-    place = order[:, : max(1, int(sizes.max()))]
-    valid = torch.arange(place.shape[1], device=place.device) < sizes
+    pixels = order[:, : max(1, int(sizes.max()))]
+    valid = torch.arange(pixels.shape[1], device=pixels.device) < sizes
     values = maps.probs.flatten(2)
-    values = values.gather(2, place.unsqueeze(1).expand(-1, values.shape[1], -1))
-    image = torch.arange(len(place), device=place.device).unsqueeze(1)
+    values = values.gather(2, pixels.unsqueeze(1).expand(-1, values.shape[1], -1))
+    image = torch.arange(len(pixels), device=pixels.device).unsqueeze(1)
     part = open_maps(values, valid, maps.from_logits)
-    return part, survey, (image * maps.pixels + place)[valid]
+    return part, survey, (image * maps.pixels + pixels)[valid]
 
 
-def join(labels: Tensor, part: Maps, place: Tensor, own: Tensor) -> Tensor:
-    labels.view(-1)[place] = own[part.valid]
+def join(labels: Tensor, part: Maps, pixels: Tensor, part_labels: Tensor) -> Tensor:
+    labels.view(-1)[pixels] = part_labels[part.valid]
     return labels
 
 
@@ -336,9 +336,9 @@ def _gain(gains: Gains | GainCurves, probs: Tensor) -> Tensor:
         return (slope * probs - cost) / (size - shrink * probs)
     bins = bin_of(probs).flatten(2)
     none = probs.new_zeros(*probs.shape[:2], BINS)
-    place = gains.rows.unbind(1)
-    slope, cost = (none.index_put(place, term).gather(2, bins) for term in gains.lines.unbind(2))
-    known = torch.zeros_like(none[..., 0], dtype=torch.bool).index_put(place, bins.new_ones(()) > 0)
+    row = gains.rows.unbind(1)
+    slope, cost = (none.index_put(row, term).gather(2, bins) for term in gains.lines.unbind(2))
+    known = torch.zeros_like(none[..., 0], dtype=torch.bool).index_put(row, bins.new_ones(()) > 0)
     gain = (slope * probs.flatten(2) - cost).view(probs.shape)
     return gain.where(_widen(known, probs), -torch.inf)
 

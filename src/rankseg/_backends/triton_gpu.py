@@ -81,7 +81,7 @@ class Maps(NamedTuple):
     from_logits: None
     spatial: torch.Size
     pixels: int
-    place: tuple[Any, ...]
+    layout: tuple[Any, ...]
     kind: dict[str, bool]
 
     @property
@@ -110,14 +110,14 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
     lengths, steps = [1] * (3 - len(lengths)) + lengths, [0] * (3 - len(steps)) + steps
     mask = probs if valid is None else valid.contiguous().view(torch.uint8)
     pixels = probs.shape[2:].numel()
-    place = (probs, mask, probs.stride(0), probs.stride(1), *lengths[1:], *steps, pixels)
+    layout = (probs, mask, probs.stride(0), probs.stride(1), *lengths[1:], *steps, pixels)
     kind = {
         "FLAT": lengths[:2] == [1, 1],
         "MASKED": valid is not None,
         "WIDE": probs.dtype == torch.float64,
     }
-    place = (*place, probs.shape[1])
-    return Maps(probs, valid, None, probs.shape[2:], pixels, place, kind)
+    layout = (*layout, probs.shape[1])
+    return Maps(probs, valid, None, probs.shape[2:], pixels, layout, kind)
 
 
 def survey(maps: Maps) -> Survey:
@@ -165,16 +165,16 @@ def masks(maps: Maps, survey: Survey, cuts: Tensor) -> Tensor:
 
 
 def claim(
-    maps: Maps, survey: Survey, cuts: Tensor, reach: Tensor | None = None
+    maps: Maps, survey: Survey, cuts: Tensor, lower_cuts: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     cuts = cuts.contiguous()
-    lower = cuts if reach is None else torch.minimum(cuts, reach)
-    reach = cuts if reach is None else reach.contiguous()
-    active = _flags(lower < torch.inf)
+    lower_cuts = cuts if lower_cuts is None else lower_cuts.contiguous()
+    least = torch.minimum(cuts, lower_cuts)
+    active = _flags(least < torch.inf)
     labels = torch.empty(
         (maps.shape[0], *maps.spatial), dtype=torch.int64, device=maps.probs.device
     )
-    count, mass = _by_label(kernels.claim, maps, cuts, reach, active, labels)
+    count, mass = _by_label(kernels.claim, maps, cuts, lower_cuts, active, labels)
     return labels, count, mass
 
 
@@ -205,8 +205,8 @@ def unsettled(
     maps: Maps, survey: Survey, labels: Tensor, active: Tensor, void: int
 ) -> tuple[Maps, Survey, Tensor]:
     plain = reference.open_maps(maps.probs, maps.valid)
-    part, survey, place = reference.unsettled(plain, survey, labels, active, void)
-    return open_maps(part.probs, part.valid), survey, place
+    part, survey, pixels = reference.unsettled(plain, survey, labels, active, void)
+    return open_maps(part.probs, part.valid), survey, pixels
 
 
 def tally(maps: Maps, survey: Survey, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,7 +237,7 @@ def _launch(kernel: Any, maps: Maps, across: int, down: int, *rest: Any, **const
         return
     constants = {"TILE": TILE} | maps.kind | constants
     with torch.cuda.device_of(maps.probs):
-        kernel[across, down](*maps.place, *rest, **constants, enable_fp_fusion=False)
+        kernel[across, down](*maps.layout, *rest, **constants, enable_fp_fusion=False)
 
 
 def _launch_by_row(kernel: Any, maps: Maps, *arguments: Any, **constants: Any) -> None:

@@ -5,7 +5,7 @@ image in all its classes. Probabilities are compared in their own precision, or 
 that is higher, with cuts rounded down to it; sums are in float64. Sums over a part are written
 beside those of the other parts and added later, always in the same order.
 
-The first eleven parameters of every kernel say where probabilities lie: see ``Maps.place`` in
+The first eleven parameters of every kernel say where probabilities lie: see ``Maps.layout`` in
 :mod:`rankseg._backends.triton_gpu`.
 """
 
@@ -247,10 +247,10 @@ def _tally(
 @triton.jit
 def claim(
     probs, valid, batch_step, class_step, size0, size1, step0, step1, step2, pixels, classes,
-    parts, cuts, reach, active, labels, sums,
+    parts, cuts, lower_cuts, active, labels, sums,
     FLAT: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Label the pixels within reach of one class only and above its cut; count and sum these."""
+    """Label the pixels above the cut of one class and no other lower cut; count and sum them."""
     part, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     pixel = part.to(tl.int64) * TILE + tl.arange(0, TILE)
     wanted = _counted(valid, image, pixel, pixels, MASKED)
@@ -263,7 +263,7 @@ def claim(
     for c in range(classes):
         if tl.load(active + row + c) != 0:
             values = _load(start + c * wide_step, place, wanted, WIDE)
-            near = wanted & (values > _round_down(tl.load(reach + row + c), WIDE))
+            near = wanted & (values > _round_down(tl.load(lower_cuts + row + c), WIDE))
             over = wanted & (values > _round_down(tl.load(cuts + row + c), WIDE))
             reached += near.to(tl.int32)
             first = tl.where(over & (first < 0), c, first)

@@ -29,7 +29,7 @@ class Unsettled:
     labels
         ``(batch, *spatial)``: the labels of all pixels, negative where unsettled. None if all
         pixels are unsettled: then ``maps`` are the whole maps.
-    place
+    pixels
         ``(pixels,)``: the index of each unsettled pixel in the flat ``labels``; None as above.
     settled
         Count and mass of the settled pixels by label, ``(batch, classes)`` each.
@@ -38,7 +38,7 @@ class Unsettled:
     maps: Any
     survey: Survey
     labels: Tensor | None
-    place: Tensor | None
+    pixels: Tensor | None
     settled: tuple[Tensor | float, Tensor | float]
 
     @classmethod
@@ -48,7 +48,7 @@ class Unsettled:
 
     def joined(self, backend: ModuleType, relabelled: Tensor) -> Tensor:
         """Return the labels of all pixels, given the labels of those that were copied."""
-        joined: Tensor = backend.join(self.labels, self.maps, self.place, relabelled)
+        joined: Tensor = backend.join(self.labels, self.maps, self.pixels, relabelled)
         return joined
 
 
@@ -70,5 +70,5 @@ def split_off(
     labels, count, mass = backend.claim(maps, survey, high, low)
     if bool((count.sum(1) < (1 - MOST_COPIED) * backend.sizes(maps)).any()):
         return Unsettled.all_of(maps, survey)
-    copied, survey, place = backend.unsettled(maps, survey, labels, eligible, void)
-    return Unsettled(copied, survey, labels, place, (count, mass))
+    copied, survey, pixels = backend.unsettled(maps, survey, labels, eligible, void)
+    return Unsettled(copied, survey, labels, pixels, (count, mass))
