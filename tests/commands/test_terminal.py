@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -233,9 +235,11 @@ class TestInterrupts:
         )
         terminal, end = pty.openpty()
         environment = {**os.environ, "TERM": "xterm"}
-        done = subprocess.run([sys.executable, "-c", code], stderr=end, env=environment)
-        os.close(end)
-        shown = os.read(terminal, 1 << 16).decode()
+        with ThreadPoolExecutor() as pool:  # a terminal holds 4 KB: who writes more waits
+            read = pool.submit(read_all, terminal)
+            done = subprocess.run([sys.executable, "-c", code], stderr=end, env=environment)
+            os.close(end)
+            shown = read.result()
         os.close(terminal)
         assert done.returncode == 130
         bar, message = shown.rsplit("\x1b[?25h", 1)  # the cursor is shown
@@ -268,6 +272,15 @@ class TestInterrupts:
         _interrupts.leave_at_interrupt("never")
         _interrupts.raise_at_interrupt()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def read_all(terminal):
+    """Read what is written to a terminal until its other end is closed."""
+    read = b""
+    with contextlib.suppress(OSError):  # Linux says so that it is closed
+        while part := os.read(terminal, 1 << 16):
+            read += part
+    return read.decode()
 
 
 class TestApp:

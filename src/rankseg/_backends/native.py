@@ -17,9 +17,6 @@ from rankseg._formulas.bins import BINS, bin_edges
 from rankseg._formulas.expectation import Ratio
 from rankseg._formulas.records import POWERS, ULPS_ABOVE_ONE, GainCurves, Gains, Integrals, Survey
 
-FAULT_IS_KNOWN = True
-"""The fault flag of a survey is in host memory: reading the flag costs nothing."""
-
 BLOCK, GROUP = 1024, 16
 """Pixels of a block and blocks of a group, as in ``native/base.hpp``."""
 

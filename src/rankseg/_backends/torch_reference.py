@@ -31,9 +31,6 @@ from rankseg._formulas.records import (
     Survey,
 )
 
-FAULT_IS_KNOWN = False
-"""The fault flag of a survey is on the device: to read it may wait for the device."""
-
 SLAB = 1 << 20
 """Values per slab and image: 4 MiB of float32."""
 

@@ -32,7 +32,6 @@ from rankseg._formulas.loop import MOST_STEPS
 from rankseg._formulas.records import ULPS_ABOVE_ONE, GainCurves, Gains, Survey
 
 __all__ = [
-    "FAULT_IS_KNOWN",
     "above",
     "best_cuts",
     "between",
@@ -55,9 +54,6 @@ __all__ = [
     "unsettled",
     "winners",
 ]
-
-FAULT_IS_KNOWN = False
-"""The fault flag of a survey is in device memory: to read it waits for the device."""
 
 TILE = 2048
 """Pixels that a program holds at a time where it looks at one class."""

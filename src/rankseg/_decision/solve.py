@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rankseg import _backends
-from rankseg._common.tracing import not_in_graphs
+from rankseg._common.tracing import is_on_host, not_in_graphs
 from rankseg._decision.problem import Problem
 from rankseg._decision.solvers import SOLVERS
 from rankseg._decision.solvers.presence import present_classes
@@ -54,7 +54,7 @@ def _solve(problem: Problem) -> Any:
     # A solver that reads values waits for the device anyway, and must not meet NaN. With any other
     # solver the flag is read at the end, so that the call waits for the device only once.
     reads_values = solver.reads_values or settings.correlation > 0
-    check_first = backend.FAULT_IS_KNOWN or reads_values
+    check_first = is_on_host(survey.is_invalid) or reads_values
     if check_first:
         problem.check_values(survey.is_invalid)
     decision = decide(backend, maps, survey, settings)

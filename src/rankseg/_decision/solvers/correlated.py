@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg._common.tracing import is_on_host
 from rankseg._decision.solvers.cuts import rows_of
 from rankseg._decision.solvers.unsettled import Unsettled
 from rankseg._formulas.average import Average, best_cuts, factor_of
@@ -112,7 +113,7 @@ class Correlated:
 
     def _rows_of(self, images: Tensor | None) -> Any:
         """Return which rows are of some images; all of them where to look would be a wait."""
-        if images is None or not self.backend.FAULT_IS_KNOWN or bool(images.all()):
+        if images is None or not is_on_host(images) or bool(images.all()):
             return ALL
         return images[self.rows[:, 0]].nonzero().squeeze(1)
 
