@@ -20,9 +20,9 @@ from rankseg._common.colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_CO
 from rankseg._common.warn import about
 from rankseg._files.whole import write_whole
 from rankseg.calibration import Reliability
-from rankseg.evaluation import Case, Comparison, Counted, Method
+from rankseg.evaluation import Case, Comparison, Method
 from rankseg.evaluation.differences import TIE
-from rankseg.metrics import Metric
+from rankseg.metrics import Counted, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

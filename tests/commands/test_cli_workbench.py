@@ -18,7 +18,7 @@ from rankseg import RankSEG
 from rankseg._formats import write_labels
 from rankseg.calibration import Calibration, PresenceModel, cross_validate, fit
 from rankseg.evaluation import CaseFolder, aggregate, evaluate
-from rankseg.evaluation.case_folders import clusters_of
+from rankseg.evaluation.clusters import clusters_of
 from rankseg.tuning import standard_candidates, tune
 from support.command_line import assert_no_traceback, library, points, run, signed
 

@@ -294,7 +294,9 @@ class TestCompare:
         method = Method("spy", lambda probs: calls.append("decide") or probs.argmax(1))
         clock = iter(range(1000))
         monkeypatch.setattr(
-            evaluation.time, "perf_counter", lambda: calls.append("clock") or next(clock)
+            evaluation.decided_cases.time,
+            "perf_counter",
+            lambda: calls.append("clock") or next(clock),
         )
         probs, label = map(torch.tensor, labelled(0))
         comparison = compare([Case("a", probs, label), Case("b", probs, label)], [method])

@@ -10,7 +10,7 @@ import typer
 
 from rankseg._common.arguments import integer
 from rankseg.evaluation import CaseFolder, read_clusters
-from rankseg.evaluation.case_folders import clusters_of
+from rankseg.evaluation.clusters import clusters_of
 
 __all__ = [
     "BAND",

@@ -13,7 +13,8 @@ from rankseg._commands import tables
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, fail, open_console, print_failures, tracker
 from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
-from rankseg.evaluation.case_folders import clusters_of, read_image_labels
+from rankseg.evaluation.clusters import clusters_of
+from rankseg.evaluation.image_labels import read_image_labels
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
