@@ -126,7 +126,9 @@ def read_prediction(paths: Sequence[Path], truth: LabelFile, masks: bool) -> Lab
             "them, and are taken for a prediction here"
         )
     try:
-        return replace(prediction, labels=align(prediction, truth))
+        names = ("the prediction", "the truth")
+        labels = align(prediction.labels, prediction.grid, truth.grid, names)
+        return replace(prediction, labels=labels, grid=truth.grid)
     except ValueError as error:
         raise ValueError(
             f"{' or '.join(map(str, paths))} does not fit the truth: {error}"
