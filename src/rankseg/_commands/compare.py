@@ -18,7 +18,19 @@ from rankseg._commands._comparison import (
     print_comparison,
     print_not_compared,
 )
-from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
+from rankseg._commands._options import (
+    BAND,
+    CLASSES,
+    CLUSTERS,
+    FROM_LOGITS,
+    IGNORE_INDEX,
+    KEY,
+    LABELS,
+    MAPS,
+    VALID,
+    clusters_from,
+    maps_from,
+)
 from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
 from rankseg._common.arguments import choice
 from rankseg._decision.solvers import solvers_taking
@@ -51,14 +63,8 @@ SOLVERS = solvers_taking("correlation")
 
 
 def compare_folder(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="Holds ID.npz files with the arrays probs (classes, *spatial) and label "
-            "(*spatial), and perhaps meta.json with classes, ignore_index (255 by default) and "
-            "class_weights."
-        ),
-    ],
+    maps: MAPS,
+    labels: LABELS = None,
     pruning_prob: Annotated[
         float,
         typer.Option(
@@ -120,7 +126,11 @@ def compare_folder(
             dir_okay=False,
         ),
     ] = None,
+    key: KEY = None,
+    from_logits: FROM_LOGITS = None,
+    classes: CLASSES = None,
     ignore_index: IGNORE_INDEX = None,
+    valid: VALID = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     aggregates: Annotated[
@@ -169,13 +179,13 @@ def compare_folder(
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
     options |= {"band": band} if band else {}
-    maps = maps_from(folder, ignore_index, prior_correction=prior_correction)
+    folder = maps_from(locals())
     comparison = compare(
-        tracker("Comparing")(maps),
+        tracker("Comparing")(folder),
         methods,
-        classes=maps.name_classes() or None,
-        ignore_index=maps.ignore_index,
-        clusters=clusters_from(clusters, maps.names),
+        classes=folder.name_classes() or None,
+        ignore_index=folder.ignore_index,
+        clusters=clusters_from(clusters, folder.names),
         **options,
     )
     console = open_console()
@@ -186,11 +196,11 @@ def compare_folder(
         print_aggregates(console, comparison)
     tables.print_table(tables.decision_table(comparison))
     if output is not None:
-        _write_report(output, comparison, methods, maps, metrics[0])
+        _write_report(output, comparison, methods, folder, metrics[0])
         console.print(f"Written to {output}", soft_wrap=True)
     if report is not None:
         settings = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
-        _write_html(report, comparison, methods, maps, metrics[0], pruning_prob, settings)
+        _write_html(report, comparison, methods, folder, metrics[0], pruning_prob, settings)
         console.print(f"Report: {report}", soft_wrap=True)
     print_not_compared(comparison)
 

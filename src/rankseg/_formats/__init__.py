@@ -136,6 +136,8 @@ class LabelFile:
 
     Parameters
     ----------
+    path : Path
+        The file.
     labels : Tensor
         Integer ``(*spatial)``.
     grid : Grid
@@ -146,6 +148,7 @@ class LabelFile:
         The value of pixels without data, if the file declares one.
     """
 
+    path: Path
     labels: Tensor
     grid: Grid
     colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -233,7 +236,7 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
             raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
         grid = _grid(path, stored, labels.shape, spatial_axes(stored))
-        return LabelFile(labels, grid, stored.colours, stored.nodata)
+        return LabelFile(path, labels, grid, stored.colours, stored.nodata)
 
 
 def _floating(labels: Tensor) -> ValueError:

@@ -1,7 +1,8 @@
 """Compare decisions on labelled probability maps, image by image: argmax, pruned argmax, RankSEG.
 
-1. A `Case` is one image: its probability maps and its label. `CaseFolder` reads a folder of them,
-   one at a time; what cannot be read is a `Failure` with a reason, and the others go on.
+1. A `Case` is one image: its probability maps and its label. `cases` finds them in files of any
+   format, and the `CaseFolder` that it returns reads one at a time; what cannot be read is a
+   `Failure` with a reason, and the others go on.
 2. A `Method` is a name and a decision. `standard_methods` gives argmax, argmax over the classes
    that are present (which explains much of what is usually credited to the decision), and RankSEG.
 3. `compare` decides every case by every method and keeps exact counts. `Comparison` answers from
@@ -17,7 +18,7 @@ prediction does, so that a false class scores 0.
 
 from __future__ import annotations
 
-from rankseg.evaluation.case_folders import CaseFolder, read_case
+from rankseg.evaluation.case_folders import CaseFolder, cases, read_case
 from rankseg.evaluation.clusters import read_clusters
 from rankseg.evaluation.comparison import Comparison
 from rankseg.evaluation.conventions import Aggregate, aggregate
@@ -47,6 +48,7 @@ __all__ = [
     "aggregate",
     "argmax",
     "bootstrap_interval",
+    "cases",
     "compare",
     "evaluate",
     "pruned_argmax",

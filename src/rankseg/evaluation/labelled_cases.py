@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from rankseg._common.arguments import describe, integer
+from rankseg._common.arguments import class_count, describe, distinct_names, integer
 from rankseg._common.public import public
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "checked_cases",
     "ignored_label",
     "mask_as_classes",
+    "named_classes",
     "reasons",
 ]
 
@@ -48,6 +49,9 @@ class Case:
     label : Tensor
         Integer (*spatial): the class of every pixel, or the index to be ignored. With one class,
         1 is foreground and 0 background.
+    valid : Tensor, optional
+        Bool (*spatial), if pixels without data were left out: where the pixels of ``probs``
+        (classes, n) and ``label`` (n,) lie in the image, in order. Pictures need it, scores do not.
 
     Raises
     ------
@@ -60,6 +64,7 @@ class Case:
     name: str
     probs: Tensor
     label: Tensor
+    valid: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.probs.is_floating_point():
@@ -76,6 +81,22 @@ class Case:
                 f"label must have the spatial shape of probs, {shape[1:]}, "
                 f"got {tuple(self.label.shape)}"
             )
+        if self.valid is not None and shape[1:] != (int(self.valid.sum()),):
+            raise ValueError(
+                f"probs and label must hold the {int(self.valid.sum())} valid pixels alone, "
+                f"(classes, n) and (n,), got probs of shape {shape}"
+            )
+
+    def image(self, pixels: Tensor, fill: int) -> Tensor:
+        """Return values of the pixels (n,) or (*spatial) as an image (*spatial).
+
+        Pixels that are not valid become ``fill``.
+        """
+        if self.valid is None:
+            return pixels
+        image = torch.full(self.valid.shape, fill, dtype=pixels.dtype)
+        image[self.valid] = pixels
+        return image
 
 
 @public("rankseg.evaluation")
@@ -85,6 +106,13 @@ class Failure:
 
     name: str
     reason: str
+
+
+def named_classes(classes: int | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes, of which the names or the number is given."""
+    if isinstance(classes, int):
+        classes = [f"class {i}" for i in range(class_count("classes", classes))]
+    return distinct_names("classes", classes)
 
 
 def reasons(failures: Sequence[Failure]) -> str:

@@ -1,4 +1,4 @@
-"""``meta.json``: what a folder of maps says of its classes."""
+"""What JSON files say of classes: ``meta.json`` beside maps, and nnU-Net's ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Final
 from rankseg._common.arguments import distinct_names, integer, nearest, number, shown
 from rankseg._files.small import read_json_object
 from rankseg.evaluation.labelled_cases import IgnoreIndex
+from rankseg.integration.nnunet_folders import DATASET, Labels
 
-__all__ = ["META", "read_meta"]
+__all__ = ["META", "read_dataset", "read_meta"]
 
 META: Final = "meta.json"
 
@@ -65,3 +66,31 @@ def _check_weights(weights: object, classes: Sequence[str] | None, path: Path) -
         return tuple(number(name, weight, 0.0, math.inf) for weight in weights)
     except TypeError as error:
         raise ValueError(str(error)) from error
+
+
+def read_dataset(folders: Sequence[Path]) -> tuple[tuple[str, ...] | None, IgnoreIndex]:
+    """Return the class names and the label to be ignored, by the first ``dataset.json`` there is.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the file does not describe labels, if they are regions, or not numbered from 0.
+    """
+    path = next((folder / DATASET for folder in folders if (folder / DATASET).is_file()), None)
+    if path is None:
+        return None, "default"
+    labels = Labels.parse(path)
+    if labels.regions:
+        raise ValueError(
+            f"{path} describes regions, which may overlap, where maps of classes are needed: "
+            "decide them by rankseg nnunet, and score the label maps by rankseg evaluate"
+        )
+    names = tuple(name for name, _ in labels.named)
+    if labels.by_channel != tuple(range(len(names))):
+        raise ValueError(
+            f"the labels in {path} must be numbered from 0 without gaps, got {dict(labels.named)}"
+        )
+    ignored = read_json_object(path)["labels"].get("ignore")
+    return names, "default" if ignored is None else integer(f"'ignore' in {path}", ignored)

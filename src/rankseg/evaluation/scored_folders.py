@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rankseg import metrics
-from rankseg._common.arguments import class_count, distinct_names, number
+from rankseg._common.arguments import number
 from rankseg._common.warn import warn
 from rankseg._files.batch import reason_of
 from rankseg._files.folders import shortened
@@ -16,8 +16,14 @@ from rankseg.evaluation.clusters import clusters_of
 from rankseg.evaluation.comparison import Comparison
 from rankseg.evaluation.counted_cases import CountedCase, assemble, leave_out, refuse_nothing
 from rankseg.evaluation.differences import TIE
-from rankseg.evaluation.label_folders import label_files, of_masks, read_only, read_prediction
-from rankseg.evaluation.labelled_cases import Failure, IgnoreIndex, ignored_label
+from rankseg.evaluation.label_folders import (
+    label_files,
+    of_masks,
+    pixels_with_data,
+    read_only,
+    read_prediction,
+)
+from rankseg.evaluation.labelled_cases import Failure, IgnoreIndex, ignored_label, named_classes
 from rankseg.evaluation.seen_labels import SeenLabels
 from rankseg.metrics import Counts
 
@@ -90,9 +96,7 @@ def evaluate(
     >>> comparison = evaluate({"ours": "labels"}, "truth", classes=4)  # doctest: +SKIP
     >>> comparison.by_class("ours")  # doctest: +SKIP
     """
-    if isinstance(classes, int):
-        classes = [f"class {i}" for i in range(class_count("classes", classes))]
-    names = distinct_names("classes", classes)
+    names = named_classes(classes)
     if len(names) < 2:
         raise ValueError(f"classes must be at least two, background and another, got {names}")
     if not predictions:
@@ -152,11 +156,14 @@ def _count_file(
         raise ValueError(f"{method} has no prediction of it")
     prediction = read_prediction(files[case], truth, masks)
     seen.add_colours(prediction.colours, case)
-    predicted = seen.add(prediction.labels, case)
-    seen.add_pair(predicted, truth.labels)
+    predicted, true = seen.add(prediction.labels, case), truth.labels
+    valid = pixels_with_data(truth, true, seen.num_classes)
+    if valid is not None:
+        predicted, true = predicted[valid], true[valid]
+    seen.add_pair(predicted, true)
     return metrics.count(
         predicted[None],
-        truth.labels[None],
+        true[None],
         num_classes=seen.num_classes,
         ignore_index=seen.ignore_index,
     )
