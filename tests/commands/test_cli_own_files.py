@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import textwrap
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import REPOSITORY
+from rankseg._commands.compare import compare_folder
 from rankseg.evaluation import cases
 from support.command_line import assert_no_traceback, run
 from support.maps import labelled
@@ -89,11 +92,11 @@ def engineer(path):
         logits = np.log(probs.astype(np.float32) + 1e-3)
         marked, unlabelled = logits.copy(), label.copy()
         marked[:, :6, :7] = NODATA
-        unlabelled[-3:, -4:] = 200
+        unlabelled[-3:, -4:], label[-3:, -4:] = 200, 255
         geotiff(path / "maps" / f"{name}.tif", marked, NODATA, planarconfig="separate")
         geotiff(path / "labels" / f"{name}.tif", unlabelled, 200)
         valid = np.ones(label.shape, bool)
-        valid[:6, :7] = valid[-3:, -4:] = False
+        valid[:6, :7] = False
         made = torch.from_numpy(logits[:, valid]).softmax(0).numpy()
         save_private(path / "private", name, made, label[valid])
     return ["--from-logits", "softmax"]
@@ -145,6 +148,32 @@ def test_names_come_from_the_dataset_of_nnunet(tmp_path):
     (tmp_path / "maps" / "dataset.json").rename(tmp_path / "dataset" / "dataset.json")
     found = cases(tmp_path / "maps", tmp_path / "labels")
     assert found.classes == ("background", "organ", "tumour")
+
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+SAVES = "\n".join(textwrap.dedent(compare_folder.__doc__.partition("\b\n")[2]).splitlines()[:5])
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["npz", "zarr"])
+def test_the_recipe_saves_what_is_read(tmp_path, monkeypatch, other):
+    assert f"```python\n{SAVES}\n```" in README
+    code = SAVES
+    if other:
+        code = "\n".join(line for line in SAVES.splitlines() if "npz" not in line)
+        code = code.replace("# or: ", "")
+    logits = torch.randn(3, 4, 16, 12, generator=torch.Generator().manual_seed(0))
+    labels = logits.argmax(1)
+    (tmp_path / "maps").mkdir()
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"np": np, "zarr": zarr, "model": lambda images: images,
+                "loader": [(logits, labels, ["a", "b", "c"])]})  # fmt: skip
+    for number, case in enumerate(cases("maps")):
+        assert case.name == "abc"[number]
+        assert torch.equal(case.probs, logits.softmax(1).half()[number])
+        assert torch.equal(case.label, labels[number])
+    assert number == 2
+    result = run("compare", "maps", "--correlation", 0)
+    assert result.exit_code == 0, result.stderr
 
 
 class TestWrongFiles:

@@ -90,10 +90,11 @@ class TestPixelsWithoutData:
     def test_by_masks(self, folders):
         self.expect(cases(folders / "maps", folders / "labels", valid=folders / "valid"))
 
+    @pytest.mark.filterwarnings("default::UserWarning")
     def test_by_nan(self, folders):
         for seed in range(4):
             probs = labelled(seed)[0]
-            probs[:, *HOLE] = np.nan
+            probs[(slice(None), *HOLE)] = np.nan
             np.save(folders / "maps" / f"{seed}.npy", probs)
         with pytest.warns(UserWarning, match=r"0: 21.88% of the pixels are NaN in all classes"):
             self.expect(cases(folders / "maps", folders / "labels"))
@@ -102,7 +103,7 @@ class TestPixelsWithoutData:
     def test_by_the_nodata_value_of_maps(self, folders, nodata):
         for seed in range(4):
             probs = labelled(seed)[0].astype(np.float32)
-            probs[:, *HOLE] = nodata
+            probs[(slice(None), *HOLE)] = nodata
             (folders / "maps" / f"{seed}.npy").unlink()
             save_tiff(folders / "maps" / f"{seed}.tif", probs, nodata, planarconfig="separate")
         self.expect(cases(folders / "maps", folders / "labels"))
@@ -113,15 +114,23 @@ class TestPixelsWithoutData:
             label[HOLE] = 99
             (folders / "labels" / f"{seed}.npy").unlink()
             save_tiff(folders / "labels" / f"{seed}.tif", label, 99)
-        self.expect(cases(folders / "maps", folders / "labels"))
+        self.expect(cases(folders / "maps", folders / "labels", ignore_index=None))
+        # Pixels without a label are decided all the same, as ignored ones are.
+        for seed, case in enumerate(cases(folders / "maps", folders / "labels", ignore_index=7)):
+            probs, label = labelled(seed)
+            label[HOLE] = 7
+            assert np.array_equal(case.probs.numpy(), probs)
+            assert np.array_equal(case.label.numpy(), label)
 
+    @pytest.mark.filterwarnings("default::UserWarning")
     def test_a_nodata_value_that_is_a_class_counts(self, folders):
         for seed in range(4):
             (folders / "labels" / f"{seed}.npy").unlink()
             save_tiff(folders / "labels" / f"{seed}.tif", labelled(seed)[1], 0)
         with pytest.warns(UserWarning, match=r"nodata value 0 of label maps is a class"):
-            for seed, case in enumerate(cases(folders / "maps", folders / "labels")):
-                assert np.array_equal(case.label.numpy(), labelled(seed)[1])
+            found = list(cases(folders / "maps", folders / "labels"))
+        for seed, case in enumerate(found):
+            assert np.array_equal(case.label.numpy(), labelled(seed)[1])
 
     def test_a_nodata_value_that_is_a_probability_counts(self, tmp_path):
         probs = np.zeros((20, 24), np.float32)

@@ -59,6 +59,11 @@ class AbsentChoice(str, Enum):
 def calibrate(
     maps: MAPS,
     labels: LABELS = None,
+    key: KEY = None,
+    from_logits: FROM_LOGITS = None,
+    classes: CLASSES = None,
+    ignore_index: IGNORE_INDEX = None,
+    valid: VALID = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
     ] = Path("calibration.json"),
@@ -88,11 +93,6 @@ def calibrate(
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
-    key: KEY = None,
-    from_logits: FROM_LOGITS = None,
-    classes: CLASSES = None,
-    ignore_index: IGNORE_INDEX = None,
-    valid: VALID = None,
     clusters: CLUSTERS = None,
     diagram: Annotated[
         Path | None,

@@ -65,6 +65,11 @@ SOLVERS = solvers_taking("correlation")
 def compare_folder(
     maps: MAPS,
     labels: LABELS = None,
+    key: KEY = None,
+    from_logits: FROM_LOGITS = None,
+    classes: CLASSES = None,
+    ignore_index: IGNORE_INDEX = None,
+    valid: VALID = None,
     pruning_prob: Annotated[
         float,
         typer.Option(
@@ -126,11 +131,6 @@ def compare_folder(
             dir_okay=False,
         ),
     ] = None,
-    key: KEY = None,
-    from_logits: FROM_LOGITS = None,
-    classes: CLASSES = None,
-    ignore_index: IGNORE_INDEX = None,
-    valid: VALID = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     aggregates: Annotated[
@@ -151,10 +151,19 @@ def compare_folder(
         ),
     ] = None,
 ) -> None:
-    """Compare argmax with RankSEG on a folder of probability maps with labels.
+    """Compare argmax with RankSEG on probability maps with labels.
 
     Exits with 1 if a file could not be compared; the others are compared all the same.
-    """
+
+    To save maps of a PyTorch loop in 2 bytes a value, make a folder maps, then:
+
+    \b
+    for images, labels, names in loader:
+        probs = model(images).softmax(1).half().cpu().numpy()
+        for name, maps, label in zip(names, probs, labels.byte().cpu().numpy()):
+            np.savez_compressed(f"maps/{name}.npz", probs=maps, label=label)
+            # or: zarr.save_group(f"maps/{name}.zarr", probs=maps, label=label)
+    """  # noqa: D301
     if output is not None:
         make_folder(output, {**MARKS, EXAMPLE_PICTURE: "rankseg"})  # before the work
     check_place(report)

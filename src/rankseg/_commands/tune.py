@@ -41,6 +41,11 @@ LEGEND = (
 def tune_folder(
     maps: MAPS,
     labels: LABELS = None,
+    key: KEY = None,
+    from_logits: FROM_LOGITS = None,
+    classes: CLASSES = None,
+    ignore_index: IGNORE_INDEX = None,
+    valid: VALID = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
     ] = Path("tuned.json"),
@@ -73,11 +78,6 @@ def tune_folder(
         list[Path] | None, typer.Option(help="Files of rankseg calibrate to try; repeat it.")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
-    key: KEY = None,
-    from_logits: FROM_LOGITS = None,
-    classes: CLASSES = None,
-    ignore_index: IGNORE_INDEX = None,
-    valid: VALID = None,
     clusters: CLUSTERS = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
 ) -> None:

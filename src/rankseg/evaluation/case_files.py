@@ -104,8 +104,11 @@ class CaseFiles:
     key: str | None = None
     from_logits: str | None = None
 
-    def read(self, name: str, labelled: bool = True) -> Case:
+    def read(self, name: str, labelled: bool = True, ignore_index: int | None = None) -> Case:
         """Read a case, without the pixels that have no data; unlabelled it is of label 0.
+
+        Pixels whose label has the value that a file of labels declares for those without data
+        become ``ignore_index``; without one, they are left out.
 
         Raises
         ------
@@ -120,19 +123,24 @@ class CaseFiles:
             label = self._label(name, path) if labelled else None
             found = self._maps(path, label is not None and ending(label.path) in NIFTI)
             valid = _with_data(found, self.from_logits)
-            labels = torch.zeros(found.grid.shape, dtype=torch.uint8)
+            labels = torch.zeros(found.grid.shape, dtype=torch.long, device="cpu")
             if label is not None:
-                labels = fitted(label, found.grid, OF_LABEL)
-                valid = _both(valid, pixels_with_data(label, labels, max(2, len(found.maps))))
+                labels = fitted(label, found.grid, OF_LABEL).long()
+                has_label = pixels_with_data(label, labels, max(2, len(found.maps)))
+                if has_label is not None and ignore_index is not None:
+                    labels = labels.masked_fill(~has_label, ignore_index)
+                else:
+                    valid = _both(valid, has_label)
             if self.valid is not None:
                 valid = _both(valid, fitted(self.valid.read(name), found.grid, OF_MASK) != 0)
-            return self._case(name, found.maps, labels.long(), valid)
+            return self._case(name, found.maps, labels, valid)
 
     def count_classes(self) -> int:
         """Return how many classes most of the first maps have that can be read, or 0."""
         counts: Counter[int] = Counter()
         for name in self.maps:
-            with contextlib.suppress(Exception):  # where the case is read, its fault is named
+            # The fault of a case that cannot be read is named where it is read.
+            with about(name), contextlib.suppress(Exception):
                 counts[len(self._maps(self._file_of_maps(name), in_nifti=False).maps)] += 1
             if counts.total() == COUNTED:
                 break
@@ -210,5 +218,5 @@ def _with_data(found: MapFile, from_logits: str | None) -> Tensor | None:
             "them out, store NaN, or name masks of the pixels that count by valid (--valid)"
         )
     else:
-        without |= (maps == torch.tensor(nodata, dtype=maps.dtype)).all(0)
+        without |= (maps == maps.new_tensor(nodata)).all(0)
     return ~without if without.any() else None

@@ -98,7 +98,8 @@ def cases(
     CaseFolder
         Yields the cases one by one, as often as it is iterated over. A case that cannot be read is
         a `Failure` with the reason: one without a label, too. Pixels are left out of which all
-        classes are NaN or of the nodata value of a GeoTIFF, or whose label is its nodata value.
+        classes are NaN or have the nodata value of a GeoTIFF. Pixels whose label has the nodata
+        value of a GeoTIFF are decided and do not count.
 
     Raises
     ------
@@ -254,7 +255,7 @@ class CaseFolder:
         `rankseg.calibration.prior_correction`; maps that are corrected are float32 or wider.
         """
         files = self.files or CaseFiles({name: [file_of(self.path, name, ".npz")]})
-        case = files.read(name, labelled)
+        case = files.read(name, labelled, self.ignore_index)
         label = mask_as_classes(case.label, len(case.probs), self.ignore_index)
         case = replace(case, label=label)
         if self.class_weights is None or not self.prior_correction:

@@ -94,7 +94,7 @@ class Case:
         """
         if self.valid is None:
             return pixels
-        image = torch.full(self.valid.shape, fill, dtype=pixels.dtype)
+        image = pixels.new_full(self.valid.shape, fill)
         image[self.valid] = pixels
         return image
 
