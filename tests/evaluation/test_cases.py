@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from rankseg.calibration import fit, reliability
-from rankseg.evaluation import Case, Failure, cases, compare, evaluate, read_case, standard_methods
+from rankseg.evaluation import (
+    Case,
+    CaseFolder,
+    Failure,
+    cases,
+    compare,
+    evaluate,
+    read_case,
+    standard_methods,
+)
 from support.maps import labelled
 
 nibabel = pytest.importorskip("nibabel", reason="needs nibabel")
@@ -69,6 +78,16 @@ def test_cases_are_read_one_by_one_and_again(folders, monkeypatch):
             assert case.valid is None
 
 
+def test_a_folder_made_by_hand_names_classes(tmp_path):
+    probs, label = labelled(0)
+    np.savez(tmp_path / "a.npz", probs=probs, label=label)
+    folder = CaseFolder(tmp_path, ("a",))
+    assert folder.name_classes() == ("class 0", "class 1", "class 2", "class 3")
+    assert [case.name for case in folder] == ["a"]
+    with pytest.raises(ValueError, match="there are no maps of 'b', only of a"):
+        folder.read("b")
+
+
 def test_a_file_that_breaks_a_library_is_a_failure(folders):
     (folders / "maps" / "0.npy").write_bytes(b"nothing")
     (folders / "labels" / "1.npy").unlink()
@@ -90,13 +109,12 @@ class TestPixelsWithoutData:
     def test_by_masks(self, folders):
         self.expect(cases(folders / "maps", folders / "labels", valid=folders / "valid"))
 
-    @pytest.mark.filterwarnings("default::UserWarning")
     def test_by_nan(self, folders):
         for seed in range(4):
             probs = labelled(seed)[0]
             probs[(slice(None), *HOLE)] = np.nan
             np.save(folders / "maps" / f"{seed}.npy", probs)
-        with pytest.warns(UserWarning, match=r"0: 21.88% of the pixels are NaN in all classes"):
+        with pytest.warns(UserWarning, match=r"\d: 21.88% of the pixels are NaN in all classes"):
             self.expect(cases(folders / "maps", folders / "labels"))
 
     @pytest.mark.parametrize("nodata", [-9999, "nan", -3.4028234663852886e38])
@@ -270,6 +288,17 @@ class TestNnunet:
         nibabel.save(turned, tmp_path / "labels" / "a.nii.gz")
         (case,) = cases(tmp_path / "maps", tmp_path / "labels")
         assert np.array_equal(case.probs.numpy(), np.moveaxis(probs.astype(np.float32).T, -1, 0))
+        assert np.array_equal(case.label.numpy(), label.T)
+
+    def test_a_label_map_that_does_not_tell_its_place(self, tmp_path):
+        probs, label = labelled(0, 3, (5, 9, 8))
+        self.save(tmp_path, probs, {})
+        own = nibabel.Nifti1Image(label.T, None)
+        nibabel.save(own, tmp_path / "maps" / "a.nii.gz")
+        truth = nibabel.Nifti1Image(label.T, np.diag([1.0, 1, 2, 1]))
+        nibabel.save(truth, tmp_path / "labels" / "a.nii.gz")
+        with pytest.warns(UserWarning, match="the orientation of the maps is not known"):
+            (case,) = cases(tmp_path / "maps", tmp_path / "labels")
         assert np.array_equal(case.label.numpy(), label.T)
 
     def test_labels_that_lie_elsewhere(self, tmp_path):

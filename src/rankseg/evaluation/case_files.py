@@ -17,7 +17,7 @@ from torch import Tensor
 from rankseg._common.warn import about, warn
 from rankseg._decision.module import RankSEG
 from rankseg._decision.problem import Problem
-from rankseg._files.folders import ending, files_of, stem
+from rankseg._files.folders import ending, files_of, shortened, stem
 from rankseg._formats import (
     MAPS,
     NIFTI,
@@ -148,7 +148,9 @@ class CaseFiles:
 
     def _file_of_maps(self, name: str) -> Path:
         """Return the only file of maps: nnU-Net keeps its own label map beside them."""
-        paths = self.maps[name]
+        paths = self.maps.get(name, ())
+        if not paths:
+            raise ValueError(f"there are no maps of {name!r}, only of {shortened(self.maps)}")
         if len(paths) > 1:
             paths = [path for path in paths if is_of_nnunet(path)] or paths
         if len(paths) > 1:

@@ -228,7 +228,17 @@ class CaseFolder:
 
         The first maps tell how many. If none can be read there is no name.
         """
-        return self.classes or (named_classes(self.num_classes) if self.num_classes else ())
+        if self.classes is not None:
+            return self.classes
+        num_classes = self.num_classes or self._sources.count_classes()
+        return named_classes(num_classes) if num_classes else ()
+
+    @property
+    def _sources(self) -> CaseFiles:
+        """Where maps and labels are."""
+        return self.files or CaseFiles(
+            {name: [file_of(self.path, name, ".npz")] for name in self.names}
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -254,8 +264,7 @@ class CaseFolder:
         ``ignore_index`` is None. Errors are those of `read_case` and of
         `rankseg.calibration.prior_correction`; maps that are corrected are float32 or wider.
         """
-        files = self.files or CaseFiles({name: [file_of(self.path, name, ".npz")]})
-        case = files.read(name, labelled, self.ignore_index)
+        case = self._sources.read(name, labelled, self.ignore_index)
         label = mask_as_classes(case.label, len(case.probs), self.ignore_index)
         case = replace(case, label=label)
         if self.class_weights is None or not self.prior_correction:
