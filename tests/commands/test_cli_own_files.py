@@ -205,7 +205,7 @@ class TestWrongFiles:
         for words in (
             "case_0: the label in {}/labels/case_0.png does not fit the maps: it must be of the "
             "shape of the maps, (20, 24), got (3, 3)",
-            "case_1: there is no file of it in {}/labels",
+            "case_1: {}/labels holds no file of this name",
             "case_2: several files may hold its maps, {0}/maps/case_2.npy and {0}/maps/case_2.npz",
             "case_4: {}/maps/case_4.npz cannot be read as .npz: it is damaged",
         ):

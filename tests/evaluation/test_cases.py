@@ -93,7 +93,7 @@ def test_a_file_that_breaks_a_library_is_a_failure(folders):
     (folders / "labels" / "1.npy").unlink()
     found = list(cases(folders / "maps", folders / "labels"))
     assert [type(case) for case in found] == [Failure, Failure, Case, Case]
-    assert "there is no file of it in" in found[1].reason
+    assert "labels holds no file of this name" in found[1].reason
 
 
 class TestPixelsWithoutData:

@@ -106,7 +106,7 @@ class LabelFolder:
     def read(self, case: str) -> LabelFile:
         """Read the labels of a case: see `read_only`."""
         if case not in self.files:
-            raise ValueError(f"there is no file of it in {self.path}")
+            raise ValueError(f"{self.path} holds no file of this name")
         return read_only(self.files[case])
 
 
