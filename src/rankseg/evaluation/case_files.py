@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +30,11 @@ from rankseg._formats import (
 from rankseg._formats.nifti import affine_of
 from rankseg.evaluation.label_folders import LabelFolder, fitted, pixels_with_data
 from rankseg.evaluation.labelled_cases import Case
-from rankseg.integration.nnunet_folders import ClassMaps, holds_probabilities, read_case
+from rankseg.integration.nnunet_folders import (
+    holds_probabilities,
+    read_case,
+    read_probabilities,
+)
 
 __all__ = ["CaseFiles", "find_maps", "is_of_nnunet"]
 
@@ -177,7 +180,7 @@ class CaseFiles:
         if self.from_logits is not None or self.key is not None or not is_of_nnunet(path):
             return read_maps(path, self.key, self.from_logits)
         if not in_nifti:
-            maps = torch.from_numpy(np.stack([*ClassMaps.open(path)]))
+            maps = torch.from_numpy(read_probabilities(path))
             return MapFile(maps, Grid(maps.shape[1:], axes="zyx"))
         array, header = read_case(path)
         maps = torch.from_numpy(array)

@@ -22,7 +22,14 @@ from rankseg._files.batch import reason_of
 from rankseg._formats.arrays import refuse_appended
 from rankseg.integration._nnunet_geometry import Geometry, read_object
 
-__all__ = ["DATASET", "ClassMaps", "Labels", "holds_probabilities", "read_case"]
+__all__ = [
+    "DATASET",
+    "ClassMaps",
+    "Labels",
+    "holds_probabilities",
+    "read_case",
+    "read_probabilities",
+]
 
 KEY = "probabilities"
 DATASET = "dataset.json"
@@ -118,7 +125,19 @@ def read_case(file: Path) -> tuple[NDArray[np.float32], Any]:
     """
     maps = ClassMaps.open(file)
     geometry = Geometry.read(file.stem, [file.parent], maps.shape[1:])
-    return np.stack([geometry.voxels(probs) for probs in maps]), geometry.header
+    array = np.empty((len(maps), *geometry.size), np.float32)
+    for channel, probs in enumerate(maps):  # a list of them would take the memory twice
+        array[channel] = geometry.voxels(probs)
+    return array, geometry.header
+
+
+def read_probabilities(file: Path) -> NDArray[np.float32]:
+    """Return the maps of a case with the axes stored, ``(classes, z, y, x)``."""
+    maps = ClassMaps.open(file)
+    array = np.empty(maps.shape, np.float32)
+    for channel, probs in enumerate(maps):
+        array[channel] = probs
+    return array
 
 
 @dataclass(frozen=True)
