@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from _correlation_rows import COUNTED, METRICS, Figure, Origin, Row, Way
 from _pages import FEWEST_FOR_CERTAINTY, METRIC_NAMES, table
 
-from rankseg.evaluation import Counted
-from rankseg.metrics import Metric
+from rankseg.metrics import Counted, Metric
 
 PRUNING_PROB = 0.5
 """That of all tables but the one about it: the library's default."""

@@ -8,8 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 
-from rankseg.evaluation import Counted
-from rankseg.metrics import Metric
+from rankseg.metrics import Counted, Metric
 
 METRICS: tuple[Metric, ...] = ("dice", "iou")
 COUNTED: tuple[Counted, ...] = ("label", "either")

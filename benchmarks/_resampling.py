@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankseg import metrics
-from rankseg.evaluation import Counted
-from rankseg.metrics import Counts, Metric
+from rankseg.metrics import Counted, Counts, Metric
 
 Floats = NDArray[np.float64]
 

@@ -41,9 +41,9 @@ from torch import Tensor
 import rankseg
 from rankseg import RankSEG, metrics
 from rankseg._files.whole import write_whole
-from rankseg.evaluation import CaseFolder, Comparison, Counted, argmax, pruned_argmax
+from rankseg.evaluation import CaseFolder, Comparison, argmax, pruned_argmax
 from rankseg.evaluation.differences import TIE
-from rankseg.metrics import Counts, Metric
+from rankseg.metrics import Counted, Counts, Metric
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_PAGE = HERE.parent / "docs" / "correlation.md"

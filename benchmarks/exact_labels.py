@@ -134,7 +134,7 @@ def main() -> None:
 
 def cases(folder: Path, images: int, crowds: int) -> Iterator[tuple[str, list[Tensor]]]:
     """Give what is decided, by name: real maps image by image, and crowds in batches."""
-    from rankseg.evaluation.case_folders import Case, CaseFolder
+    from rankseg.evaluation import Case, CaseFolder
 
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         names = CaseFolder.open(path).names

@@ -30,14 +30,13 @@ from rankseg.calibration import PresenceModel, fit
 from rankseg.evaluation import (
     CaseFolder,
     Comparison,
-    Counted,
     Method,
     argmax,
     compare,
-    decide_and_count,
 )
+from rankseg.evaluation.decided_cases import decide_and_count
 from rankseg.evaluation.folds import folds_of
-from rankseg.metrics import Counts, Metric
+from rankseg.metrics import Counted, Counts, Metric
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "results" / "presence.csv"

@@ -20,9 +20,9 @@ from rankseg._common.colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_CO
 from rankseg._common.warn import about
 from rankseg._files.whole import write_whole
 from rankseg.calibration import Reliability
-from rankseg.evaluation import Case, Comparison, Counted, Method
+from rankseg.evaluation import Case, Comparison, Method
 from rankseg.evaluation.differences import TIE
-from rankseg.metrics import Metric
+from rankseg.metrics import Counted, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +47,9 @@ Labels: TypeAlias = NDArray[np.integer[Any]]
 # What became of a pixel under the first method and the last.
 BOTH_RIGHT, SAME_ERROR, LAST_RIGHT, FIRST_RIGHT, BOTH_WRONG, IGNORED = range(6)
 VERDICT_COLOURS: Final = ("#EDEDED", "#BDBDBD", "#0072B2", "#D55E00", "#000000", IGNORED_COLOUR)
+
+NO_DATA: Final = -1
+"""The label that pixels without data have in pictures."""
 
 GAIN_COLOUR: Final = "#0072B2"
 LOSS_COLOUR: Final = "#D55E00"
@@ -589,17 +592,17 @@ def gain_and_loss(
 def _decided(
     title: str, case: Case, methods: Sequence[Method], image: NDArray[Any] | None
 ) -> Example:
-    """Decide a case by every method."""
+    """Decide a case by every method; pixels without data are shown as pixels to be ignored."""
     probs = case.probs.float()[None]
     with about(case.name):
-        predictions = {method.name: _labels(method.decide(probs)) for method in methods}
-    return Example(title, case.label.numpy(), predictions, image)
+        decided = {method.name: _labels(method.decide(probs)) for method in methods}
+    predictions = {name: case.image(labels, NO_DATA).numpy() for name, labels in decided.items()}
+    return Example(title, case.image(case.label.long(), NO_DATA).numpy(), predictions, image)
 
 
-def _labels(decision: torch.Tensor) -> Labels:
-    """Return the labels (*spatial) of one image from labels or a single mask."""
-    labels: Labels = (decision[0, 0] if decision.dtype == torch.bool else decision[0]).numpy()
-    return labels.astype(np.int64)
+def _labels(decision: torch.Tensor) -> torch.Tensor:
+    """Return the labels of one image from labels or a single mask, int64."""
+    return (decision[0, 0] if decision.dtype == torch.bool else decision[0]).long()
 
 
 def _points(score: float) -> str:
@@ -653,7 +656,8 @@ def _verdict(
         [BOTH_RIGHT, SAME_ERROR, LAST_RIGHT, FIRST_RIGHT],
         BOTH_WRONG,
     )
-    return verdict if ignore_index is None else np.where(truth == ignore_index, IGNORED, verdict)
+    ignored = truth == NO_DATA if ignore_index is None else np.isin(truth, (NO_DATA, ignore_index))
+    return np.where(ignored, IGNORED, verdict)
 
 
 def _class_colours(classes: Sequence[str]) -> NDArray[np.float64]:

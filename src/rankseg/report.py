@@ -22,9 +22,9 @@ from rankseg import __version__, plots
 from rankseg._common.optional import require
 from rankseg._files.whole import write_whole
 from rankseg.calibration import Reliability
-from rankseg.evaluation import Case, Comparison, Counted, Method
+from rankseg.evaluation import Case, Comparison, Method
 from rankseg.evaluation.differences import Difference
-from rankseg.metrics import METRICS, Metric
+from rankseg.metrics import METRICS, Counted, Metric
 from rankseg.plots import METRIC_NAMES
 
 if TYPE_CHECKING:

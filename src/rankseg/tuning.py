@@ -25,12 +25,12 @@ from rankseg._decision.module import RankSEG
 from rankseg._decision.settings import PRUNING_PROB
 from rankseg._decision.solvers import solvers_taking
 from rankseg._files.whole import write_whole
-from rankseg.evaluation import Comparison, Counted, Method, argmax, compare
-from rankseg.evaluation.case_folders import Case, CaseFolder, Failure, checked_cases, reasons
+from rankseg.evaluation import CaseFolder, Comparison, Method, argmax, compare
 from rankseg.evaluation.differences import Difference, Floats
 from rankseg.evaluation.folds import folds_of
+from rankseg.evaluation.labelled_cases import Case, Failure, checked_cases, reasons
 from rankseg.evaluation.methods import DEFAULT
-from rankseg.metrics import Metric
+from rankseg.metrics import Counted, Metric
 
 __all__ = ["Candidate", "Tuning", "standard_candidates", "tune"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -218,8 +219,12 @@ class TestCompare:
         assert_prints(result.stdout, expected)
         messages = result.stderr.splitlines()
         assert len(messages) == 3
-        assert messages[0].startswith("Not compared: broken [red]: cannot be read as an npz file")
-        assert messages[1].startswith("Not compared: case_2b: lacks label")
+        assert re.match(
+            r"Not compared: broken \[red\]: .*broken \[red\]\.npz cannot be read as .npz",
+            messages[0],
+        )
+        assert messages[1].startswith("Not compared: case_2b: ")
+        assert "it holds scores, not labels; the arrays are ['probs']" in messages[1]
         assert messages[2].startswith("Not compared: wide: has maps of 2 classes where 3")
 
     def test_nothing_but_broken_files(self, folder):
@@ -229,11 +234,14 @@ class TestCompare:
         assert result.exit_code == 1
         assert_no_traceback(result)
         assert "no case could be compared, of 6 given" in result.stderr
-        assert "case_5: cannot be read" in result.stderr
+        assert "case_5.npz cannot be read" in result.stderr
         assert result.stdout == ""
 
     def test_a_folder_that_is_none(self, tmp_path):
-        for place, reason in ((tmp_path / "missing", "is not a folder"), (tmp_path, "no npz file")):
+        for place, reason in (
+            (tmp_path / "missing", "is not a folder"),
+            (tmp_path, "holds no file with an ending of"),
+        ):
             result = run("compare", place)
             assert result.exit_code == 1
             assert_no_traceback(result)

@@ -105,7 +105,9 @@ class TestNames:
         assert status == 1
         for name in ODD_CLASSES:
             assert shown(name, encoding) in output
-        assert errors.startswith(f"Not compared: {shown(f'broken {ODD}', encoding)}: cannot be")
+        broken = shown(f"broken {ODD}", encoding)
+        assert errors.startswith(f"Not compared: {broken}: ")
+        assert f"{broken}.npz cannot be read as .npz" in errors
         assert (odd / "out" / "example.png").is_file()
         assert "&lt;" not in (page := (odd / "report.html").read_text(encoding="utf-8"))
         assert f"{shown(ODD_CLASSES[1], 'utf-8')}</td>" in page

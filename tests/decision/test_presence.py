@@ -21,8 +21,8 @@ from rankseg.calibration import (
     fit,
 )
 from rankseg.evaluation import Case
-from rankseg.evaluation.case_folders import read_image_labels
 from rankseg.evaluation.folds import folds_of
+from rankseg.evaluation.image_labels import read_image_labels
 from rankseg.functional import rankseg
 
 SOLVERS = [

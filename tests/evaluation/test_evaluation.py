@@ -103,13 +103,16 @@ class TestReadCase:
         [
             (
                 npz_bytes(probs=np.zeros((2, 3))),
-                r"lacks label; the arrays it holds are \['probs'\]",
+                r"scores, not labels; the arrays are \['probs'\]: store the label beside the maps",
             ),
-            (npz_bytes(p=np.zeros(3)), "lacks probs and label"),
-            (npz_bytes(probs=np.zeros((2, 3)), label=np.zeros(4, int)), r"shape of probs, \(3,\)"),
-            (npz_bytes(probs=np.zeros((2, 3)), label=np.zeros(3)), "label integer"),
+            (npz_bytes(p=np.zeros(3), q=np.zeros(3)), "no array 'label' or 'labels'"),
+            (
+                npz_bytes(probs=np.zeros((2, 3)), label=np.zeros(4, int)),
+                r"shape of the maps, \(3,\)",
+            ),
+            (npz_bytes(probs=np.zeros((2, 3)), label=np.zeros(3)), "labels must be integers"),
             (npz_bytes(probs=np.zeros((2, 3), int), label=np.zeros(3, int)), "must be floating"),
-            (npz_bytes(probs=np.zeros(3), label=np.array(0)), "must have the axes"),
+            (npz_bytes(probs=np.zeros(3), label=np.array(0)), r"maps must be floating"),
             (npz_bytes(probs=np.zeros((0, 3)), label=np.zeros(3, int)), "none of them empty"),
             (npz_bytes(probs=np.array([None]), label=np.zeros(3, int)), "cannot be read"),
             (npz_bytes(probs=np.zeros((2, 99)), label=np.zeros(99, int))[:-40], "cannot be read"),
@@ -236,7 +239,9 @@ class TestCaseFolder:
             CaseFolder.open(tmp_path)
 
     def test_says_where_nothing_is(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="holds no npz file"):
+        with pytest.raises(
+            FileNotFoundError, match=r"holds no file with an ending of \['.npz', '.zarr'\]$"
+        ):
             CaseFolder.open(tmp_path)
         with pytest.raises(FileNotFoundError, match="is not a folder"):
             CaseFolder.open(tmp_path / "missing")
@@ -294,7 +299,9 @@ class TestCompare:
         method = Method("spy", lambda probs: calls.append("decide") or probs.argmax(1))
         clock = iter(range(1000))
         monkeypatch.setattr(
-            evaluation.time, "perf_counter", lambda: calls.append("clock") or next(clock)
+            evaluation.decided_cases.time,
+            "perf_counter",
+            lambda: calls.append("clock") or next(clock),
         )
         probs, label = map(torch.tensor, labelled(0))
         comparison = compare([Case("a", probs, label), Case("b", probs, label)], [method])

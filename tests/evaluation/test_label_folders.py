@@ -192,7 +192,7 @@ class TestOrientation:
     def test_other_shapes_are_told_as_such(self, folders):
         save_nifti(folders[1] / "a.nii", VOXELS)
         save_nifti(folders[0] / "a.nii", VOXELS[1:])
-        assert "of the shape of the label, (7, 8, 5), got (6, 8, 5)" in reason(folders)
+        assert "of the shape of the truth, (7, 8, 5), got (6, 8, 5)" in reason(folders)
 
 
 TIE_POINT = (33922, "d", 6, (0, 0, 0, 5e5, 4e6, 0), True)

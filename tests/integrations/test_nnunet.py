@@ -21,7 +21,7 @@ import torch
 from conftest import REPOSITORY
 from rankseg import RankSEG
 from rankseg.evaluation import aggregate
-from rankseg.integration import nnunet
+from rankseg.integration import nnunet, nnunet_folders
 from rankseg.integration.nnunet import ClassMaps, decide_folders, enable
 from rankseg.metrics import count
 from support import frameworks
@@ -156,7 +156,7 @@ def test_ensemble_is_the_decision_on_the_average(tmp_path):
 
 
 def test_class_maps_come_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(nnunet, "PIECE", 100)
+    monkeypatch.setattr(nnunet_folders, "PIECE", 100)
     for name, dtype in (("a", np.float16), ("b", np.float64)):
         np.savez(tmp_path / f"{name}.npz", probabilities=maps(0).astype(dtype))
     given = ClassMaps.open(tmp_path / "a.npz", tmp_path / "b.npz")

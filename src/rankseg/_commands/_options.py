@@ -9,24 +9,33 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 
 from rankseg._common.arguments import integer
-from rankseg.evaluation import CaseFolder, read_clusters
-from rankseg.evaluation.case_folders import clusters_of
+from rankseg.evaluation import CaseFolder, cases, read_clusters
+from rankseg.evaluation.clusters import clusters_of
 
 __all__ = [
     "BAND",
     "CALIBRATION",
+    "CLASSES",
     "CLUSTERS",
     "CORRELATION",
+    "FROM_LOGITS",
     "IGNORE_INDEX",
+    "KEY",
+    "LABELS",
+    "MAPS",
     "METRIC",
     "PRESENCE",
     "PRUNING_PROB",
     "SMOOTH",
+    "VALID",
+    "classes_from",
     "clusters_from",
     "ignore_index_from",
     "maps_from",
     "settings_from",
 ]
+
+CASES: Final = ("labels", "key", "from_logits", "valid")
 
 SETTINGS: Final = (
     *("metric", "smooth", "output_mode", "solver", "pruning_prob"),
@@ -52,6 +61,50 @@ CORRELATION: TypeAlias = Annotated[
 CALIBRATION: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="What rankseg calibrate wrote; applied first.", dir_okay=False),
+]
+FROM_LOGITS: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="softmax or sigmoid: the maps hold logits, and this is applied first."),
+]
+KEY: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Which array of a file that holds several; probs, probabilities or logits "
+        "by default (with --from-logits logits first), or the only one."
+    ),
+]
+MAPS: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        help="Probability maps that the network was not trained on: a folder of files as for "
+        "rankseg predict, or of nnU-Net's CASE.npz. Perhaps with meta.json: classes, ignore_index "
+        "(255 by default) and class_weights.",
+        metavar="MAPS",
+    ),
+]
+LABELS: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder of label maps, matched by name: png, tif, nii, nii.gz, npy, npz, zarr. "
+        "By default .npz and .zarr files hold both probs (classes, *spatial) and label (*spatial).",
+        file_okay=False,
+    ),
+]
+VALID: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder of masks, matched by name: pixels where they are 0 are left out. So are "
+        "pixels that are NaN or have the nodata value of a GeoTIFF.",
+        file_okay=False,
+    ),
+]
+CLASSES: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="How many classes, or their names, separated by commas. By default what meta.json or "
+        "nnU-Net's dataset.json says, or as many as the maps have.",
+        metavar="N",
+    ),
 ]
 CLUSTERS: TypeAlias = Annotated[
     Path | None,
@@ -91,12 +144,20 @@ def ignore_index_from(text: str) -> int | None:
         ) from None
 
 
-def maps_from(
-    folder: Path, ignore_index: str | None, *, prior_correction: bool = False
-) -> CaseFolder:
-    """Open a folder of labelled maps; ``--ignore-index``, if given, stands for ``meta.json``'s."""
-    options = {} if ignore_index is None else {"ignore_index": ignore_index_from(ignore_index)}
-    return CaseFolder.open(folder, prior_correction=prior_correction, **options)
+def classes_from(text: str) -> int | list[str]:
+    """Return the number of classes, or their names."""
+    return int(text) if text.strip().isdecimal() else [name.strip() for name in text.split(",")]
+
+
+def maps_from(arguments: Mapping[str, Any]) -> CaseFolder:
+    """Find the labelled maps that the arguments of a command name."""
+    options = {name: arguments[name] for name in CASES}
+    options["prior_correction"] = arguments.get("prior_correction", False)
+    if arguments["classes"] is not None:
+        options["classes"] = classes_from(arguments["classes"])
+    if arguments["ignore_index"] is not None:
+        options["ignore_index"] = ignore_index_from(arguments["ignore_index"])
+    return cases(arguments["maps"], **options)
 
 
 def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str] | None:

@@ -10,10 +10,22 @@ from typing import Annotated, Any
 import typer
 
 from rankseg._commands import tables
-from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
+from rankseg._commands._options import (
+    CLASSES,
+    CLUSTERS,
+    FROM_LOGITS,
+    IGNORE_INDEX,
+    KEY,
+    LABELS,
+    MAPS,
+    VALID,
+    clusters_from,
+    maps_from,
+)
 from rankseg._commands._terminal import check_place, fail, open_console, print_failures, tracker
 from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
-from rankseg.evaluation.case_folders import clusters_of, read_image_labels
+from rankseg.evaluation.clusters import clusters_of
+from rankseg.evaluation.image_labels import read_image_labels
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
@@ -45,9 +57,13 @@ class AbsentChoice(str, Enum):
 
 
 def calibrate(
-    folder: Annotated[
-        Path, typer.Argument(help="Labelled maps, as for rankseg compare; not those trained on.")
-    ],
+    maps: MAPS,
+    labels: LABELS = None,
+    key: KEY = None,
+    from_logits: FROM_LOGITS = None,
+    classes: CLASSES = None,
+    ignore_index: IGNORE_INDEX = None,
+    valid: VALID = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
     ] = Path("calibration.json"),
@@ -77,7 +93,6 @@ def calibrate(
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
-    ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     diagram: Annotated[
         Path | None,
@@ -94,44 +109,44 @@ def calibrate(
     check_place(diagram)
     console = open_console()
     failures: Mapping[str, str] = {}
-    maps = maps_from(folder, ignore_index)
+    folder = maps_from(locals())
     absent: Any = None if presence is None else presence.value
     if image_labels is not None:
         if absent is None or kind is not KindChoice.NONE:
             fail("--image-labels tells which classes images hold: add --presence and --kind none")
-        classes = maps.name_classes()
+        names = folder.name_classes()
         checked = cross_validate_presence(
-            maps.without_labels(),
-            read_image_labels(image_labels, classes),
+            folder.without_labels(),
+            read_image_labels(image_labels, names),
             absent=absent,
             folds=folds,
-            clusters=clusters_of(maps.names, clusters_from(clusters)),
+            clusters=clusters_of(folder.names, clusters_from(clusters)),
             seed=seed,
         )
         assert checked.model is not None
-        if checked.model.classes != len(classes):
-            fail(f"the maps hold {checked.model.classes} classes where {len(classes)} are named")
+        if checked.model.classes != len(names):
+            fail(f"the maps hold {checked.model.classes} classes where {len(names)} are named")
         Calibration.of_presence(checked.model).save(output)
         tables.print_table(tables.presence_table(checked))
         failures = checked.failures
     elif kind is KindChoice.PRIOR:
         if absent is not None:
             fail("--kind prior fits nothing: give the class_weights to a fit with --presence")
-        if maps.class_weights is None:
-            fail(f"{folder / 'meta.json'} names no class_weights")
-        Calibration.from_class_weights(maps.class_weights).save(output)
+        if folder.class_weights is None:
+            fail(f"{maps / 'meta.json'} names no class_weights")
+        Calibration.from_class_weights(folder.class_weights).save(output)
     else:
         validation = cross_validate(
-            maps,
+            folder,
             kind.value,
             folds=folds,
-            clusters=clusters_of(maps.names, clusters_from(clusters)),
+            clusters=clusters_of(folder.names, clusters_from(clusters)),
             bins=bins,
             seed=seed,
             presence=absent,
             track=tracker("Fitting"),
         )
-        options: dict[str, Any] = {"ignore_index": maps.ignore_index, "seed": seed}
+        options: dict[str, Any] = {"ignore_index": folder.ignore_index, "seed": seed}
         fit(validation.folder, kind.value, presence=absent, **options).save(output)
         tables.print_table(tables.calibration_table(validation))
         tables.print_table(tables.calibrated_decisions_table(validation))

@@ -18,7 +18,19 @@ from rankseg._commands._comparison import (
     print_comparison,
     print_not_compared,
 )
-from rankseg._commands._options import BAND, CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
+from rankseg._commands._options import (
+    BAND,
+    CLASSES,
+    CLUSTERS,
+    FROM_LOGITS,
+    IGNORE_INDEX,
+    KEY,
+    LABELS,
+    MAPS,
+    VALID,
+    clusters_from,
+    maps_from,
+)
 from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
 from rankseg._common.arguments import choice
 from rankseg._decision.solvers import solvers_taking
@@ -51,14 +63,13 @@ SOLVERS = solvers_taking("correlation")
 
 
 def compare_folder(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="Holds ID.npz files with the arrays probs (classes, *spatial) and label "
-            "(*spatial), and perhaps meta.json with classes, ignore_index (255 by default) and "
-            "class_weights."
-        ),
-    ],
+    maps: MAPS,
+    labels: LABELS = None,
+    key: KEY = None,
+    from_logits: FROM_LOGITS = None,
+    classes: CLASSES = None,
+    ignore_index: IGNORE_INDEX = None,
+    valid: VALID = None,
     pruning_prob: Annotated[
         float,
         typer.Option(
@@ -120,7 +131,6 @@ def compare_folder(
             dir_okay=False,
         ),
     ] = None,
-    ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     aggregates: Annotated[
@@ -141,10 +151,19 @@ def compare_folder(
         ),
     ] = None,
 ) -> None:
-    """Compare argmax with RankSEG on a folder of probability maps with labels.
+    """Compare argmax with RankSEG on probability maps with labels.
 
     Exits with 1 if a file could not be compared; the others are compared all the same.
-    """
+
+    To save maps of a PyTorch loop in 2 bytes a value, make a folder maps, then:
+
+    \b
+    for images, labels, names in loader:
+        probs = model(images).softmax(1).half().cpu().numpy()
+        for name, maps, label in zip(names, probs, labels.byte().cpu().numpy()):
+            np.savez_compressed(f"maps/{name}.npz", probs=maps, label=label)
+            # or: zarr.save_group(f"maps/{name}.zarr", probs=maps, label=label)
+    """  # noqa: D301
     if output is not None:
         make_folder(output, {**MARKS, EXAMPLE_PICTURE: "rankseg"})  # before the work
     check_place(report)
@@ -169,13 +188,13 @@ def compare_folder(
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
     options |= {"band": band} if band else {}
-    maps = maps_from(folder, ignore_index, prior_correction=prior_correction)
+    folder = maps_from(locals())
     comparison = compare(
-        tracker("Comparing")(maps),
+        tracker("Comparing")(folder),
         methods,
-        classes=maps.name_classes() or None,
-        ignore_index=maps.ignore_index,
-        clusters=clusters_from(clusters, maps.names),
+        classes=folder.name_classes() or None,
+        ignore_index=folder.ignore_index,
+        clusters=clusters_from(clusters, folder.names),
         **options,
     )
     console = open_console()
@@ -186,11 +205,11 @@ def compare_folder(
         print_aggregates(console, comparison)
     tables.print_table(tables.decision_table(comparison))
     if output is not None:
-        _write_report(output, comparison, methods, maps, metrics[0])
+        _write_report(output, comparison, methods, folder, metrics[0])
         console.print(f"Written to {output}", soft_wrap=True)
     if report is not None:
         settings = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
-        _write_html(report, comparison, methods, maps, metrics[0], pruning_prob, settings)
+        _write_html(report, comparison, methods, folder, metrics[0], pruning_prob, settings)
         console.print(f"Report: {report}", soft_wrap=True)
     print_not_compared(comparison)
 

@@ -14,7 +14,13 @@ from rankseg._commands._comparison import (
     print_comparison,
     print_not_compared,
 )
-from rankseg._commands._options import BAND, CLUSTERS, clusters_from, ignore_index_from
+from rankseg._commands._options import (
+    BAND,
+    CLUSTERS,
+    classes_from,
+    clusters_from,
+    ignore_index_from,
+)
 from rankseg._commands._terminal import make_folder, open_console, tracker
 from rankseg._common.arguments import distinct_names
 from rankseg.evaluation import evaluate
@@ -69,7 +75,7 @@ def evaluate_folders(
     comparison = evaluate(
         dict(zip(names, predicted, strict=True)),
         truth,
-        classes=_classes_from(classes),
+        classes=classes_from(classes),
         ignore_index="default" if ignore_index is None else ignore_index_from(ignore_index),
         clusters=clusters_from(clusters),
         track=tracker("Scoring"),
@@ -85,8 +91,3 @@ def evaluate_folders(
         comparison.write(output)
         console.print(f"Written to {output}", soft_wrap=True)
     print_not_compared(comparison, "Not scored")
-
-
-def _classes_from(text: str) -> int | list[str]:
-    """Return the number of classes, or their names."""
-    return int(text) if text.strip().isdecimal() else [name.strip() for name in text.split(",")]

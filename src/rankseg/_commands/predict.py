@@ -40,17 +40,8 @@ def predict(
     output_mode: Annotated[
         str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")
     ] = "multiclass",
-    from_logits: Annotated[
-        str | None,
-        typer.Option(help="softmax or sigmoid: the maps hold logits, and this is applied first."),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            help="Which array of a file that holds several; probs, probabilities or logits "
-            "by default (with --from-logits logits first), or the only one."
-        ),
-    ] = None,
+    from_logits: _options.FROM_LOGITS = None,
+    key: _options.KEY = None,
     model: Annotated[
         str | None,
         typer.Option(

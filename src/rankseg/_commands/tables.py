@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rankseg.calibration import CrossValidation, PresenceValidation
-from rankseg.evaluation import Comparison, Counted, Difference, Timing
+from rankseg.evaluation import Comparison, Difference, Timing
 from rankseg.evaluation.conventions import CONVENTIONS
-from rankseg.metrics import METRICS, Metric
+from rankseg.metrics import METRICS, Counted, Metric
 from rankseg.tuning import Tuning
 
 __all__ = [

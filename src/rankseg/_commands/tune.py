@@ -9,7 +9,18 @@ import typer
 
 from rankseg._commands import tables
 from rankseg._commands._comparison import print_not_compared
-from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
+from rankseg._commands._options import (
+    CLASSES,
+    CLUSTERS,
+    FROM_LOGITS,
+    IGNORE_INDEX,
+    KEY,
+    LABELS,
+    MAPS,
+    VALID,
+    clusters_from,
+    maps_from,
+)
 from rankseg._commands._terminal import check_place, open_console, tracker
 from rankseg._decision.solvers import solvers_taking
 from rankseg.calibration import Calibration
@@ -28,9 +39,13 @@ LEGEND = (
 
 
 def tune_folder(
-    folder: Annotated[
-        Path, typer.Argument(help="Labelled maps, as for rankseg compare; not those trained on.")
-    ],
+    maps: MAPS,
+    labels: LABELS = None,
+    key: KEY = None,
+    from_logits: FROM_LOGITS = None,
+    classes: CLASSES = None,
+    ignore_index: IGNORE_INDEX = None,
+    valid: VALID = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
     ] = Path("tuned.json"),
@@ -63,7 +78,6 @@ def tune_folder(
         list[Path] | None, typer.Option(help="Files of rankseg calibrate to try; repeat it.")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
-    ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
 ) -> None:
@@ -73,10 +87,10 @@ def tune_folder(
     case could not be decided; the choice is made on the others.
     """
     check_place(output, '"format": "rankseg options')
-    maps = maps_from(folder, ignore_index)
+    folder = maps_from(locals())
     candidates = standard_candidates(
         metric,  # type: ignore[arg-type]
-        classes=count_classes(maps),
+        classes=count_classes(folder),
         solvers=solver or SOLVERS,
         correlations=correlation or (0.0, 0.5),
         pruning_probs=pruning_prob or (0.0, 0.5, 0.8),
@@ -85,12 +99,12 @@ def tune_folder(
         calibrations=[Calibration.load(path) for path in calibration or ()],
     )
     tuned = tune(
-        maps,
+        folder,
         metric,  # type: ignore[arg-type]
         counted=counted,  # type: ignore[arg-type]
         candidates=candidates,
         folds=folds,
-        clusters=clusters_from(clusters, maps.names),
+        clusters=clusters_from(clusters, folder.names),
         seed=seed,
         track=tracker("Deciding"),
     )

@@ -30,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankseg._common.warn import warn
 from rankseg._files.folders import ending, files_of, stem
 from rankseg._formats import arrays, nifti, pictures, tiff, zarr
 from rankseg._formats.axes import arrange_labels, arrange_maps, spatial_axes
@@ -43,6 +42,7 @@ from rankseg._formats.common import (
     Stored,
     reading,
 )
+from rankseg._formats.grid import Grid, align
 
 __all__ = [
     "LABELS_READ",
@@ -50,6 +50,7 @@ __all__ = [
     "MAPS",
     "NIFTI",
     "PICTURES",
+    "Grid",
     "HoldsMapsError",
     "LabelFile",
     "MapFile",
@@ -114,13 +115,19 @@ class MapFile:
     ----------
     maps : Tensor
         Floating ``(classes, *spatial)``, as stored: probabilities or logits.
+    grid : Grid
+        How the pixels lie.
     geometry : object, optional
         What `write_labels` needs to write labels at the same position in space: the header of a
         NIfTI file with its affine, or the resolution and georeference of a TIFF.
+    nodata : float, optional
+        The value of pixels without data, if the file declares one.
     """
 
     maps: Tensor
+    grid: Grid
     geometry: Any = None
+    nodata: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,39 +136,23 @@ class LabelFile:
 
     Parameters
     ----------
+    path : Path
+        The file.
     labels : Tensor
         Integer ``(*spatial)``.
-    affine : ndarray, optional
-        The position of the voxels of a NIfTI file; None if the file has none.
-    world : ndarray, optional
-        The position of the pixels of a GeoTIFF on the map; None if the file has none.
-    axes : str
-        A letter for each axis: the axes that a TIFF or zarr declares, or those of all files of the
-        format. Empty if the axes are not known.
-    are_declared : bool
-        Whether the file itself declares its axes.
+    grid : Grid
+        How the pixels lie.
     colours : mapping of int to tuple of int
         The colours of the labels, if a picture has a palette.
+    nodata : float, optional
+        The value of pixels without data, if the file declares one.
     """
 
+    path: Path
     labels: Tensor
-    affine: NDArray[np.float64] | None = None
-    world: NDArray[np.float64] | None = None
-    axes: str = ""
-    are_declared: bool = False
+    grid: Grid
     colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def lacks_affine(self) -> bool:
-        """Whether this is a NIfTI without a position of its voxels."""
-        return self.affine is None and not self.are_declared and self.axes.startswith("x")
-
-    def sizes(self) -> dict[str, int]:
-        """Return the length of every axis longer than 1, in order; empty if axes are not known."""
-        if len(self.axes) != self.labels.ndim:
-            return {}
-        named = zip(self.axes, self.labels.shape, strict=True)
-        return {axis: length for axis, length in named if length > 1}
+    nodata: float | None = None
 
 
 def read_maps(
@@ -200,7 +191,9 @@ def read_maps(
     with reading(path, ending(path)):
         usual = MAP_NAMES if from_logits is None else LOGIT_NAMES
         stored = read(path, Names(key, usual))
-        return MapFile(arrange_maps(stored, from_logits != "softmax"), stored.geometry)
+        maps, axes = arrange_maps(stored, from_logits != "softmax")
+        grid = _grid(path, stored, maps.shape[1:], axes)
+        return MapFile(maps, grid, stored.geometry, stored.nodata)
 
 
 def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:
@@ -242,12 +235,8 @@ def read_label_file(path: str | PathLike[str], key: str | None = None) -> LabelF
         if labels.is_floating_point():
             raise _floating(labels)
         labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
-        is_nifti = ending(path) in NIFTI
-        affine = nifti.affine_of(stored.geometry) if is_nifti else None
-        is_picture = ending(path) == ".png"
-        are_declared = not is_nifti and not is_picture
-        world = tiff.world_of(stored.geometry)
-        return LabelFile(labels, affine, world, spatial_axes(stored), are_declared, stored.colours)
+        grid = _grid(path, stored, labels.shape, spatial_axes(stored))
+        return LabelFile(path, labels, grid, stored.colours, stored.nodata)
 
 
 def _floating(labels: Tensor) -> ValueError:
@@ -258,51 +247,12 @@ def _floating(labels: Tensor) -> ValueError:
     return ValueError(f"{message} of whole numbers: store labels.astype('uint8')")
 
 
-def align(prediction: LabelFile, truth: LabelFile) -> Tensor:
-    """Return predicted labels with the axes of the true ones.
-
-    Axes of length 1 may differ. If both files have the position of their voxels, axes of the
-    prediction are flipped and permuted as needed. GeoTIFFs must be at the same position.
-
-    A NIfTI has the axes x, y, z and a PNG y, x, but many files are written from arrays with other
-    axes. If the lengths agree only in the order stored, the axes are taken in that order.
-
-    Raises
-    ------
-    ValueError
-        If the shapes or the positions differ, or the files have the same axes in another order.
-    """
-    ours, theirs = prediction.sizes(), truth.sizes()
-    are_declared = prediction.are_declared and truth.are_declared
-    if list(ours) != list(theirs) and (
-        ours == theirs or (are_declared and ours.keys() == theirs.keys())
-    ):
-        raise ValueError(
-            f"its axes must be in the order of the truth, {''.join(theirs)!r}, got "
-            f"{''.join(ours)!r}: transpose one of them, or store both in one format"
-        )
-    _tell_of_affines(prediction, truth)
-    labels, shape = prediction.labels, truth.labels.shape
-    affine, wanted = prediction.affine, truth.affine
-    if affine is not None and wanted is not None and labels.numel() == shape.numel():
-        labels = nifti.reorient(labels, affine, wanted)
-    if labels.squeeze().shape != truth.labels.squeeze().shape:
-        raise ValueError(
-            f"it must be of the shape of the label, {tuple(shape)}, got {tuple(labels.shape)}"
-        )
-    if prediction.world is not None and truth.world is not None:
-        tiff.refuse_elsewhere(prediction.world, truth.world, *shape[-2:])
-    return labels.reshape(shape)
-
-
-def _tell_of_affines(prediction: LabelFile, truth: LabelFile) -> None:
-    """Warn if one NIfTI has no position of its voxels, but the other one has."""
-    for ours, theirs, which in ((prediction, truth, "prediction"), (truth, prediction, "truth")):
-        if ours.lacks_affine and theirs.affine is not None:
-            warn(
-                f"the orientation of the {which} is not known, for its NIfTI has neither qform nor "
-                "sform: it is compared voxel by voxel; store it with the affine of the other NIfTI"
-            )
+def _grid(path: Path, stored: Stored, shape: torch.Size, axes: str) -> Grid:
+    """Return how the pixels of a file lie, of which the spatial axes are known."""
+    is_nifti = ending(path) in NIFTI
+    affine = nifti.affine_of(stored.geometry) if is_nifti else None
+    are_declared = stored.axes is not None and not is_nifti and ending(path) != ".png"
+    return Grid(shape, affine, tiff.world_of(stored.geometry), axes, are_declared)
 
 
 def write_labels(
@@ -365,7 +315,8 @@ def read_image(path: str | PathLike[str]) -> MapFile:
     path = Path(path)
     _by_ending(path, dict.fromkeys(PICTURES), "an image")
     with reading(path, "an image"):
-        return MapFile(*pictures.read_picture(path))
+        image, place = pictures.read_picture(path)
+        return MapFile(image, Grid(image.shape[1:]), place)
 
 
 def find_files(

@@ -50,10 +50,11 @@ def letters(names: Sequence[object]) -> str | None:
     return None if set(found) <= {"p"} else "".join(found)
 
 
-def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
-    """Return maps with the axes ``(classes, *spatial)``.
+def arrange_maps(stored: Stored, one_class: bool = True) -> tuple[Tensor, str]:
+    """Return maps with the axes ``(classes, *spatial)``, and the letters of the spatial axes.
 
-    ``one_class`` is True if the maps may have a single class.
+    There are no letters if the file does not name its axes. ``one_class`` is True if the maps may
+    have a single class.
 
     Raises
     ------
@@ -67,8 +68,8 @@ def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
             "maps must be floating (classes, *spatial), none of them empty, got "
             f"{maps.dtype} {tuple(maps.shape)}"
         )
-    maps = (
-        _without_batch(maps, one_class)
+    maps, axes = (
+        (_without_batch(maps, one_class), "")
         if stored.axes is None
         else _class_first(*_squeezed(stored, "btpd"))
     )
@@ -82,7 +83,7 @@ def arrange_maps(stored: Stored, one_class: bool = True) -> Tensor:
             f"maps must be (classes, *spatial) with up to three spatial axes, got "
             f"{tuple(maps.shape)}: if axis 0 is a batch, write one file for each image"
         )
-    return maps
+    return maps, _spatial(axes)
 
 
 def arrange_labels(stored: Stored) -> Tensor:
@@ -111,8 +112,12 @@ def spatial_axes(stored: Stored) -> str:
     Pages are taken as slices, ``z``.
     """
     named = zip(stored.axes or "", stored.array.shape, strict=False)
-    axes = "".join(axis for axis, length in named if length > 1 or axis in "xyz")
-    axes = axes.replace("p", "z")
+    return _spatial("".join(axis for axis, length in named if length > 1 or axis in "xyz"))
+
+
+def _spatial(axes: str) -> str:
+    """Return the letters of spatial axes, or ``""`` if they are not known; pages are slices."""
+    axes = axes.replace("p", "z").replace("d", "z")
     return axes if len(set(axes)) == len(axes) and set(axes) <= set("xyz") else ""
 
 
@@ -140,14 +145,17 @@ def _squeezed(stored: Stored, droppable: str) -> tuple[Tensor, str]:
     return array.reshape([array.shape[at] for at in kept]), "".join(axes[at] for at in kept)
 
 
-def _class_first(maps: Tensor, axes: str) -> Tensor:
-    """Move the class axis to the front: the axis so named, else the axis that sums to 1."""
+def _class_first(maps: Tensor, axes: str) -> tuple[Tensor, str]:
+    """Move the class axis to the front: the axis so named, else the axis that sums to 1.
+
+    Returns the maps and the letters of the other axes.
+    """
     _refuse_several(maps, axes)
     named = [at for at, name in enumerate(axes) if name == "c"]
     unsure = [at for at, name in enumerate(axes) if name in "pd"]
     summing = [at for at in unsure if _sums_to_one(maps, at)]
     if not named and not unsure:
-        return maps[None]
+        return maps[None], axes
     if not named:
         named = summing or [at for at in unsure if len(unsure) == 1 and axes[at] == "p"]
     if len(named) != 1:
@@ -156,7 +164,7 @@ def _class_first(maps: Tensor, axes: str) -> Tensor:
             "the other that of depth: name them when the file is written, say by "
             "tifffile.imwrite(path, maps, metadata={'axes': 'CZYX'}) or as dimension names of zarr"
         )
-    return maps.movedim(named[0], 0)
+    return maps.movedim(named[0], 0), axes[: named[0]] + axes[named[0] + 1 :]
 
 
 def _without_batch(maps: Tensor, one_class: bool) -> Tensor:

@@ -56,6 +56,8 @@ class Stored:
         What the file does not store and is read as a fill value, or nothing.
     colours : dict of int to tuple of int
         The colours of the values that the array holds, by the palette of a picture.
+    nodata : float, optional
+        The value of pixels without data, if the file declares one.
     """
 
     array: Tensor
@@ -63,6 +65,7 @@ class Stored:
     geometry: Any = None
     gaps: str = ""
     colours: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    nodata: float | None = None
 
 
 def colours_of(labels: NDArray[Any], palette: NDArray[Any]) -> dict[int, tuple[int, ...]]:

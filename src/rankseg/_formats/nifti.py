@@ -97,8 +97,12 @@ def affine_of(header: Any) -> NDArray[np.float64] | None:
     return np.asarray(header.get_best_affine(), np.float64)
 
 
-def reorient(labels: Tensor, affine: NDArray[np.float64], wanted: NDArray[np.float64]) -> Tensor:
+def reorient(
+    labels: Tensor, affine: NDArray[np.float64], wanted: NDArray[np.float64], whose: str
+) -> Tensor:
     """Flip and permute the axes of labels so that they lie as the voxels of another affine.
+
+    ``whose`` affine that is, a message says.
 
     Raises
     ------
@@ -117,9 +121,9 @@ def reorient(labels: Tensor, affine: NDArray[np.float64], wanted: NDArray[np.flo
     shift = np.linalg.norm((found - wanted)[:3, 3]) / sizes.min()
     if not (stretch.max() <= STRETCH and shift <= SHIFT):
         raise ValueError(
-            f"its voxels do not lie where those of the truth do: the affine is {_told(affine)}, "
-            f"that of the truth {_told(wanted)}, and no flip or permutation of axes makes them "
-            "equal. Resample it, or store it with the affine of the truth"
+            f"its voxels do not lie where those of {whose} do: the affine is {_told(affine)}, "
+            f"that of {whose} {_told(wanted)}, and no flip or permutation of axes makes them "
+            f"equal. Resample it, or store it with the affine of {whose}"
         )
     return as_tensor(np.ascontiguousarray(turned))
 

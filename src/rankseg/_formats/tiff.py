@@ -34,6 +34,9 @@ GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
 
 SCALE, TIE_POINT, TRANSFORMATION, KEYS = 33550, 33922, 34264, 34735
 
+NODATA = 42113
+"""The TIFF tag, as GDAL writes it, of the value of pixels without data: a number as text."""
+
 RASTER_TYPE, IS_POINT = 1025, 2
 """The GeoKey that says which point of a pixel the tie point is, and its value for the centre."""
 
@@ -63,7 +66,8 @@ def read_tiff(path: Path, names: Names) -> Stored:
     if "c" not in axes:
         axes = axes.replace("z", "d")
     unnamed = pages.written_at_once and "p" in axes and set(axes) <= set("pyx")
-    return Stored(as_tensor(pages.array), None if unnamed else axes, pages.place)
+    array = as_tensor(pages.array)
+    return Stored(array, None if unnamed else axes, pages.place, nodata=pages.nodata)
 
 
 def read_label_tiff(path: Path, names: Names) -> Stored:
@@ -71,7 +75,8 @@ def read_label_tiff(path: Path, names: Names) -> Stored:
     pages = _refuse_white(_read_pages(path))
     axes = _letters(pages.axes.replace("C", "Q"))
     colours = colours_of(pages.array, pages.palette)
-    return Stored(as_tensor(pages.array), axes, pages.place, colours=colours)
+    array = as_tensor(pages.array)
+    return Stored(array, axes, pages.place, colours=colours, nodata=pages.nodata)
 
 
 def read_image_tiff(path: Path, convert: Callable[[Path], Stored]) -> Stored:
@@ -113,16 +118,20 @@ def world_of(place: Any) -> NDArray[np.float64] | None:
 
 
 def refuse_elsewhere(
-    ours: NDArray[np.float64], theirs: NDArray[np.float64], height: int, width: int
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], size: Sequence[int], whose: str
 ) -> None:
-    """Raise a ValueError if the pixels of two images of one size lie at other places of the map."""
+    """Raise a ValueError if the pixels of two images of one size lie at other places of the map.
+
+    ``size`` is height and width. ``whose`` pixels the others are, a message says.
+    """
+    height, width = size
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
     shifts = np.linalg.solve(theirs[:, :2], (ours - theirs) @ corners)
     if not np.abs(shifts).max() <= SHIFT:
         raise ValueError(
-            "its pixels do not lie where those of the truth do: by its georeference its corners "
-            f"are up to {np.abs(shifts).max():.4g} pixels away. Resample it to the grid of the "
-            "truth, or, if only the georeference is wrong, store it with that of the truth"
+            f"its pixels do not lie where those of {whose} do: by its georeference its corners "
+            f"are up to {np.abs(shifts).max():.4g} pixels away. Resample it to the grid of "
+            f"{whose}, or, if only the georeference is wrong, store it with that of {whose}"
         )
 
 
@@ -142,6 +151,7 @@ class _Pages:
     bits: int
     software: str
     palette: NDArray[Any]
+    nodata: float | None
 
 
 def _refuse_white(pages: _Pages) -> _Pages:
@@ -191,6 +201,7 @@ def _read_pages(path: Path) -> _Pages:
             page.bitspersample,
             page.software,
             palette.T,
+            _nodata(file.pages[0].tags),
         )
     if len(held) == 1:
         return _Pages(arrays[0], first.axes, True, *properties)
@@ -252,6 +263,14 @@ def _place(tags: Any) -> Place:
     extra = tuple((t.code, int(t.dtype), t.count, t.value, True) for t in known if t)
     found = [tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit")]
     return Place(tuple(t.value for t in found) if all(found) else None, extra)
+
+
+def _nodata(tags: Any) -> float | None:
+    """Return the value of pixels without data, or None if the file declares none."""
+    try:
+        return float(tags[NODATA].value)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def write_tiff(path: Path, labels: NDArray[Any], place: Any, masks: bool) -> None:

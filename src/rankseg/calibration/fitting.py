@@ -29,10 +29,11 @@ from rankseg.calibration.reliability import (
     warn_of_unfit,
     without_failures,
 )
-from rankseg.evaluation import Comparison, Method, argmax, decide_and_count
-from rankseg.evaluation.case_folders import Case, CaseFolder, Failure, reasons
+from rankseg.evaluation import CaseFolder, Comparison, Method, argmax
+from rankseg.evaluation.decided_cases import decide_and_count
 from rankseg.evaluation.differences import Clusters
 from rankseg.evaluation.folds import folds_of
+from rankseg.evaluation.labelled_cases import Case, Failure, reasons
 from rankseg.evaluation.seen_labels import SeenLabels
 
 __all__ = ["CrossValidation", "cross_validate", "fit"]

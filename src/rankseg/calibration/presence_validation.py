@@ -13,9 +13,9 @@ from torch import Tensor
 from rankseg._common.public import public
 from rankseg._decision.presence_model import PresenceModel, PresenceTable
 from rankseg.calibration.reliability import Reliability, of_events
-from rankseg.evaluation.case_folders import Case, Failure
 from rankseg.evaluation.differences import Clusters
 from rankseg.evaluation.folds import folds_of
+from rankseg.evaluation.labelled_cases import Case, Failure
 
 __all__ = ["PresenceValidation", "cross_validate_presence"]
 

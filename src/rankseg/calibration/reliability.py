@@ -20,7 +20,7 @@ from rankseg._common.warn import one_of_a_kind
 from rankseg._decision.calibration import Calibration, log_probabilities
 from rankseg._decision.inputs import check_probabilities
 from rankseg._decision.sampled_sums import check_exclusive
-from rankseg.evaluation.case_folders import Case, Failure
+from rankseg.evaluation.labelled_cases import Case, Failure
 from rankseg.evaluation.seen_labels import SeenLabels
 
 __all__ = [

@@ -1,10 +1,10 @@
-"""Folders of label maps: which files belong to a case, and how a prediction lies on the truth."""
+"""Folders of label maps: which files belong to a case, and how they lie on maps or the truth."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from rankseg._files.small import read_json_object
 from rankseg._formats import (
     LABELS_READ,
     NIFTI,
+    Grid,
     HoldsMapsError,
     LabelFile,
     align,
@@ -23,7 +24,15 @@ from rankseg._formats import (
 )
 from rankseg._formats.common import LABEL_NAMES, MAP_NAMES
 
-__all__ = ["label_files", "of_masks", "read_only", "read_prediction"]
+__all__ = [
+    "LabelFolder",
+    "fitted",
+    "label_files",
+    "of_masks",
+    "pixels_with_data",
+    "read_only",
+    "read_prediction",
+]
 
 
 NOT_READ: Final = (
@@ -32,6 +41,9 @@ NOT_READ: Final = (
     *(".pt", ".pth", ".safetensors", ".tga", ".webp"),
 )
 """The endings of formats that may hold labels, and that are not read."""
+
+OF_PREDICTION: Final = ("the prediction", "the truth")
+"""What messages call predicted labels, and what they are compared with."""
 
 
 def label_files(folder: Path | str) -> dict[str, list[Path]]:
@@ -77,6 +89,56 @@ def read_only(paths: Sequence[Path]) -> LabelFile:
     if not found:
         raise scores[0]
     return next(iter(found.values()))
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """A folder of label maps, and the files of each case that may hold its labels."""
+
+    path: Path
+    files: Mapping[str, Sequence[Path]]
+
+    @classmethod
+    def open(cls, path: Path | str) -> LabelFolder:
+        """List the files: see `label_files`."""
+        return cls(Path(path), label_files(path))
+
+    def read(self, case: str) -> LabelFile:
+        """Read the labels of a case: see `read_only`."""
+        if case not in self.files:
+            raise ValueError(f"{self.path} holds no file of this name")
+        return read_only(self.files[case])
+
+
+def fitted(found: LabelFile, grid: Grid, names: tuple[str, str]) -> Tensor:
+    """Return labels with the axes of a grid, of the truth or of maps: see `align`.
+
+    Raises
+    ------
+    ValueError
+        If the labels do not fit the grid. The message names the file.
+    """
+    try:
+        return align(found.labels, found.grid, grid, names)
+    except ValueError as error:
+        raise ValueError(f"{names[0]} in {found.path} does not fit {names[1]}: {error}") from None
+
+
+def pixels_with_data(found: LabelFile, labels: Tensor, num_classes: int) -> Tensor | None:
+    """Return which labels of a file are not the value it declares for pixels without data.
+
+    None if all are.
+    """
+    nodata = found.nodata
+    if nodata is None or not (labels == nodata).any():
+        return None
+    if 0 <= nodata < num_classes:
+        warn(
+            f"the nodata value {nodata:g} of label maps is a class, and such pixels count; to "
+            f"leave them out, set ignore_index (--ignore-index) to {nodata:g}"
+        )
+        return None
+    return labels != nodata
 
 
 def of_masks(folder: Path | str) -> bool:
@@ -125,9 +187,5 @@ def read_prediction(paths: Sequence[Path], truth: LabelFile, masks: bool) -> Lab
             "labels beside probabilities in one .npz are the truth where rankseg compare reads "
             "them, and are taken for a prediction here"
         )
-    try:
-        return replace(prediction, labels=align(prediction, truth))
-    except ValueError as error:
-        raise ValueError(
-            f"{' or '.join(map(str, paths))} does not fit the truth: {error}"
-        ) from None
+    labels = fitted(prediction, truth.grid, OF_PREDICTION)
+    return replace(prediction, labels=labels, grid=truth.grid)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg._common.warn import warn
-from rankseg.evaluation.case_folders import (
+from rankseg.evaluation.labelled_cases import (
     MASK_VALUE,
     Case,
     Failure,

@@ -117,17 +117,20 @@ class Geometry:
                 f"{path} must have the size of the probabilities, {shape[::-1]}, got {self.size}"
             )
 
+    def voxels(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array ``(z, y, x)`` with the axes and the size of the header."""
+        turned = array.T
+        if self.reorient:
+            turned = _turn(turned, self.header.get_best_affine())
+        return turned.reshape(self.size, order="F")
+
     def image(self, labels: NDArray[Any]) -> Any:
         """Return labels ``(z, y, x)`` as an image."""
-        nibabel = load_nibabel()
-        array = labels.T
-        if self.reorient:
-            array = _turn(array, self.header.get_best_affine())
         header = self.header.copy()
         header.set_data_dtype(labels.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"] = header["cal_max"] = 0
-        return nibabel.Nifti1Image(array.reshape(self.size, order="F"), None, header)
+        return load_nibabel().Nifti1Image(self.voxels(labels), None, header)
 
 
 def _turn(array: NDArray[Any], affine: NDArray[Any]) -> NDArray[Any]:
