@@ -21,6 +21,7 @@ __all__ = [
     "METRIC",
     "PRESENCE",
     "PRUNING_PROB",
+    "RULE",
     "SMOOTH",
     "clusters_from",
     "ignore_index_from",
@@ -30,7 +31,7 @@ __all__ = [
 
 SETTINGS: Final = (
     *("metric", "smooth", "output_mode", "solver", "pruning_prob"),
-    *("presence", "correlation", "calibration", "from_logits"),
+    *("presence", "correlation", "calibration", "rule", "from_logits"),
 )
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
@@ -52,6 +53,13 @@ CORRELATION: TypeAlias = Annotated[
 CALIBRATION: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="What rankseg calibrate wrote; applied first.", dir_okay=False),
+]
+RULE: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="What rankseg calibrate --rule wrote: decides for the score of a whole data set.",
+        dir_okay=False,
+    ),
 ]
 CLUSTERS: TypeAlias = Annotated[
     Path | None,

@@ -12,11 +12,16 @@ import typer
 from rankseg._commands import tables
 from rankseg._commands._options import CLUSTERS, IGNORE_INDEX, clusters_from, maps_from
 from rankseg._commands._terminal import check_place, fail, open_console, print_failures, tracker
+from rankseg._common.arguments import metric_name
 from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
+from rankseg.dataset import DatasetRule
 from rankseg.evaluation.case_folders import clusters_of, read_image_labels
+from rankseg.metrics import METRICS
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
+
+RULE_PIXELS = 1_000_000
 
 LEGEND = (
     "Of maps left out of the fit, by cross-validation over {folds} folds. NLL: mean negative "
@@ -75,6 +80,16 @@ def calibrate(
             dir_okay=False,
         ),
     ] = None,
+    rule: Annotated[
+        Path | None,
+        typer.Option(
+            help="A second JSON file to write: a rule for --rule-metric summed over a whole data "
+            f"set, fitted without labels to {RULE_PIXELS:,} pixels of the calibrated maps; see "
+            "rankseg predict --rule.",
+            dir_okay=False,
+        ),
+    ] = None,
+    rule_metric: Annotated[str, typer.Option(help="Of --rule: iou or dice.")] = "iou",
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
     ignore_index: IGNORE_INDEX = None,
@@ -92,6 +107,10 @@ def calibrate(
     """
     check_place(output, '"format": "rankseg calibration')
     check_place(diagram)
+    check_place(rule, '"format": "rankseg data-set rule')
+    metric_name(rule_metric, METRICS)
+    if rule == output:
+        fail(f"--rule must name another file than --output, got {rule} for both")
     console = open_console()
     failures: Mapping[str, str] = {}
     maps = maps_from(folder, ignore_index)
@@ -145,4 +164,10 @@ def calibrate(
         failures = {failure.name: failure.reason for failure in validation.decisions.failures}
         console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     console.print(f"Written to {output}", soft_wrap=True)
+    if rule is not None:
+        cases = maps if image_labels is None else maps.without_labels()
+        options = {"calibration": output, "pixels": RULE_PIXELS, "seed": seed}
+        options["ignore_index"] = maps.ignore_index if image_labels is None else None
+        DatasetRule.fit(cases, rule_metric, **options).save(rule)
+        console.print(f"Rule written to {rule}", soft_wrap=True)
     print_failures("Left out", failures)
