@@ -536,3 +536,49 @@ class TestFile:
         (tmp_path / "rule.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=rf"it lacks \['{name}'\]"):
             DatasetRule.load(tmp_path / "rule.json")
+
+
+class TestFrameworks:
+    """Adapters pass the rule on to RankSEG."""
+
+    def test_monai(self, tmp_path):
+        transform = pytest.importorskip("rankseg.integration.monai")
+        RULE.save(tmp_path / "rule.json")
+        maps = torch.from_numpy(drawn.softmax(1, 3, 20, 20))
+        decided = transform.RankSEG("iou", rule=tmp_path / "rule.json")(maps[0])
+        assert decided[0].long().equal(RankSEG("iou", rule=RULE)(maps)[0])
+        with pytest.raises(ValueError, match="include_background=False does not go with a rule"):
+            transform.RankSEG("iou", rule=RULE, include_background=False)
+
+    def test_transformers(self):
+        postprocess = pytest.importorskip("rankseg.integration.transformers").postprocess
+        logits = torch.from_numpy(drawn.softmax(1, 3, 16, 16)).log()
+        (decided,) = postprocess({"logits": logits}, rankseg_kwargs={"metric": "iou", "rule": RULE})
+        assert decided.equal(RankSEG("iou", rule=RULE)(logits.softmax(1))[0])
+
+    def test_sam(self):
+        from rankseg.integration.sam import decide_logits
+
+        logits = 3 * torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        found = decide_logits(logits, {"rule": DatasetRule("dice", [1.0], [0.2])})
+        np.testing.assert_array_equal(np.asarray(found), (logits.sigmoid() > 0.2).numpy())
+
+    def test_regions_of_nnunet_one_by_one(self, tmp_path):
+        nibabel = pytest.importorskip("nibabel")
+        from rankseg.integration.nnunet import decide_folders
+
+        maps = np.random.default_rng(0).random((2, 3, 6, 7), np.float32)
+        np.savez(tmp_path / "case.npz", probabilities=maps)
+        geometry = nibabel.Nifti1Image(np.zeros((7, 6, 3), np.uint8), np.eye(4))
+        nibabel.save(geometry, tmp_path / "case.nii.gz")
+        labels = {"background": 0, "whole": [1, 2], "core": 2}
+        told = {"labels": labels, "regions_class_order": [1, 2], "file_ending": ".nii.gz"}
+        (tmp_path / "dataset.json").write_text(json.dumps(told))
+        rule = DatasetRule("dice", [1.0, 2.0], [0.7, 0.4], "multilabel")
+        assert decide_folders(tmp_path, tmp_path / "out", rule=rule).failures == {}
+        expected = np.where(maps[0] > 0.7, 1, 0)
+        expected[maps[1] > 0.2] = 2
+        found = np.asanyarray(nibabel.load(tmp_path / "out" / "case.nii.gz").dataobj)
+        np.testing.assert_array_equal(found, expected.T)
+        failures = decide_folders(tmp_path, tmp_path / "o", rule=MASKS).failures
+        assert "rule must be for 2 regions, got 3" in failures["case"]

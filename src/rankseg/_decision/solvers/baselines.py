@@ -40,7 +40,7 @@ def label_by(
     labels: Tensor = backend.resolve(
         maps,
         survey,
-        torch.full((len(eligible), *maps.spatial), UNASSIGNED, device=eligible.device),
+        torch.full((eligible.shape[0], *maps.spatial), UNASSIGNED, device=eligible.device),
         torch.full_like(survey.mass, torch.inf),
         gains,
         eligible,
