@@ -242,7 +242,6 @@ class _Pixels(NamedTuple):
 
     probs: Tensor
     label: Tensor | None
-    name: str
 
 
 class _Sums(NamedTuple):
@@ -271,12 +270,14 @@ class _Data:
         """Yield the pixels of every image; raise for items and values that are not allowed."""
         classes = 0
         for place, item in enumerate(self.maps):
-            name = item.name if hasattr(item, "probs") else f"image {place}"
+            name = f"image {place}"
+            if not isinstance(item, Tensor):  # whose name is None
+                name = getattr(item, "name", name)
             if hasattr(item, "reason"):
                 self._warn(item)
                 continue
             try:
-                pixels = self._read(item, name)
+                pixels = self._read(item)
                 if classes not in (0, len(pixels.probs)):
                     found = len(pixels.probs)
                     raise ValueError(f"has maps of {found} classes where {classes} are expected")
@@ -292,7 +293,7 @@ class _Data:
             self.left_out.add(failure.name)
             warnings.warn(f"left out: {failure.name}: {failure.reason}", stacklevel=6)
 
-    def _read(self, item: Any, name: str) -> _Pixels:
+    def _read(self, item: Any) -> _Pixels:
         """Return the calibrated probabilities of the pixels that count, and their labels."""
         probs, label = as_tensor("maps", getattr(item, "probs", item)), getattr(item, "label", None)
         if self.use_labels and label is None:
@@ -318,7 +319,7 @@ class _Data:
                     f"labels must be classes from 0 to {last}, or to be ignored, got {low} to "
                     f"{high}"
                 )
-        return _Pixels(values, counted, name)
+        return _Pixels(values, counted)
 
     def sums(self, rule: DatasetRule) -> _Sums:
         """Decide all images by the rule, and sum."""
@@ -334,7 +335,7 @@ class _Data:
             raise ValueError(f"pixels must be at least 1, got {pixels}")
         generator = torch.Generator("cpu").manual_seed(seed)
         kept: list[Tensor] = []  # keys, probabilities and labels of the pixels of smallest key
-        for values, label, _ in self:
+        for values, label in self:
             keys = torch.rand(
                 values.shape[1], generator=generator, dtype=torch.float64, device="cpu"
             )
@@ -343,7 +344,7 @@ class _Data:
                 rows = [torch.cat(pair, -1) for pair in zip(kept, rows, strict=True)]
             chosen = rows[0].topk(min(pixels, len(rows[0])), largest=False).indices
             kept = [row[..., chosen] for row in rows]
-        sample = _Pixels(kept[1], kept[2] if self.use_labels else None, "the sample")
+        sample = _Pixels(kept[1], kept[2] if self.use_labels else None)
         settings = replace(self.settings, calibration=None)
         return _Data([sample], settings, self.use_labels, None)
 
@@ -362,24 +363,19 @@ def _counts(pixels: _Pixels, rule: DatasetRule, settings: Settings) -> Tensor:
 
 
 class _Trial(NamedTuple):
-    """A rule that was tried: its terms, the sums of what it decides, and the mean score."""
+    """A rule that was tried, with its terms, the sums of what it decides, and the mean score."""
 
+    rule: DatasetRule
     scale: Tensor
     offset: Tensor
     sums: _Sums
     objective: float
 
-    def rule(self, settings: Settings) -> DatasetRule:
-        """Return the terms as a rule."""
-        terms = self.scale.tolist(), self.offset.tolist()
-        return DatasetRule(settings.metric, *terms, settings.output_mode)
-
 
 def _best_rule(data: _Data) -> DatasetRule:
     """Return the rule of largest objective that is found; see the notes of `DatasetRule.fit`."""
-    settings = data.settings
     classes = len(next(iter(data)).probs)
-    overlap = classes == 1 or settings.output_mode == "multilabel"
+    overlap = classes == 1 or data.settings.output_mode == "multilabel"
     ones = torch.ones(classes, dtype=torch.float64, device="cpu")
     argmax = _tried(data, ones, ones * (0.5 if overlap else 0.0))
     volume = argmax.sums.volume
@@ -390,15 +386,15 @@ def _best_rule(data: _Data) -> DatasetRule:
     best = _climbed(data, _tried(data, argmax.scale * rarity, argmax.offset * rarity))
     if best.objective < argmax.objective:
         best = _climbed(data, argmax)
-    return best.rule(settings)
+    return best.rule
 
 
 def _tried(data: _Data, scale: Tensor, offset: Tensor) -> _Trial:
     """Decide the data by these terms, in one pass."""
-    empty = _Sums(*[torch.zeros_like(scale)] * 3)
-    rule = _Trial(scale, offset, empty, 0.0).rule(data.settings)
+    metric, output_mode = data.settings.metric, data.settings.output_mode
+    rule = DatasetRule(metric, scale.tolist(), offset.tolist(), output_mode)
     sums = data.sums(rule)
-    return _Trial(scale, offset, sums, sums.objective(rule.metric))
+    return _Trial(rule, scale, offset, sums, sums.objective(metric))
 
 
 def _climbed(data: _Data, best: _Trial) -> _Trial:
