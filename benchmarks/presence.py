@@ -11,9 +11,7 @@ name are averaged in the page.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
-import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from _presence_page import write_page
+from _table import read_rows, write_rows
 
 from rankseg import RankSEG
-from rankseg._files.whole import write_whole
 from rankseg.calibration import PresenceModel, fit
 from rankseg.evaluation import (
     CaseFolder,
@@ -89,13 +87,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.task == "page":
-        write_page(read_rows(options.table), [open_set(folder) for folder in options.sets])
+        write_page(read_rows(options.table, Row), [open_set(folder) for folder in options.sets])
         return
     for folder in options.sets:
         print(set_name(folder), file=sys.stderr, flush=True)
         rows = list(measure(folder))
-        others = [row for row in read_rows(options.table) if row.set != set_name(folder)]
-        write_rows(options.table, others + rows)
+        others = [row for row in read_rows(options.table, Row) if row.set != set_name(folder)]
+        write_rows(options.table, others + rows, Row)
 
 
 def set_name(folder: Path) -> str:
@@ -181,28 +179,6 @@ def row_of(name: str, told: Comparison, method: str, metric: Metric, counted: Co
         name, len(told.cases), method, metric, counted,
         *(round(value, 4) for value in (*points, *ends)), change.wins, change.losses,
     )  # fmt: skip
-
-
-def read_rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    kinds = {
-        field.name: {"int": int, "float": float, "str": str}[field.type] for field in fields(Row)
-    }  # type: ignore[index]
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Row(**{name: kinds[name](cell) for name, cell in line.items()})
-            for line in csv.DictReader(file)
-        ]
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Row)]
-    writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in rows)
-    write_whole(path, text.getvalue().encode())
 
 
 if __name__ == "__main__":

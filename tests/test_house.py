@@ -21,6 +21,7 @@ from conftest import REPOSITORY
 from rankseg._decision.settings import Settings, SolverOptions
 from rankseg._decision.solvers import SOLVERS
 from rankseg.calibration import Calibration
+from rankseg.dataset import DatasetRule
 
 SOURCE = REPOSITORY / "src" / "rankseg"
 
@@ -42,7 +43,7 @@ ADAPTERS = ("mmseg", "monai", "nnunet", "onnx", "paddleseg", "sam", "transformer
 
 FOLDERS = [
     *("_version", "_common", "_files", "_formats", "_formulas", "_backends", "_decision"),
-    *("distribution", "metrics", "functional", "rankseg"),
+    *("distribution", "metrics", "functional", "dataset", "rankseg"),
     *("integration", "_demo", "evaluation", "calibration", "prediction"),
     *("tuning", "plots", "report", "app", "_commands", "cli", "__main__"),
 ]
@@ -50,7 +51,13 @@ FOLDERS = [
 
 PUBLIC = [
     *("rankseg", "rankseg.functional", "rankseg.metrics", "rankseg.distribution"),
-    *("rankseg.calibration", "rankseg.evaluation", "rankseg.tuning", "rankseg.prediction"),
+    *(
+        "rankseg.calibration",
+        "rankseg.dataset",
+        "rankseg.evaluation",
+        "rankseg.tuning",
+        "rankseg.prediction",
+    ),
     *("rankseg.plots", "rankseg.report", "rankseg.app", "rankseg.cli", "rankseg.integration"),
     *(f"rankseg.integration.{name}" for name in ADAPTERS),
 ]
@@ -195,11 +202,20 @@ MOST_PARAMETERS = 8
 
 @pytest.mark.parametrize("module", [name for name in MODULES if "._backends" not in name])
 def test_only_public_functions_take_many_parameters(module):
-    for node in ast.walk(ast.parse(source_of(module))):
+    tree = ast.parse(source_of(module))
+    public = promised_by(module)
+    methods = {
+        node
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef) and owner.name in public
+        for node in owner.body
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             given = node.args
             number = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
-            is_public = node.name in {"__init__", *promised_by(module)}
+            is_public = node.name in {"__init__", *public}
+            is_public |= node in methods and not node.name.startswith("_")
             assert number <= MOST_PARAMETERS or is_public, f"{node.name} takes {number}"
 
 
@@ -244,6 +260,23 @@ def test_all_exists():
         assert hasattr(rankseg, name)
 
 
+def rule_of(classes, mode):
+    return {"rule": DatasetRule("dice", [1.0] * classes, [0.4] * classes, mode)}
+
+
+NEEDED = {"rule": rule_of}
+"""Options that some solver needs, for a number of classes and an output mode."""
+
+
+@pytest.mark.parametrize("solver", [name for name, row in SOLVERS.items() if row.needs])
+def test_a_solver_that_needs_an_option_is_auto_where_that_is_given(solver):
+    row = SOLVERS[solver]
+    for mode in row.options:
+        assert rankseg.RankSEG("dice", 0.0, mode, **NEEDED[row.needs](2, mode)).solver == solver
+        with pytest.raises(ValueError, match=f"needs the option {row.needs}, got none"):
+            rankseg.RankSEG("dice", 0.0, mode, solver)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_takes_the_options_and_decides_the_classes_it_says(solver):
     row = SOLVERS[solver]
@@ -252,8 +285,10 @@ def test_every_solver_takes_the_options_and_decides_the_classes_it_says(solver):
     assert set(row.several_classes) <= set(row.options)
     for mode, allowed in row.options.items():
         assert set(allowed) <= options & set(SolverOptions.__annotations__)
-        decide = rankseg.RankSEG(row.metrics[0], 0.0, mode, solver)
+        needed = NEEDED.get(row.needs, lambda classes, mode: {})
+        decide = rankseg.RankSEG(row.metrics[0], 0.0, mode, solver, **needed(1, mode))
         assert decide(np.ones((1, 1, 4))).all()
+        decide = rankseg.RankSEG(row.metrics[0], 0.0, mode, solver, **needed(2, mode))
         if mode in row.several_classes:
             assert len(decide(np.full((1, 2, 4), 0.5))) == 1
         else:

@@ -120,10 +120,14 @@ WRONG_COMBINATIONS = [
     (
         {"solver": "argmax"},
         ValueError,
-        r"are \['auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA\+TRNA'\]",
+        r"are \['auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA\+TRNA', 'dataset'\]",
     ),
-    ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA', 'exact'\]"),
-    ({"metric": "iou", "solver": "trna"}, ValueError, r"are \['auto', 'RMA', 'joint', 'exact'\]"),
+    ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA', 'exact', 'dataset'\]"),
+    (
+        {"metric": "iou", "solver": "trna"},
+        ValueError,
+        r"are \['auto', 'RMA', 'joint', 'exact', 'dataset'\]",
+    ),
     ({**BA, "safe_screening": True}, TypeError, r"takes the options \['eps'\], got"),
     ({"solver": "BA", "unassigned_policy": "void"}, TypeError, r"options \['eps', 'void_index'\]"),
     ({"eps": 0.1}, TypeError, r"solver='joint' .* takes the options .*got \['eps'\]"),
@@ -290,7 +294,7 @@ def test_solver_of_one_channel_with_several(solver):
     with pytest.raises(
         ValueError,
         match=rf"solver='{re.escape(solver)}' with output_mode='multiclass' decides one channel, "
-        r"got probs of 3 classes; .* or a solver in \['auto', 'RMA', 'joint', 'exact'\]",
+        r"got probs of 3 classes; .* or a solver in \['auto', 'RMA', 'joint', 'exact', 'dataset'\]",
     ):
         decide(GOOD)
     decide(GOOD[:, :1])

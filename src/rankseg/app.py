@@ -34,7 +34,7 @@ from rankseg.prediction.networks import load_transformers, run_transformers, to_
 __all__ = ["Shown", "build", "show"]
 
 METRICS: Final = ("dice", "iou")
-SOLVERS: Final = solvers_taking("presence")
+SOLVERS: Final = solvers_taking("unassigned_policy")
 HEAD: Final = ("class", "volume argmax", "volume", "cut", "expected argmax", "expected")
 SAME, DIFFERENT = (237, 237, 237), (213, 94, 0)
 SMALLEST_SIDE: Final = 420

@@ -18,6 +18,7 @@ from conftest import CLASSES
 from rankseg import RankSEG, cli
 from rankseg._demo.example import load_sample
 from rankseg.calibration import Calibration
+from rankseg.dataset import DatasetRule
 from rankseg.evaluation import Case, CaseFolder, Method, compare, standard_methods
 from support.command_line import assert_no_traceback, library, points, run, signed
 
@@ -197,6 +198,28 @@ class TestCompare:
         missing = run("compare", folder, "--calibration", tmp_path / "no.json")
         assert missing.exit_code != 0
         assert_no_traceback(missing)
+
+    @pytest.mark.parametrize("presence", [None, "argmax"])
+    def test_a_rule_of_other_cases_is_shown_too(self, folder, tmp_path, presence):
+        path = tmp_path / "rule.json"
+        cases = CaseFolder.open(folder)
+        rule = DatasetRule("iou", [1.0, 1.5, 2.0], [0.4, 0.3, 0.2])
+        rule.save(path)
+        given = {} if presence is None else {"presence": presence}
+        more = [] if presence is None else ["--presence", presence]
+        result = run("compare", folder, "--rule", path, "--correlation", 0, *more)
+        assert result.exit_code == 0, result.stderr
+        name = "RankSEG iou rule" + (f" presence={presence}" if presence else "")
+        fixed = standard_methods(correlations=[0], presences=[presence or "peak"])
+        methods = [*fixed, Method(name, RankSEG("iou", rule=rule, **given))]
+        told = compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
+        assert told.difference(name, baseline="argmax").mean != 0
+        assert_prints(result.stdout, told)
+        path.write_text("{}")
+        broken = run("compare", folder, "--rule", path)
+        assert broken.exit_code != 0
+        assert_no_traceback(broken)
+        assert "data-set rule" in broken.stderr
 
     def test_fits_a_terminal_of_80_columns(self, folder):
         output = run("compare", folder).stdout

@@ -17,6 +17,7 @@ from conftest import CLASSES
 from rankseg import RankSEG
 from rankseg._formats import write_labels
 from rankseg.calibration import Calibration, PresenceModel, cross_validate, fit
+from rankseg.dataset import DatasetRule
 from rankseg.evaluation import CaseFolder, aggregate, evaluate
 from rankseg.evaluation.clusters import clusters_of
 from rankseg.tuning import standard_candidates, tune
@@ -143,6 +144,50 @@ class TestCalibrate:
         row = ["Brier", "score,", "held", "out", f"{told.brier_of_peaks:.4f}", f"{told.brier:.4f}"]
         assert row in words(result)
         assert RankSEG(calibration=path).settings.presence == made.presence
+
+    @pytest.mark.parametrize("metric", ["iou", "dice"])
+    def test_a_rule_is_fitted_to_the_calibrated_maps(self, folder, tmp_path, metric):
+        path, rule = tmp_path / "c.json", tmp_path / "rule.json"
+        result = run("calibrate", folder, "-o", path, "--folds", 2, "--rule", rule,
+                     "--rule-metric", metric)  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        assert f"Rule written to {rule}" in result.stdout
+        maps = CaseFolder.open(folder)
+        options = {"ignore_index": 255, "pixels": 1_000_000}
+        expected = DatasetRule.fit(maps, metric, calibration=Calibration.load(path), **options)
+        assert DatasetRule.load(rule) == expected
+        again = run("calibrate", folder, "-o", path, "--folds", 2, "--rule", rule)
+        assert again.exit_code == 0, again.stderr
+
+    @pytest.mark.filterwarnings("default::UserWarning")
+    def test_a_rule_without_labels_of_pixels(self, folder, tmp_path):
+        for file in folder.glob("*.npz"):
+            np.savez(file, probs=np.load(file)["probs"])
+        rows = ["case,classes", *(f"case_{i},background,{CLASSES[1 + i % 2]}" for i in range(6))]
+        (tmp_path / "held.csv").write_text("\n".join(rows))
+        rule = tmp_path / "rule.json"
+        result = run("calibrate", folder, "-o", tmp_path / "c.json", "--kind", "none",
+                     "--presence", "zero", "--image-labels", tmp_path / "held.csv",
+                     "--rule", rule)  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        maps = [np.load(file)["probs"] for file in sorted(folder.glob("*.npz"))]
+        assert DatasetRule.load(rule).scale == pytest.approx(DatasetRule.fit(maps).scale)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--rule", "c.json"], "--rule must name another file than --output"),
+            (["--rule", "r.json", "--rule-metric", "acc"], "metric must be one of"),
+            (["--rule", "no/r.json"], "there is no folder no to write r.json to"),
+        ],
+    )
+    def test_a_rule_that_cannot_be_written(self, folder, tmp_path, arguments, message, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        result = run("calibrate", folder, "-o", "c.json", *arguments)
+        assert result.exit_code == 1
+        assert_no_traceback(result)
+        assert message in " ".join(result.stderr.split())
+        assert not (tmp_path / "c.json").exists()
 
     @pytest.mark.filterwarnings("default::UserWarning")
     def test_image_level_labels_need_no_labels_of_pixels(self, folder, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rankseg import RankSEG, __version__
+from rankseg.dataset import DatasetRule
 from rankseg.integration.onnx import export
 from support import maps
 from support.frameworks import framework
@@ -184,6 +185,16 @@ def test_presence_by_argmax(tmp_path, solver):
     assert (probs.amax((2, 3)) <= 0.5).any()  # some class that the published rule leaves out
     given = run(session(tmp_path / "d.onnx"), probs.numpy())
     np.testing.assert_array_equal(given, decide(probs))
+
+
+@pytest.mark.parametrize("presence", ["all", "argmax"])
+def test_a_rule_of_a_data_set(tmp_path, presence):
+    rule = DatasetRule("iou", [0.8, 1.0, 1.2], [0.3, 0.5, 0.4])
+    decide = RankSEG("iou", rule=rule, presence=presence)
+    export(tmp_path / "decision.onnx", decide, 3)
+    graph = session(tmp_path / "decision.onnx")
+    probs = maps.softmax(2, 3, 9, 11)
+    np.testing.assert_array_equal(run(graph, probs), decide(probs))
 
 
 def test_sigmoids_of_classes_that_exclude_each_other(tmp_path):

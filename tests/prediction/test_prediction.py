@@ -20,6 +20,7 @@ from rankseg import RankSEG, prediction
 from rankseg._commands import app
 from rankseg._files import whole as _files
 from rankseg._formats import read_image, read_labels
+from rankseg.dataset import DatasetRule
 from rankseg.integration.transformers import postprocess
 from rankseg.prediction import Outcome, predict_files
 
@@ -524,6 +525,23 @@ def test_the_rule_of_presence_reaches_the_library(folder, tmp_path, presence):
     result = run(folder, "-o", tmp_path / "o", "--presence", presence, "--pruning-prob", "0.4")
     assert result.exit_code == 1
     assert "pruning_prob goes with presence='peak', got 0.4" in result.stderr
+
+
+def test_a_rule_decides_every_file(folder, tmp_path):
+    rule = DatasetRule("iou", [0.8, 1.0, 1.2], [0.3, 0.5, 0.4])
+    rule.save(tmp_path / "rule.json")
+    options = ["--metric", "iou", "--rule", tmp_path / "rule.json"]
+    result = run(folder, "-o", tmp_path / "out", *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = labels_of(1, metric="iou", rule=rule)
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "b.png"), expected)
+    assert "4 were there" in " ".join(run(folder, "-o", tmp_path / "out", *options).stdout.split())
+    DatasetRule("iou", [1.0, 1.0, 1.2], [0.3, 0.5, 0.4]).save(tmp_path / "rule.json")
+    other = run(folder, "-o", tmp_path / "out", *options)
+    assert other.exit_code == 1, "labels of another rule are there"
+    result = run(folder, "-o", tmp_path / "o", "--rule", tmp_path / "rule.json")
+    assert result.exit_code == 1
+    assert "pass metric='iou'" in result.stderr
 
 
 def test_options_of_the_command_reach_the_library(folder, tmp_path):

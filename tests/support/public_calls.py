@@ -14,6 +14,7 @@ import torch
 from rankseg import ClassProfile, RankSEG, RefinedNormalPB, expected_score, metrics
 from rankseg._decision.solvers import SOLVERS
 from rankseg.calibration import Calibration, calibrate, fit, prior_correction, reliability
+from rankseg.dataset import DatasetRule
 from rankseg.distribution import PoissonBinomial
 from rankseg.evaluation import Case, Method, argmax, compare, pruned_argmax
 from rankseg.functional import rankseg
@@ -31,6 +32,8 @@ def decisions():
             options = row.options[mode]
             for metric in row.metrics:
                 chosen = {"metric": metric, "output_mode": mode, "solver": solver}
+                if row.needs == "rule":
+                    chosen["rule"] = DatasetRule(metric, [0.9, 1.0, 1.1], [0.3, 0.4, 0.5], mode)
                 yield f"{solver}-{metric}-{mode}", chosen
                 if "correlation" in options:
                     yield f"{solver}-{metric}-{mode}-correlated", chosen | {"correlation": 0.5}

@@ -26,6 +26,7 @@ __all__ = [
     "METRIC",
     "PRESENCE",
     "PRUNING_PROB",
+    "RULE",
     "SMOOTH",
     "VALID",
     "classes_from",
@@ -39,7 +40,7 @@ CASES: Final = ("labels", "key", "from_logits", "valid")
 
 SETTINGS: Final = (
     *("metric", "smooth", "output_mode", "solver", "pruning_prob"),
-    *("presence", "correlation", "calibration", "from_logits"),
+    *("presence", "correlation", "calibration", "rule", "from_logits"),
 )
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
@@ -104,6 +105,13 @@ CLASSES: TypeAlias = Annotated[
         help="How many classes, or their names, separated by commas. By default what meta.json or "
         "nnU-Net's dataset.json says, or as many as the maps have.",
         metavar="N",
+    ),
+]
+RULE: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="What rankseg calibrate --rule wrote: decides for the score of a whole data set.",
+        dir_okay=False,
     ),
 ]
 CLUSTERS: TypeAlias = Annotated[

@@ -23,12 +23,17 @@ from rankseg._commands._options import (
     maps_from,
 )
 from rankseg._commands._terminal import check_place, fail, open_console, print_failures, tracker
+from rankseg._common.arguments import metric_name
 from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
+from rankseg.dataset import DatasetRule
 from rankseg.evaluation.clusters import clusters_of
 from rankseg.evaluation.image_labels import read_image_labels
+from rankseg.metrics import METRICS
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
+
+RULE_PIXELS = 1_000_000
 
 LEGEND = (
     "Of maps left out of the fit, by cross-validation over {folds} folds. NLL: mean negative "
@@ -91,6 +96,16 @@ def calibrate(
             dir_okay=False,
         ),
     ] = None,
+    rule: Annotated[
+        Path | None,
+        typer.Option(
+            help="A second JSON file to write: a rule for --rule-metric summed over a whole data "
+            f"set, fitted without labels to {RULE_PIXELS:,} pixels of the calibrated maps; see "
+            "rankseg predict --rule.",
+            dir_okay=False,
+        ),
+    ] = None,
+    rule_metric: Annotated[str, typer.Option(help="Of --rule: iou or dice.")] = "iou",
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
     clusters: CLUSTERS = None,
@@ -107,6 +122,10 @@ def calibrate(
     """
     check_place(output, '"format": "rankseg calibration')
     check_place(diagram)
+    check_place(rule, '"format": "rankseg data-set rule')
+    metric_name(rule_metric, METRICS)
+    if rule == output:
+        fail(f"--rule must name another file than --output, got {rule} for both")
     console = open_console()
     failures: Mapping[str, str] = {}
     folder = maps_from(locals())
@@ -160,4 +179,10 @@ def calibrate(
         failures = {failure.name: failure.reason for failure in validation.decisions.failures}
         console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     console.print(f"Written to {output}", soft_wrap=True)
+    if rule is not None:
+        cases = folder if image_labels is None else folder.without_labels()
+        options = {"calibration": output, "pixels": RULE_PIXELS, "seed": seed}
+        options["ignore_index"] = folder.ignore_index if image_labels is None else None
+        DatasetRule.fit(cases, rule_metric, **options).save(rule)
+        console.print(f"Rule written to {rule}", soft_wrap=True)
     print_failures("Left out", failures)

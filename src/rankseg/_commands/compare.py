@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -35,6 +35,7 @@ from rankseg._commands._terminal import check_place, make_folder, open_console, 
 from rankseg._common.arguments import choice
 from rankseg._decision.solvers import solvers_taking
 from rankseg.calibration import reliability
+from rankseg.dataset import DatasetRule
 from rankseg.evaluation import (
     CaseFolder,
     Comparison,
@@ -131,6 +132,14 @@ def compare_folder(
             dir_okay=False,
         ),
     ] = None,
+    rule: Annotated[
+        Path | None,
+        typer.Option(
+            help="What rankseg calibrate --rule wrote for other cases: RankSEG is shown with it "
+            "too, and with --calibration if there is one.",
+            dir_okay=False,
+        ),
+    ] = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     aggregates: Annotated[
@@ -184,6 +193,8 @@ def compare_folder(
                 Method(f"RankSEG {one.metric} calibrated", one, one.correlation)
                 for one in decisions
             )
+        if rule is not None:
+            methods += tuple(_by_rule(DatasetRule.load(rule), calibration, presence or (None,)))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
@@ -212,6 +223,17 @@ def compare_folder(
         _write_html(report, comparison, methods, folder, metrics[0], pruning_prob, settings)
         console.print(f"Report: {report}", soft_wrap=True)
     print_not_compared(comparison)
+
+
+def _by_rule(
+    rule: DatasetRule, calibration: Path | None, presences: Iterable[str | None]
+) -> Iterator[Method]:
+    """Yield the rule's decision for every rule of presence; None is the default."""
+    for presence in presences:
+        given: dict[str, Any] = {} if presence is None else {"presence": presence}
+        shown = "".join(f" presence={one}" for one in given.values())
+        decide = RankSEG(rule.metric, calibration=calibration, rule=rule, **given)
+        yield Method(f"RankSEG {rule.metric} rule{shown}", decide)
 
 
 def _write_report(

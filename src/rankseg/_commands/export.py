@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rankseg import RankSEG
-from rankseg._commands._options import PRESENCE, PRUNING_PROB, settings_from
+from rankseg._commands._options import PRESENCE, PRUNING_PROB, RULE, settings_from
 from rankseg._commands._terminal import check_place, open_console
 from rankseg._decision.solvers import EXPORTABLE
 from rankseg.integration.onnx import export as export_decision
@@ -32,6 +32,7 @@ def export(
     ] = "auto",
     presence: PRESENCE = None,
     pruning_prob: PRUNING_PROB = None,
+    rule: RULE = None,
     smooth: Annotated[float, typer.Option(help="Added to numerator and denominator.")] = 0.0,
     spatial_axes: Annotated[int, typer.Option(min=2, max=3, help="2: images; 3: volumes.")] = 2,
     dtype: Annotated[str, typer.Option(help="Of the maps: float16, float32, float64.")] = "float32",

@@ -39,6 +39,7 @@ def nnunet(
     smooth: _options.SMOOTH = 0.0,
     correlation: _options.CORRELATION = None,
     calibration: _options.CALIBRATION = None,
+    rule: _options.RULE = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
     ] = False,

@@ -37,6 +37,7 @@ def predict(
     pruning_prob: _options.PRUNING_PROB = None,
     correlation: _options.CORRELATION = None,
     calibration: _options.CALIBRATION = None,
+    rule: _options.RULE = None,
     output_mode: Annotated[
         str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")
     ] = "multiclass",

@@ -8,7 +8,7 @@ import inspect
 import math
 import numbers
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "names_unknown",
     "nearest",
     "number",
+    "number_tuple",
     "refuse_blanks",
     "shown",
     "viewable",
@@ -120,6 +121,15 @@ def number(
         allowed = unbounded if most == math.inf else f"in {first}{least:g}, {most:g}{last}"
         raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
     return real
+
+
+def number_tuple(
+    name: str, values: object, least: float, most: float, excluded: tuple[float, ...] = ()
+) -> tuple[float, ...]:
+    """Return a sequence of one number or more as a tuple of floats; each is checked by `number`."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise TypeError(f"{name} must be a sequence of numbers, got {describe(values)}")
+    return tuple(number(f"every {name}", value, least, most, excluded) for value in values)
 
 
 def integer(name: str, value: object) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg._common.arguments import choice, describe, number
+from rankseg._common.arguments import choice, describe, number, number_tuple
 from rankseg._common.public import public
 from rankseg._decision.inputs import as_tensor
 from rankseg._decision.presence_model import PresenceModel
-from rankseg._files.small import read_json_object
-from rankseg._files.whole import write_whole
+from rankseg._files.small import read_fields, write_fields
 
 __all__ = ["LINKS", "MOST", "Calibration", "check_weights", "log_probabilities"]
 
@@ -89,11 +87,8 @@ class Calibration:
         if not isinstance(self.kind, str):
             raise TypeError(f"kind must be a string, got {self.kind!r}")
         for name, least in (("scale", 1 / MOST), ("offset", -MOST)):
-            values = getattr(self, name)
-            if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-                raise TypeError(f"{name} must be a sequence of numbers, got {describe(values)}")
-            checked = [number(f"every {name}", value, least, MOST) for value in values]
-            object.__setattr__(self, name, tuple(checked))
+            values = number_tuple(name, getattr(self, name), least, MOST)
+            object.__setattr__(self, name, values)
         if len(self.scale) != len(self.offset):
             raise ValueError(
                 f"scale and offset must have one entry for each class, got {len(self.scale)} and "
@@ -162,8 +157,7 @@ class Calibration:
         OSError
             If the file cannot be written.
         """
-        content = {"format": FORMAT, **asdict(self)}
-        write_whole(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+        write_fields(Path(path), FORMAT, asdict(self))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Calibration:
@@ -177,16 +171,8 @@ class Calibration:
             If it holds something else.
         """
         try:
-            content = read_json_object(Path(path))
-            if content.get("format") != FORMAT:
-                raise ValueError(f'it lacks "format": "{FORMAT}"')
-            del content["format"]
-            content.setdefault("presence", None)
             names = [field.name for field in fields(cls)]
-            if missing := [name for name in names if name not in content]:
-                raise ValueError(f"it lacks {missing}")
-            if unknown := sorted(content.keys() - set(names)):
-                raise ValueError(f"it must hold {names} alone, got {unknown} too")
+            content = read_fields(Path(path), FORMAT, names, optional=["presence"])
             if content["presence"] is not None:
                 content["presence"] = PresenceModel(**content["presence"])
             return cls(**content)

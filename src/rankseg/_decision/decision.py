@@ -16,6 +16,7 @@ from rankseg._decision.problem import Problem
 from rankseg._decision.score import check_scored_correlation, score
 from rankseg._decision.settings import Settings
 from rankseg._decision.solve import present_in, solve
+from rankseg._decision.solvers import SOLVERS
 
 __all__ = ["Decision", "decide"]
 
@@ -112,7 +113,9 @@ def _masks_by_class(problem: Problem, prediction: Any, present: Tensor) -> Tenso
     settings = problem.settings
     if settings.output_mode == "multilabel":
         return as_tensor("prediction", prediction)
-    solver = "RMA" if settings.solver == "joint" else settings.solver
+    row = SOLVERS[settings.solver]
+    own = "multilabel" in row.several_classes and row.needs is None
+    solver = settings.solver if own else "RMA"
     alone = replace(settings, output_mode="multilabel", solver=solver, presence="all")
     masks = as_tensor("masks", solve(replace(problem, settings=alone)))
     return masks & present.view(*present.shape, *[1] * (masks.dim() - 2))

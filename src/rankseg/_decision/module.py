@@ -65,7 +65,7 @@ class RankSEG(nn.Module):
     output_mode : {'multiclass', 'multilabel'}
         One label per pixel, or one mask per class. One channel is binary in both: a mask, or
         the same as labels 0 and 1.
-    solver : {'auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax'}
+    solver : {'auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax', 'dataset'}
         ``'RMA'`` maximises the reciprocal moment approximation of the expected metric for each
         class, then resolves pixels claimed by several classes or by none as published.
         ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
@@ -81,6 +81,8 @@ class RankSEG(nn.Module):
         ``'TR'`` (a threshold of 1/2, multilabel) and ``'argmax'`` are optimal for ``'acc'``.
         ``'auto'`` is ``'joint'``, or for masks ``'RMA'``, with a ``correlation`` of 0.5 for Dice
         and IoU, and ``'argmax'`` or ``'TR'`` for accuracy. The published rule is ``'RMA'``.
+        ``'dataset'`` (``'auto'`` if ``rule`` is given) decides by a rule fitted to the score of a
+        whole data set, in place of the mean score of the images; ``smooth`` has no effect.
     pruning_prob : float, optional
         In [0, 1], 0.5 by default. What ``presence='peak'`` asks of the largest probability of a
         class. Not used for ``'acc'``; an error beside another ``presence``.
@@ -94,14 +96,15 @@ class RankSEG(nn.Module):
         Makes better probabilities of the maps first: all of them, in memory, float32 or wider.
         Made by :func:`rankseg.calibration.fit`, or the file that it was saved to.
     presence : {'peak', 'argmax', 'all'} or rankseg.calibration.PresenceModel
-        For RMA, joint and exact. Which classes are taken to be in an image; the others are given
-        no pixel, unless there is no class at all. This is a decision, not an economy: it changes
-        results. ``'peak'`` (published, the default) takes a class whose largest probability
-        exceeds ``pruning_prob``. ``'argmax'`` takes one that the plain decision predicts: with
-        multiclass output the likeliest in some valid pixel (of equally likely classes the first),
-        else a mask with a probability above 0.5. ``'all'`` takes every class. A fitted model takes
-        those that it says are likely enough. Without ``presence`` and ``pruning_prob``, the model
-        that the calibration holds decides, if it holds one.
+        For RMA, joint, exact and dataset. Which classes are taken to be in an image; the others
+        are given no pixel, unless there is no class at all. This is a decision, not an economy: it
+        changes results. ``'peak'`` (published, the default but for dataset) takes a class whose
+        largest probability exceeds ``pruning_prob``. ``'argmax'`` takes one that the plain decision
+        predicts: with multiclass output the likeliest in some valid pixel (of equally likely
+        classes the first), else a mask with a probability above 0.5. ``'all'``, the default of
+        dataset, takes every class. A fitted model takes those that it says are likely enough.
+        Without ``presence`` and ``pruning_prob``, the model that the calibration holds decides, if
+        it holds one.
     unassigned_policy : {'max_score', 'void'}
         For RMA, joint and exact with multiclass output. What becomes of a pixel that is in no
         mask: it goes to the class, among those present, that gains most (the default), or is
@@ -118,6 +121,9 @@ class RankSEG(nn.Module):
     eps : float
         For BA, TRNA and BA+TRNA: the probability that the volumes left out of the sums have, half
         of it at either end; between 0 and 1, 1e-4 by default.
+    rule : rankseg.dataset.DatasetRule or path
+        For dataset, which needs it: a rule for the same metric and output mode, or the file that it
+        was saved to. Made by :meth:`rankseg.dataset.DatasetRule.fit`.
     safe_screening : bool or 'auto'
         Taken for programs written for rankseg 0.0.8 and without effect: no class is screened
         by approximate means here, and nothing needs to be.
@@ -205,6 +211,8 @@ class RankSEG(nn.Module):
         **options: Unpack[SolverOptions],
     ) -> None:
         super().__init__()
+        if "rule" in options:  # a file is read once, and a copy or pickle does without it
+            options["rule"] = checked("rule", options["rule"])
         self.solver_params = dict(options)
         given = {
             "metric": metric,
@@ -229,6 +237,7 @@ class RankSEG(nn.Module):
     presence = _solver_option("presence", Settings.presence)
     correlation = _solver_option("correlation", Settings.correlation)
     eps = _solver_option("eps", Settings.eps)
+    rule = _solver_option("rule", Settings.rule)
     safe_screening = _solver_option("safe_screening", False)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -271,8 +280,10 @@ class RankSEG(nn.Module):
     @property
     def solver(self) -> str:
         """The solver, ``'auto'`` replaced by the one it stands for."""
-        named = self._options["solver"]
-        return combined(named, self.metric, self.output_mode) if named == "auto" else named
+        named: str = self._options["solver"]
+        if named != "auto":
+            return named
+        return combined(named, self.metric, self.output_mode, self.solver_params)
 
     @solver.setter
     def solver(self, value: str) -> None:

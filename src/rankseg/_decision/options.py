@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor
 from rankseg._common.arguments import (
     METRIC_NAMES,
     choice,
-    describe,
     integer,
     metric_name,
     nearest,
@@ -23,14 +21,15 @@ from rankseg._common.arguments import (
 )
 from rankseg._common.warn import warn
 from rankseg._decision.calibration import LINKS, Calibration
+from rankseg._decision.dataset_rule import DatasetRule
 from rankseg._decision.presence_model import PresenceModel
-from rankseg._decision.settings import EPS, PRUNING_PROB, VOID_INDEX, Settings
+from rankseg._decision.settings import EPS, OUTPUT_MODES, PRUNING_PROB, VOID_INDEX, Settings
 from rankseg._decision.solvers import SOLVERS, solvers_for, solvers_taking
+from rankseg._files.small import opened
 
 __all__ = ["checked", "combined", "parse", "refuse_misspelt", "smoothing"]
 
 METRICS = ("dice", "iou", "acc")
-OUTPUT_MODES = ("multiclass", "multilabel")
 POLICIES = ("max_score", "void")
 PRESENCE = ("peak", "argmax", "all")
 USUAL_CORRELATION = 0.5
@@ -87,8 +86,10 @@ def parse(
     metric = checked("metric", metric)
     output_mode = checked("output_mode", output_mode)
     named = checked("solver", solver)
-    solver = combined(named, metric, output_mode)
+    solver = combined(named, metric, output_mode, options)
     _refuse_unknown(options, solver, output_mode)
+    rule: DatasetRule | None = checked("rule", options.get("rule"))
+    _check_rule(rule, solver, metric, output_mode)
     checked("safe_screening", options.get("safe_screening", False))
     link: str | None = checked("from_logits", from_logits)
     applied: Calibration | None = checked("calibration", calibration)
@@ -96,7 +97,8 @@ def parse(
         raise ValueError(
             f"calibration must be for from_logits={link!r}, got one for {applied.link!r}"
         )
-    usual = USUAL_CORRELATION if named == "auto" and metric != "acc" else 0.0
+    correlates = "correlation" in SOLVERS[solver].options[output_mode]
+    usual = USUAL_CORRELATION if named == "auto" and correlates else 0.0
     least_peak: float | None = checked("pruning_prob", pruning_prob)
     presence = _presence_rule(options.get("presence"), least_peak)
     if presence is None:
@@ -104,7 +106,7 @@ def parse(
         if fitted is not None and "presence" not in SOLVERS[solver].options[output_mode]:
             fitted = None
             _warn_of_unused_presence(solver, metric)
-        presence = fitted or "peak"
+        presence = fitted or ("peak" if least_peak is not None else SOLVERS[solver].presence)
     return Settings(
         metric=metric,
         smooth=smoothing(smooth),
@@ -118,6 +120,7 @@ def parse(
         void_index=checked("void_index", options.get("void_index", VOID_INDEX)),
         correlation=checked("correlation", options.get("correlation", usual)),
         eps=checked("eps", options.get("eps", EPS)),
+        rule=rule,
         from_logits=link,
         calibration=applied,
     )
@@ -150,16 +153,22 @@ def smoothing(value: object) -> float:
     return min(given, LARGEST_SMOOTH)
 
 
-def _open_calibration(calibration: object) -> Calibration | None:
-    """Return a calibration; if a path is given, load it from that file."""
-    if isinstance(calibration, str | PathLike):
-        return Calibration.load(calibration)
-    if calibration is None or isinstance(calibration, Calibration):
-        return calibration
-    raise TypeError(
-        "calibration must be a Calibration or the path of a file of one, got "
-        f"{describe(calibration)}"
-    )
+def _check_rule(rule: DatasetRule | None, solver: str, metric: str, output_mode: str) -> None:
+    """Refuse a rule that is missing, or was fitted to another metric or another kind of output."""
+    needed = SOLVERS[solver].needs
+    if rule is None:
+        if needed is not None:
+            raise ValueError(f"solver={solver!r} needs the option {needed}, got none")
+        return
+    asked = {"metric": metric, "output_mode": output_mode}
+    if rule.classes == 1:  # masks and labels are the same
+        del asked["output_mode"]
+    for name, value in asked.items():
+        fitted = getattr(rule, name)
+        if fitted != value:
+            raise ValueError(
+                f"rule must be for {name}={value!r}, got one for {fitted!r}; pass {name}={fitted!r}"
+            )
 
 
 def _screening(value: object) -> object:
@@ -183,7 +192,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
         else choice("presence", value, PRESENCE)
     ),
     "from_logits": lambda value: None if value is None else choice("from_logits", value, LINKS),
-    "calibration": _open_calibration,
+    "calibration": lambda value: opened("calibration", Calibration, value),
+    "rule": lambda value: opened("rule", DatasetRule, value),
     "unassigned_policy": lambda value: choice("unassigned_policy", value, POLICIES),
     "void_index": lambda value: integer("void_index", value),
     "correlation": lambda value: number("correlation", value, 0.0, 1.0, excluded=(1.0,)),
@@ -222,11 +232,16 @@ def _misplaced(name: str, value: object) -> str:
     return f"{name} is the {POSITIONS[name]} positional argument of RankSEG: pass {meant[0]}"
 
 
-def combined(solver: str, metric: str, output_mode: str) -> str:
-    """Return the solver, for ``'auto'`` the default one; raise if it does not fit the rest."""
+def combined(solver: str, metric: str, output_mode: str, options: Mapping[str, Any]) -> str:
+    """Return the solver, for ``'auto'`` the default one; raise if it does not fit the rest.
+
+    If an option is given that only one solver takes and needs, ``'auto'`` is that solver.
+    """
     fitting = solvers_for(metric, output_mode)
     if solver == "auto":
-        (solver,) = (name for name in fitting if output_mode in SOLVERS[name].default_for)
+        meant = [name for name in fitting if options.get(SOLVERS[name].needs or "") is not None]
+        defaults = [name for name in fitting if output_mode in SOLVERS[name].default_for]
+        solver = (meant or defaults)[0]
     if solver not in fitting:
         raise ValueError(
             f"solver={solver!r} does not decide metric={metric!r} with "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rankseg._common.arguments import choice, describe, number
+from rankseg._common.arguments import choice, number, number_tuple
 from rankseg._common.public import public
 from rankseg._decision.inputs import check_probabilities
 
@@ -86,10 +86,7 @@ class PresenceModel:
         object.__setattr__(self, "absent", choice("absent", self.absent, ABSENT))
         for name in ("peak", "volume"):
             object.__setattr__(self, name, number(name, getattr(self, name), -MOST, MOST))
-        if not isinstance(self.offset, Sequence) or isinstance(self.offset, str) or not self.offset:
-            raise TypeError(f"offset must be a sequence of numbers, got {describe(self.offset)}")
-        offsets = tuple(number("every offset", value, -MOST, MOST) for value in self.offset)
-        object.__setattr__(self, "offset", offsets)
+        object.__setattr__(self, "offset", number_tuple("offset", self.offset, -MOST, MOST))
 
     @property
     def classes(self) -> int:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rankseg._backends.logits import to_probabilities
 from rankseg._common.tracing import is_on_host, is_traced
-from rankseg._decision.calibration import Calibration
 from rankseg._decision.inputs import as_tensor, dtype_cure
 from rankseg._decision.presence_model import PresenceModel
 from rankseg._decision.sampled_sums import check_sums
@@ -252,9 +251,10 @@ def _check_classes(settings: Settings, classes: int) -> None:
             "from_logits='softmax' needs two classes or more, got one channel, whose probabilities "
             "would all be 1; take from_logits='sigmoid'"
         )
-    fitted = {"calibration": settings.calibration, "presence": settings.presence}
+    presence = settings.presence if isinstance(settings.presence, PresenceModel) else None
+    fitted = {"calibration": settings.calibration, "presence": presence, "rule": settings.rule}
     for name, model in fitted.items():
-        if isinstance(model, Calibration | PresenceModel) and model.classes != classes:
+        if model is not None and model.classes != classes:
             raise ValueError(
                 f"{name} must be for the {classes} classes of probs, got one for {model.classes}"
             )

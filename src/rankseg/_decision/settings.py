@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from rankseg._decision.calibration import Calibration
 from rankseg._decision.presence_model import PresenceModel
 
+if TYPE_CHECKING:
+    from rankseg._decision.dataset_rule import DatasetRule
+
 __all__ = ["Settings", "SolverOptions"]
 
+OUTPUT_MODES = ("multiclass", "multilabel")
 PRUNING_PROB = 0.5
 VOID_INDEX = 255
 EPS = 1e-4
@@ -31,6 +36,7 @@ class SolverOptions(TypedDict, total=False):
     correlation: float
     safe_screening: bool | Literal["auto"]
     eps: float
+    rule: DatasetRule | str | PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -47,5 +53,6 @@ class Settings:
     void_index: int = VOID_INDEX
     correlation: float = 0.0
     eps: float = EPS
+    rule: DatasetRule | None = None
     from_logits: str | None = None
     calibration: Calibration | None = None

@@ -1,4 +1,4 @@
-"""Small files that people write by hand: JSON objects and CSV rows, read whole and checked."""
+"""Small files, read whole and checked: JSON objects and CSV rows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import csv
 import io
 import json
 import reprlib
+from collections.abc import Collection, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["read_json_object", "read_rows"]
+from rankseg._common.arguments import describe
+from rankseg._files.whole import write_whole
+
+__all__ = ["opened", "read_fields", "read_json_object", "read_rows", "write_fields"]
 
 MOST_BYTES: Final = 1 << 26
 """64 MiB: the lists of cases in nnU-Net's files take a few of them."""
@@ -39,6 +44,49 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {reprlib.repr(content)}")
     return content
+
+
+def write_fields(path: Path, form: str, fields: dict[str, Any]) -> None:
+    """Write a JSON object of fields and the name of their format, whole or not at all."""
+    write_whole(path, (json.dumps({"format": form, **fields}, indent=1) + "\n").encode())
+
+
+def read_fields(
+    path: Path, form: str, names: Sequence[str], optional: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what `write_fields` wrote; an optional field that is missing is None.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read_json_object`; also if format or fields are others.
+    """
+    content = read_json_object(path)
+    if content.pop("format", None) != form:
+        raise ValueError(f'it lacks "format": "{form}"')
+    content = dict.fromkeys(optional) | content
+    if missing := [name for name in names if name not in content]:
+        raise ValueError(f"it lacks {missing}")
+    if unknown := sorted(content.keys() - set(names)):
+        raise ValueError(f"it must hold {list(names)} alone, got {unknown} too")
+    return content
+
+
+def opened(name: str, kind: type[Any], value: object) -> Any:
+    """Return a value of a kind with ``load``, or None; a path is loaded.
+
+    Raises
+    ------
+    TypeError
+        If the value is anything else. ``name`` is that of the argument.
+    """
+    if isinstance(value, str | PathLike):
+        return kind.load(value)
+    if value is None or isinstance(value, kind):
+        return value
+    raise TypeError(
+        f"{name} must be a {kind.__name__} or the path of a file of one, got {describe(value)}"
+    )
 
 
 def read_rows(path: Path) -> list[list[str]]:

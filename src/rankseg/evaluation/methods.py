@@ -109,7 +109,7 @@ class _PrunedArgmax:
         return pruned_argmax(probs, self.pruning_prob)
 
 
-DEFAULT = (combined("auto", "dice", "multiclass"), USUAL_CORRELATION)
+DEFAULT = (combined("auto", "dice", "multiclass", {}), USUAL_CORRELATION)
 """Solver and correlation of RankSEG by default; of masks, RMA is the same."""
 
 

@@ -373,6 +373,11 @@ def _of_foreground(decide: rankseg.RankSEG) -> rankseg.RankSEG:
             "accuracy counts pixels, of all classes"
         )
     settings = decide.settings
+    if settings.rule is not None:
+        raise ValueError(
+            "include_background=False does not go with a rule, which is fitted to the maps of all "
+            "classes: leave it out"
+        )
     allowed = SOLVERS[settings.solver].options[settings.output_mode]
     if "unassigned_policy" in allowed:
         options |= {"unassigned_policy": "void", "void_index": UNCLAIMED}

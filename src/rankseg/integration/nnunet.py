@@ -246,12 +246,15 @@ def _decide_case(
 def _paint(maps: ClassMaps, labels: Labels, decide: RankSEG) -> NDArray[Any]:
     """Decide every region by itself, and paint them one over the other."""
     painted = np.zeros(maps.shape[1:], labels.dtype)
-    of_all = decide.calibration
-    if of_all is not None and of_all.classes != len(maps):
-        raise ValueError(f"calibration must be for {len(maps)} regions, got {of_all.classes}")
+    fitted = {"calibration": decide.calibration, "rule": decide.rule}
+    fitted = {name: of_all for name, of_all in fitted.items() if of_all is not None}
+    for name, of_all in fitted.items():
+        if of_all.classes != len(maps):
+            raise ValueError(f"{name} must be for {len(maps)} regions, got {of_all.classes}")
     own = copy.copy(decide)
     for channel, (label, probs) in enumerate(zip(labels.by_channel, maps, strict=True)):
-        own.calibration = None if of_all is None else of_all.of_class(channel)
+        for name, of_all in fitted.items():
+            setattr(own, name, of_all.of_class(channel))
         painted[own(probs[None, None])[0, 0]] = label
     return painted
 

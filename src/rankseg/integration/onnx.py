@@ -62,7 +62,7 @@ def export(
     path : path-like
         The file to write, whole or not at all.
     decide : RankSEG
-        The decision. Its solver must be RMA, joint, TR or argmax.
+        The decision. Its solver must be RMA, joint, TR, argmax or dataset.
     classes : int
         How many channels the maps have.
     spatial_axes : {2, 3}

@@ -15,6 +15,7 @@ from torch import Tensor
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.ba import ba_masks
 from rankseg._decision.solvers.baselines import argmax_labels, argmax_masks, threshold_masks
+from rankseg._decision.solvers.dataset import dataset_labels, dataset_masks
 from rankseg._decision.solvers.joint import joint_labels
 from rankseg._decision.solvers.rma import own_masks, shared_labels
 from rankseg._formulas.records import Survey
@@ -48,6 +49,10 @@ class Solver:
         False if no graph of ``torch.compile`` or ``torch.export`` can hold the functions.
     exportable
         True if ONNX has operators for every step.
+    presence
+        The rule for which classes are present, if none is given.
+    needs
+        The option that must be given. If it is, ``'auto'`` is this solver.
     """
 
     metrics: tuple[str, ...]
@@ -58,6 +63,8 @@ class Solver:
     reads_values: bool = True
     traceable: bool = True
     exportable: bool = False
+    presence: str = "peak"
+    needs: str | None = None
 
     def decides(self, metric: str, output_mode: str) -> bool:
         """Return whether the solver decides for this metric and output, perhaps one channel only.
@@ -124,6 +131,19 @@ SOLVERS: dict[str, Solver] = {
         default_for=("multiclass",),
         reads_values=False,
         exportable=True,
+    ),
+    "dataset": Solver(
+        metrics=("dice", "iou"),
+        options={
+            "multiclass": ("rule", "presence", "void_index"),
+            "multilabel": ("rule", "presence"),
+        },
+        one_channel=dataset_masks,
+        several_classes={"multiclass": dataset_labels, "multilabel": dataset_masks},
+        reads_values=False,
+        exportable=True,
+        presence="all",  # the offset of a class is the price of its false pixels
+        needs="rule",
     ),
 }
 

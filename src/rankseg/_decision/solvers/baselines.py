@@ -30,17 +30,26 @@ def threshold_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Se
     return masks
 
 
-def _argmax(backend: ModuleType, maps: Any, survey: Survey, void: int) -> Tensor:
-    shape = (survey.mass.shape[0], *maps.spatial)
-    everything = torch.ones_like(survey.mass, dtype=torch.bool)
+def label_by(
+    backend: ModuleType, maps: Any, survey: Survey, gains: Gains, eligible: Tensor, void: int
+) -> Tensor:
+    """Return the ``eligible`` class that gains most in every pixel; ties go to the first.
+
+    ``eligible`` is ``(batch, classes)`` boolean. Pixels that are not valid become ``void``.
+    """
     labels: Tensor = backend.resolve(
         maps,
         survey,
-        torch.full(shape, UNASSIGNED, device=survey.mass.device),
+        torch.full((eligible.shape[0], *maps.spatial), UNASSIGNED, device=eligible.device),
         torch.full_like(survey.mass, torch.inf),
-        Gains.probability(survey.mass),
-        everything,
+        gains,
+        eligible,
         -torch.inf,
         void,
     )
     return labels
+
+
+def _argmax(backend: ModuleType, maps: Any, survey: Survey, void: int) -> Tensor:
+    every = torch.ones_like(survey.mass, dtype=torch.bool)
+    return label_by(backend, maps, survey, Gains.probability(survey.mass), every, void)
