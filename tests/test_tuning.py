@@ -131,13 +131,11 @@ def test_what_is_saved_decides_the_same(tmp_path):
     tuned = tune(drawn(12, temperature=3.0), "iou", candidates=candidates)
     tuned.save(tmp_path / "tuned.json")
     saved = json.loads((tmp_path / "tuned.json").read_text())
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "tuned.calibration.json",
-        "tuned.json",
-    ]
-    decided = RankSEG(**saved["options"])(case.probs[None])
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned.json"]
+    decided = RankSEG.load(tmp_path / "tuned.json")(case.probs[None])
     assert torch.equal(decided, RankSEG(**tuned.options)(case.probs[None]))
-    assert saved["held_out"]["mean"] == tuned.held_out.mean
+    assert saved["about"]["cases"] == 12
+    assert saved["about"]["held_out"]["mean"] == tuned.held_out.mean
 
 
 def test_wrong_options():

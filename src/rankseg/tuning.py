@@ -7,13 +7,12 @@ worth on cases it has not seen; the one returned is chosen on all.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import product
 from os import PathLike
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,8 +22,8 @@ from rankseg._common.arguments import choice, metric_name, number
 from rankseg._decision.calibration import MOST, Calibration
 from rankseg._decision.module import RankSEG
 from rankseg._decision.settings import PRUNING_PROB
+from rankseg._decision.settings_file import write_settings
 from rankseg._decision.solvers import solvers_taking
-from rankseg._files.whole import write_whole
 from rankseg.evaluation import CaseFolder, Comparison, Method, argmax, compare
 from rankseg.evaluation.differences import Difference, Floats
 from rankseg.evaluation.folds import folds_of
@@ -36,8 +35,6 @@ __all__ = ["Candidate", "Tuning", "standard_candidates", "tune"]
 
 FEWEST: Final = 10
 """With fewer cases or clusters than this, no choice differs significantly from chance."""
-
-FORMAT: Final = "rankseg options 1"
 
 
 @dataclass(frozen=True)
@@ -171,30 +168,24 @@ class Tuning:
         return dict(self.chosen.options)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the options and what is expected of them as JSON, whole or not at all.
+        """Write the options, and what is to be expected of them, as JSON: whole or not at all.
 
-        ``RankSEG(**json.load(file)["options"])`` decides so; a calibration among them is written
-        beside, as ``NAME.calibration.json``, and named by its path.
+        ``RankSEG.load(path)`` and ``rankseg predict --settings`` decide by the file; a calibration
+        among the options is inside.
         """
-        path = Path(path)
-        options = self.options
-        calibration = options.get("calibration")
-        if isinstance(calibration, Calibration):
-            beside = path.with_name(f"{path.stem}.calibration.json")
-            calibration.save(beside)
-            options["calibration"] = str(beside)
-        content = {
-            "format": FORMAT,
-            "options": options,
+        expected = {
+            name: None if math.isnan(value) else value
+            for name, value in asdict(self.held_out).items()
+        }
+        about = {
+            "made": f"rankseg tune, {datetime.now().astimezone():%Y-%m-%d}",
+            "cases": len(self.comparison.cases),
             "gain": self.gain,
-            "held_out": {
-                name: None if math.isnan(value) else value
-                for name, value in asdict(self.held_out).items()
-            },
+            "held_out": expected,
             "optimism": self.optimism,
             "warnings": list(self.warnings),
         }
-        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+        write_settings(path, self.options, about)
 
 
 def tune(

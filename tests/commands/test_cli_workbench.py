@@ -269,7 +269,7 @@ def test_tune(folder, tmp_path):
     tuned = tune(CaseFolder.open(folder), counted="either", candidates=candidates, folds=3)
     saved = json.loads(path.read_text())
     assert saved["options"] == tuned.options
-    assert saved["optimism"] == tuned.optimism
+    assert saved["about"]["optimism"] == tuned.optimism
     assert ["held", "out", signed(tuned.held_out.mean)] in [line[:3] for line in words(result)]
     assert f"Chosen: {tuned.chosen.name}." in result.stdout
     assert "6 cases are too few" in " ".join(result.stdout.split())

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from rankseg import RankSEG
 from rankseg._common.arguments import integer
+from rankseg._decision.settings_file import read_settings
 from rankseg.evaluation import CaseFolder, cases, read_clusters
 from rankseg.evaluation.clusters import clusters_of
 
@@ -27,6 +29,7 @@ __all__ = [
     "PRESENCE",
     "PRUNING_PROB",
     "RULE",
+    "SETTINGS_FILE",
     "SMOOTH",
     "VALID",
     "classes_from",
@@ -107,6 +110,13 @@ CLASSES: TypeAlias = Annotated[
         metavar="N",
     ),
 ]
+SETTINGS_FILE: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="What rankseg tune or RankSEG.save wrote. Options given beside it replace its own.",
+        dir_okay=False,
+    ),
+]
 RULE: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -178,6 +188,13 @@ def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str
 def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return those arguments of a command that are options of RankSEG and say something.
 
-    Some options are not taken by every solver.
+    Some options are not taken by every solver. If there is ``--settings``, these are the options of
+    the file, replaced by those that stand on the command line: ``context`` tells which do.
     """
-    return {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
+    given = {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
+    if arguments.get("settings") is None:
+        return given
+    source = arguments["context"].get_parameter_source
+    said = {name: value for name, value in given.items() if source(name).name == "COMMANDLINE"}
+    RankSEG.load(arguments["settings"])  # refuses options that it does not take
+    return {**read_settings(arguments["settings"]), **said}

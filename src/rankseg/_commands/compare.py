@@ -140,6 +140,14 @@ def compare_folder(
             dir_okay=False,
         ),
     ] = None,
+    settings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What rankseg tune or RankSEG.save wrote: RankSEG is shown with it too, under the "
+            "name of the file. Repeat it for several.",
+            dir_okay=False,
+        ),
+    ] = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     aggregates: Annotated[
@@ -193,6 +201,9 @@ def compare_folder(
                 Method(f"RankSEG {one.metric} calibrated", one, one.correlation)
                 for one in decisions
             )
+        for path in settings or ():
+            decide = RankSEG.load(path)
+            methods += (Method(path.stem, decide, decide.correlation),)
         if rule is not None:
             methods += tuple(_by_rule(DatasetRule.load(rule), calibration, presence or (None,)))
     except ValueError as error:
@@ -219,8 +230,8 @@ def compare_folder(
         _write_report(output, comparison, methods, folder, metrics[0])
         console.print(f"Written to {output}", soft_wrap=True)
     if report is not None:
-        settings = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
-        _write_html(report, comparison, methods, folder, metrics[0], pruning_prob, settings)
+        shown = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
+        _write_html(report, comparison, methods, folder, metrics[0], pruning_prob, shown)
         console.print(f"Report: {report}", soft_wrap=True)
     print_not_compared(comparison)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rankseg import RankSEG
-from rankseg._commands._options import PRESENCE, PRUNING_PROB, RULE, settings_from
+from rankseg._commands._options import PRESENCE, PRUNING_PROB, RULE, SETTINGS_FILE, settings_from
 from rankseg._commands._terminal import check_place, open_console
 from rankseg._decision.solvers import EXPORTABLE
 from rankseg.integration.onnx import export as export_decision
@@ -17,6 +17,7 @@ __all__ = ["export"]
 
 
 def export(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help="The file to write.", dir_okay=False)],
     classes: Annotated[int, typer.Option(min=1, help="How many channels the maps have.")],
     metric: Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")] = "dice",
@@ -33,6 +34,7 @@ def export(
     presence: PRESENCE = None,
     pruning_prob: PRUNING_PROB = None,
     rule: RULE = None,
+    settings: SETTINGS_FILE = None,
     smooth: Annotated[float, typer.Option(help="Added to numerator and denominator.")] = 0.0,
     spatial_axes: Annotated[int, typer.Option(min=2, max=3, help="2: images; 3: volumes.")] = 2,
     dtype: Annotated[str, typer.Option(help="Of the maps: float16, float32, float64.")] = "float32",

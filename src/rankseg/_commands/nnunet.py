@@ -16,6 +16,7 @@ __all__ = ["nnunet"]
 
 
 def nnunet(
+    context: typer.Context,
     folders: Annotated[
         list[Path],
         typer.Argument(
@@ -40,6 +41,7 @@ def nnunet(
     correlation: _options.CORRELATION = None,
     calibration: _options.CALIBRATION = None,
     rule: _options.RULE = None,
+    settings: _options.SETTINGS_FILE = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
     ] = False,
@@ -49,12 +51,12 @@ def nnunet(
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
-    settings = _options.settings_from(locals())
+    options = _options.settings_from(locals())
     outcome = decide_folders(
         folders,
         output,
         overwrite=overwrite,
         track=tracker("Deciding"),
-        **settings,
+        **options,
     )
     print_outcome(outcome, output)

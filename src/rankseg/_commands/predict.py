@@ -16,6 +16,7 @@ __all__ = ["predict"]
 
 
 def predict(
+    context: typer.Context,
     inputs: Annotated[
         list[Path],
         typer.Argument(
@@ -38,6 +39,7 @@ def predict(
     correlation: _options.CORRELATION = None,
     calibration: _options.CALIBRATION = None,
     rule: _options.RULE = None,
+    settings: _options.SETTINGS_FILE = None,
     output_mode: Annotated[
         str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")
     ] = "multiclass",
@@ -67,7 +69,7 @@ def predict(
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
-    settings = _options.settings_from(locals())
+    options = _options.settings_from(locals())
     outcome = predict_files(
         inputs,
         output,
@@ -79,6 +81,6 @@ def predict(
         overwrite=overwrite,
         workers=workers,
         track=tracker("Deciding"),
-        **settings,
+        **options,
     )
     print_outcome(outcome, output)

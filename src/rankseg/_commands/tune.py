@@ -83,10 +83,10 @@ def tune_folder(
 ) -> None:
     """Choose solver, correlation, presence and temperature on labelled maps, by cross-validation.
 
-    Argmax is always among the candidates. The file holds options for RankSEG. Exits with 1 if a
-    case could not be decided; the choice is made on the others.
+    Argmax is always among the candidates. The file is taken by rankseg predict --settings and
+    RankSEG.load. Exits with 1 if a case could not be decided; the choice is made on the others.
     """
-    check_place(output, '"format": "rankseg options')
+    check_place(output, '"format": "rankseg settings')
     folder = maps_from(locals())
     candidates = standard_candidates(
         metric,  # type: ignore[arg-type]

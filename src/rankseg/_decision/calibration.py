@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -172,10 +172,7 @@ class Calibration:
         """
         try:
             names = [field.name for field in fields(cls)]
-            content = read_fields(Path(path), FORMAT, names, optional=["presence"])
-            if content["presence"] is not None:
-                content["presence"] = PresenceModel(**content["presence"])
-            return cls(**content)
+            return calibration_of(read_fields(Path(path), FORMAT, names, optional=["presence"]))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no calibration file: {error}") from error
 
@@ -191,6 +188,12 @@ class Calibration:
         )
         sums = scale * logs + offset
         return sums.softmax(1) if self.link == "softmax" else sums.sigmoid()
+
+
+def calibration_of(content: Mapping[str, Any]) -> Calibration:
+    """Make a calibration of its fields, as ``dataclasses.asdict`` gives them."""
+    model = content.get("presence")
+    return Calibration(**{**content, "presence": None if model is None else PresenceModel(**model)})
 
 
 def log_probabilities(maps: Tensor, link: str, from_logits: str | None = None) -> Tensor:
