@@ -228,6 +228,8 @@ class RankSEG(nn.Module):
     void_index = _solver_option("void_index", Settings.void_index)
     presence = _solver_option("presence", Settings.presence)
     correlation = _solver_option("correlation", Settings.correlation)
+    theta = _solver_option("theta", Settings.theta)
+    amplitude = _solver_option("amplitude", Settings.amplitude)
     eps = _solver_option("eps", Settings.eps)
     safe_screening = _solver_option("safe_screening", False)
 

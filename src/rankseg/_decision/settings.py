@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -13,6 +14,7 @@ __all__ = ["Settings", "SolverOptions"]
 PRUNING_PROB = 0.5
 VOID_INDEX = 255
 EPS = 1e-4
+THETA = 300.0
 
 SMOOTH_PER_PIXEL = 2.0**24
 """Decisions are the same for a larger ``smooth`` per pixel, where masks are found by their scores.
@@ -29,6 +31,8 @@ class SolverOptions(TypedDict, total=False):
     void_index: int
     presence: Literal["peak", "argmax", "all"] | PresenceModel
     correlation: float
+    theta: float | Sequence[float]
+    amplitude: float
     safe_screening: bool | Literal["auto"]
     eps: float
 
@@ -46,6 +50,8 @@ class Settings:
     unassigned_policy: str = "max_score"
     void_index: int = VOID_INDEX
     correlation: float = 0.0
+    theta: float | tuple[float, ...] = THETA
+    amplitude: float = 1.0
     eps: float = EPS
     from_logits: str | None = None
     calibration: Calibration | None = None
