@@ -13,6 +13,7 @@ from rankseg.evaluation import CaseFolder, read_clusters
 from rankseg.evaluation.case_folders import clusters_of
 
 __all__ = [
+    "AMPLITUDE",
     "BAND",
     "CALIBRATION",
     "CLUSTERS",
@@ -22,6 +23,7 @@ __all__ = [
     "PRESENCE",
     "PRUNING_PROB",
     "SMOOTH",
+    "THETA",
     "clusters_from",
     "ignore_index_from",
     "maps_from",
@@ -30,7 +32,7 @@ __all__ = [
 
 SETTINGS: Final = (
     *("metric", "smooth", "output_mode", "solver", "pruning_prob"),
-    *("presence", "correlation", "calibration", "from_logits"),
+    *("presence", "correlation", "theta", "amplitude", "calibration", "from_logits"),
 )
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
@@ -48,6 +50,17 @@ PRESENCE: TypeAlias = Annotated[
 ]
 CORRELATION: TypeAlias = Annotated[
     float | None, typer.Option(help="In [0, 1): how strongly the labels of an image vary together.")
+]
+THETA: TypeAlias = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="With --solver DEP: the width of its kernel in pixels, or inf. Repeat it to give one "
+        "for every spatial axis."
+    ),
+]
+AMPLITUDE: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="With --solver DEP, in [0, 1]: how strongly neighbouring labels depend."),
 ]
 CALIBRATION: TypeAlias = Annotated[
     Path | None,
@@ -111,4 +124,7 @@ def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Some options are not taken by every solver.
     """
-    return {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
+    given = {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
+    if len(given.get("theta", ())) == 1:
+        (given["theta"],) = given["theta"]
+    return given

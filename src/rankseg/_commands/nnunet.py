@@ -38,6 +38,8 @@ def nnunet(
     pruning_prob: _options.PRUNING_PROB = None,
     smooth: _options.SMOOTH = 0.0,
     correlation: _options.CORRELATION = None,
+    theta: _options.THETA = None,
+    amplitude: _options.AMPLITUDE = None,
     calibration: _options.CALIBRATION = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")

@@ -36,6 +36,8 @@ def predict(
     presence: _options.PRESENCE = None,
     pruning_prob: _options.PRUNING_PROB = None,
     correlation: _options.CORRELATION = None,
+    theta: _options.THETA = None,
+    amplitude: _options.AMPLITUDE = None,
     calibration: _options.CALIBRATION = None,
     output_mode: Annotated[
         str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg._common.tracing import is_on_host
+from rankseg._common.tracing import is_on_host, is_traced
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.kernel import Kernel
 from rankseg._decision.solvers.presence import eligible_classes, present_classes
@@ -31,6 +31,9 @@ NEGLIGIBLE_CHANGE, SMALL_CHANGE = 1e-5, 1e-3
 """Changes of masks, relative to the volume that the objective divides by. A negligible change is
 not made, and after a small one the iteration ends: the next would be about the square of it, and
 what the objective rises by is about the square of the change."""
+
+MOST_FAILURES = 3
+"""Steps without a rise after which the iteration ends."""
 
 VALUES_ON_HOST, VALUES_ON_DEVICE = 1 << 17, 1 << 26
 """Values computed at a time. On CPUs temporaries stay in the cache, and torch wakes no threads."""
@@ -59,11 +62,14 @@ def dependent_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Se
 
     The iteration starts from the masks of RMA. Masks may overlap.
     """
+    _refuse_graph()
     masks = own_masks(backend, maps, survey, settings)
     present = present_classes(backend, maps, survey, settings)
     at_once = max(1, _values_at_once(survey.mass) // maps.pixels)
     for image in range(len(masks)):
         for classes in present[image].nonzero().squeeze(1).split(at_once):
+            if not len(classes):  # no class is present
+                continue
             objective = _objective(backend, maps, survey, settings, image, classes)
             start = objective.split(masks[image, classes])
             found = _climb(objective, _best_start(objective, start), _Overlapping(objective))
@@ -77,6 +83,7 @@ def dependent_labels(backend: ModuleType, maps: Any, survey: Survey, settings: S
     The iteration starts from the labels of RMA's published rule. A pass gives every pixel to the
     class that gains most, as long as the sum of the class objectives rises.
     """
+    _refuse_graph()
     labels = shared_labels(backend, maps, survey, settings)
     present = present_classes(backend, maps, survey, settings)
     leaves_void = settings.unassigned_policy == "void"
@@ -96,6 +103,15 @@ def dependent_labels(backend: ModuleType, maps: Any, survey: Survey, settings: S
             named = torch.tensordot(names.flatten().to(masks.dtype), masks, 1).long()
             part.copy_(named.where(masks.amax(0) > 0, settings.void_index))
     return labels
+
+
+def _refuse_graph() -> None:
+    """Raise if a tracer of torch records this call."""
+    if is_traced():
+        raise RuntimeError(
+            "solver='DEP' takes as many steps as the maps demand, which no graph of torch.compile "
+            "or torch.export can hold; call it outside of a graph, or take solver='RMA'"
+        )
 
 
 def _values_at_once(like: Tensor) -> int:
@@ -152,15 +168,19 @@ class _Exclusive:
 
 
 def _climb(objective: _Objective, masks: Parts, proposal: _Overlapping | _Exclusive) -> Parts:
-    """Replace masks by proposed ones as long as the objective of the class rises.
+    """Replace masks by proposed ones where the objective of the class rises.
 
-    If the proposal is joint, as long as the sum of the objectives rises. So no step lowers it.
+    If the proposal is joint, where the sum of the objectives rises. So no step lowers it. A step
+    that fails may go too far: the next gains are those halfway, between both states.
     """
-    state = objective.evaluate(masks)
+    state = start = objective.evaluate(masks)
+    failed = 0
     for _ in range(MOST_STEPS):
-        proposed = proposal.masks(state)
+        proposed = proposal.masks(start)
         pairs = zip(proposed, masks, strict=True)
-        share = sum(_total((one - other).abs_()) for one, other in pairs) / state[1]
+        share = (
+            torch.stack([_total((one - other).abs_()) for one, other in pairs]).sum(0) / state[1]
+        )
         if not bool((share > NEGLIGIBLE_CHANGE).any()):
             break
         new = objective.evaluate(proposed)
@@ -169,8 +189,11 @@ def _climb(objective: _Objective, masks: Parts, proposal: _Overlapping | _Exclus
             before, after = (scores.sum().expand_as(scores) for scores in (before, after))
         rising = after > before + NOTICEABLE * before.abs()
         masks = _chosen(rising, proposed, masks)
+        halfway = [(one + other) / 2 for one, other in zip(new, state, strict=True)]
         state = tuple(_chosen(rising, new, state))
-        if not bool((rising & (share > SMALL_CHANGE)).any()):
+        start = tuple(_chosen(rising, new, halfway))
+        failed = 0 if bool(rising.any()) else failed + 1
+        if failed > MOST_FAILURES or not bool((share > SMALL_CHANGE).any()):
             break
     return masks
 
@@ -305,7 +328,7 @@ class _Dice(_Objective):
         return cls(kernel, smooth, probs, volume, odds)
 
     def evaluate(self, masks: Parts) -> State:
-        count = sum(map(_total, masks)) + self.smooth
+        count = torch.stack([_total(mask) for mask in masks]).sum(0) + self.smooth
         total = count + self.volume + SMALLEST
         score, cost = self.smooth / total, self.smooth / total.square()
         for index, mask in enumerate(masks):

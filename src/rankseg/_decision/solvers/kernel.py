@@ -112,7 +112,7 @@ class Kernel:
         """Return the sums at the nodes of the first axis and the pixels of the others, for `at`."""
         axes = tuple(range(1, shares.dim()))
         spectrum = torch.fft.rfftn(shares, self.padded, axes) * self.transform
-        sums = torch.fft.irfftn(spectrum, self.padded, axes)
+        sums: Tensor = torch.fft.irfftn(spectrum, self.padded, axes)
         sums = sums[(slice(None), *(slice(number) for number in self.nodes))]
         for weights in self.weights:
             sums = _contracted(sums, weights, 1)
@@ -131,7 +131,8 @@ def _contracted(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
     """Sum over the third axis of ``values`` and an axis of ``weights``; the result comes last."""
     if weights is None:
         return values.movedim(2, -1)
-    return torch.tensordot(values, weights.to(values.dtype), ([2], [axis]))
+    sums: Tensor = torch.tensordot(values, weights.to(values.dtype), ([2], [axis]))
+    return sums
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class _Axis:
 
     @property
     def nodes(self) -> int:
-        return self.nodes_of(0, self.pixels).stop
+        return int(self.nodes_of(0, self.pixels).stop)
 
     @property
     def longest_part(self) -> int:
