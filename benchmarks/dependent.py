@@ -58,6 +58,18 @@ frames.
 - *Fréchet*: the covariance of two labels is `k(d) (min(p_i, p_j) - p_i p_j)`, the largest that two
   labels can have times the kernel. Then no pair probability exceeds `min(p_i, p_j)`. It was tried
   for Dice only.
+
+No bound and no kernel is better than the published model on all sets, metrics and conventions, so
+`solver="DEP"` is the published model. By the means over sets, `joint` with a correlation of 0.5 is
+the safest: its lowest change of any set is 0 within 0.01 points.
+
+- *Bounds of `nu / p`* have a lower mean than the plain model with the same `theta` in every column
+  but one: for Dice with `theta` 30 a bound of 1 adds 0.02 and 0.07 points. For IoU it takes 0.06
+  and 0.01 away.
+- *Fréchet's bound* with `theta` 300 has a higher mean for Dice by up to 0.05 points. It needs one
+  convolution for each of a dozen levels of probability, and has no formula for IoU here.
+- *Shorter kernels* change the mean by at most 0.05 points, in either direction.
+- *An amplitude of 0.5* has a higher mean than 1 by 0.05 or 0.06 points, for both metrics and conventions.
 """
 
 
@@ -152,10 +164,15 @@ def methods(metric: Metric) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path, help="holds one folder for every set")
-    parser.add_argument("--table", type=Path, default=TABLE, help="the CSV to write")
-    parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
+    add = parser.add_argument
+    add("root", type=Path, help="holds one folder for every set")
+    add("--table", type=Path, default=TABLE, help="the CSV to write")
+    add("--output", type=Path, default=PAGE, help="the page to write")
+    add("--page-only", action="store_true", help="write the page from the CSV that is there")
     arguments = parser.parse_args()
+    if arguments.page_only:
+        write_whole(arguments.output, page(read_rows(arguments.table)).encode())
+        return
     torch.set_num_threads(1)
     rows: list[Row] = []
     for folder in sorted({file.parent for file in arguments.root.glob("*/*.npz")}):
@@ -167,6 +184,15 @@ def main() -> None:
     writer.writerows(astuple(row) for row in rows)
     write_whole(arguments.table, text.getvalue().encode())
     write_whole(arguments.output, page(rows).encode())
+
+
+def read_rows(path: Path) -> list[Row]:
+    kinds = {"int": int, "float": float, "str": str}
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    return [
+        Row(*(kinds[str(field.type)](line[field.name]) for field in fields(Row))) for line in lines
+    ]
 
 
 def measure(folder: Path) -> Iterator[Row]:

@@ -113,7 +113,8 @@ MISTAKEN_OPTIONS = [
     (
         {"output_mode": "multilabel", "unassigned_policy": "void"},
         TypeError,
-        r"policy goes with a solver in \['RMA', 'joint', 'DEP', 'exact'\] and output_mode='multiclass'$",
+        r"policy goes with a solver in \['RMA', 'joint', 'DEP', 'exact'\] and "
+        r"output_mode='multiclass'$",
     ),
     ({"metric": "iou_score"}, ValueError, "got 'iou_score'; did you mean 'iou'\\?"),
     ({"metric": "f1_score"}, ValueError, "did you mean 'dice'\\?"),
