@@ -69,7 +69,8 @@ the safest: its lowest change of any set is 0 within 0.01 points.
 - *Fréchet's bound* with `theta` 300 has a higher mean for Dice by up to 0.05 points. It needs one
   convolution for each of a dozen levels of probability, and has no formula for IoU here.
 - *Shorter kernels* change the mean by at most 0.05 points, in either direction.
-- *An amplitude of 0.5* has a higher mean than 1 by 0.05 or 0.06 points, for both metrics and conventions.
+- *An amplitude of 0.5* has a higher mean than 1 by 0.05 or 0.06 points, for both metrics and
+  conventions.
 """
 
 

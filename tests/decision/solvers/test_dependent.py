@@ -13,6 +13,7 @@ from rankseg import RankSEG
 from rankseg._decision.solvers import dependent
 from rankseg._decision.solvers.kernel import Kernel
 from support import maps, oracles
+from support.command_line import run
 
 SHAPES = {
     1: lambda rng: (int(rng.integers(1, 120)),),
@@ -216,3 +217,28 @@ def test_an_image_without_any_probability_has_an_empty_mask():
 def test_a_long_signal_needs_no_table_of_all_pairs():
     probs = maps.softmax(1, 2, 300_000)[:, :1]
     assert RankSEG(output_mode="multilabel", solver="DEP", theta=50)(probs).any()
+
+
+def test_a_tracer_is_refused():
+    probs = torch.from_numpy(maps.softmax(1, 3, 8, 8))
+    with pytest.raises(RuntimeError, match="solver='DEP' takes as many steps as the maps demand"):
+        torch.compile(RankSEG(solver="DEP"), fullgraph=True, backend="eager")(probs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--theta", "3"], {"theta": 3}),
+        (["--theta", "inf", "--amplitude", "0.5"], {"theta": math.inf, "amplitude": 0.5}),
+        (["--theta", "3", "--theta", "9"], {"theta": (3, 9)}),
+    ],
+)
+def test_the_options_of_the_command_line(arguments, options, tmp_path):
+    probs = maps.smooth(1, 3, 48)
+    np.save(tmp_path / "case.npy", probs[0])
+    output = tmp_path / "labels"
+    places = (tmp_path / "case.npy", "-o", output, "--format", "npy")
+    result = run("predict", *places, "--solver", "DEP", *arguments)
+    assert result.exit_code == 0, result.output
+    (written,) = output.glob("*.npy")
+    assert np.array_equal(np.load(written), RankSEG(solver="DEP", **options)(probs)[0])
