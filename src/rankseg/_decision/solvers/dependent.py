@@ -66,11 +66,14 @@ def dependent_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Se
     masks = own_masks(backend, maps, survey, settings)
     present = present_classes(backend, maps, survey, settings)
     at_once = max(1, _values_at_once(survey.mass) // maps.pixels)
+    kernel = None
     for image in range(len(masks)):
         for classes in present[image].nonzero().squeeze(1).split(at_once):
             if not len(classes):  # no class is present
                 continue
-            objective = _objective(backend, maps, survey, settings, image, classes)
+            place = image, classes
+            kernel = kernel or _kernel(backend, maps, settings, place, at_once)
+            objective = _objective(backend, maps, survey, settings, place, kernel)
             start = objective.split(masks[image, classes])
             found = _climb(objective, _best_start(objective, start), _Overlapping(objective))
             masks[image, classes] = torch.cat(found, 1) > 0
@@ -92,7 +95,9 @@ def dependent_labels(backend: ModuleType, maps: Any, survey: Survey, settings: S
         classes = eligible[image].nonzero().squeeze(1)
         if not len(classes):
             continue
-        objective = _objective(backend, maps, survey, settings, image, classes)
+        place = image, classes
+        kernel = _kernel(backend, maps, settings, place, len(classes))
+        objective = _objective(backend, maps, survey, settings, place, kernel)
         parts = [label[part.rows] for part in objective.kernel.parts]
         names = _widen(classes, label.dim() + 1)
         start = [(part == names).to(objective.probs[0].dtype) for part in parts]
@@ -124,8 +129,12 @@ def _widen(values: Tensor, axes: int) -> Tensor:
 
 
 def _total(values: Tensor) -> Tensor:
-    """Return the sum of ``(k, *part)`` values for each class."""
-    return values.flatten(1).sum(1).double()
+    """Return the sum of ``(k, *part)`` values for each class, float64.
+
+    The last axis is summed by itself: one thread does each sum, and float32 is fast.
+    """
+    lines = values.sum(-1) if values.dim() > 2 else values
+    return lines.flatten(1).sum(1, dtype=torch.float64)
 
 
 # Iteration
@@ -233,16 +242,33 @@ def _best_threshold(objective: _Objective, row: int) -> Tensor:
 # Objectives
 
 
-def _objective(
-    backend: ModuleType, maps: Any, survey: Survey, settings: Settings, image: int, classes: Tensor
-) -> _Objective:
-    """Return the objective of some classes of an image."""
+def _kernel(
+    backend: ModuleType, maps: Any, settings: Settings, place: tuple[int, Tensor], classes: int
+) -> Kernel:
+    """Return the kernel for the maps, in parts for so many ``classes`` at a time.
+
+    ``place`` is an image and its present classes, for the dtype of the probabilities.
+    """
     spatial, theta = maps.spatial, settings.theta
     thetas = theta if isinstance(theta, tuple) else (theta,) * len(spatial)
-    like = backend.probabilities(maps, image, classes[:1], slice(0, 1))
-    at_once = _values_at_once(like) // len(classes)
-    kernel = Kernel.build(spatial, thetas, settings.amplitude, like, at_once)
-    probs, odds, shares = [], [], like.new_zeros(len(classes), *kernel.nodes, dtype=torch.float64)
+    like = backend.probabilities(maps, place[0], place[1][:1], slice(0, 1))
+    at_once = _values_at_once(like) // classes
+    return Kernel.build(spatial, thetas, settings.amplitude, like, at_once)
+
+
+def _objective(
+    backend: ModuleType,
+    maps: Any,
+    survey: Survey,
+    settings: Settings,
+    place: tuple[int, Tensor],
+    kernel: Kernel,
+) -> _Objective:
+    """Return the objective of some classes of an image, which are the ``place``."""
+    image, classes = place
+    volume = survey.mass[image, classes]
+    shares = volume.new_zeros(len(classes), *kernel.nodes)
+    probs, odds = [], []
     for part in kernel.parts:
         values = backend.probabilities(maps, image, classes, part.rows)
         root = values.reciprocal().sub_(1).clamp_(0, LARGEST_ODDS).sqrt_()
@@ -250,7 +276,6 @@ def _objective(
         probs.append(values)
         odds.append(root)
     of_metric = _Dice if settings.metric == "dice" else _IoU
-    volume = survey.mass[image, classes]
     return of_metric.build(kernel, settings.smooth, probs, volume, odds, shares)
 
 
