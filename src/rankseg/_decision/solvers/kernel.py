@@ -98,12 +98,12 @@ class Kernel:
 
         ``values`` is ``(k, *part of the image)``.
         """
-        shares = values
-        if part.weights is not None:
-            shares = part.weights.T @ values.reshape(len(values), len(part.weights), -1)
-            shares = shares.reshape(len(values), -1, *values.shape[2:])
+        # In parts of fewer rows than nodes, collecting the first axis first would add work.
+        is_thin = part.weights is not None and len(part.weights) < part.weights.shape[1]
+        shares = values if is_thin else _collected(values, part)
         for weights in self.weights:
             shares = _contracted(shares, weights, 0)
+        shares = _collected(shares, part) if is_thin else shares
         whole = shares.new_zeros(len(values), *self.nodes, dtype=torch.float64)
         whole[:, part.nodes] = shares.double()
         return whole
@@ -125,6 +125,14 @@ class Kernel:
             pixels = part.weights @ here.reshape(len(sums), part.weights.shape[1], -1)
             here = pixels.reshape(len(sums), -1, *sums.shape[2:])
         return here.clamp(0)  # cubic interpolation may undershoot
+
+
+def _collected(values: Tensor, part: Part) -> Tensor:
+    """Return the shares of the nodes of the first axis; the other axes stay as they are."""
+    if part.weights is None:
+        return values
+    shares = part.weights.T @ values.reshape(len(values), len(part.weights), -1)
+    return shares.reshape(len(values), -1, *values.shape[2:])
 
 
 def _contracted(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
