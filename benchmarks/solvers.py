@@ -1,4 +1,4 @@
-"""Time the exact and the correlated decision against RMA's, on every case of the speed benchmark.
+"""Time exact, correlated and dependent decisions against RMA's, on all cases of the benchmark.
 
 Run ``python benchmarks/solvers.py``; ``benchmarks/README.md`` says how each figure is taken.
 """
@@ -24,6 +24,7 @@ CANDIDATES = {
     "exact": {"solver": "exact"},
     "correlated": {"correlation": 0.5},
     "correlated joint": {"correlation": 0.5, "solver": "joint"},
+    "DEP": {"solver": "DEP"},
     "presence": {"presence": "argmax"},
 }
 REQUIREMENTS = (
@@ -35,6 +36,7 @@ REQUIREMENTS = (
         2.5,
         cases=("voc", "ade", "city", "ct"),
     ),
+    Requirement("DEP / RMA", ("DEP / RMA",), 5, cases=("voc", "ade", "city", "ct")),
     Requirement("presence / RMA", ("presence / RMA",), 1.1, cases=("voc", "ade", "city", "ct")),
     Requirement("presence / RMA, worst case", ("presence / RMA",), 1.5, cases=(CONTESTED,)),
     Requirement("exact, one class of 512 x 512, ms", ("exact",), 50, cases=tuple(ONE_CLASS)),

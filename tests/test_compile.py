@@ -118,7 +118,7 @@ def test_export(options):
         assert torch.equal(exported(other), decide(other))
 
 
-@pytest.mark.parametrize("solver", ["BA", "TRNA", "BA+TRNA"])
+@pytest.mark.parametrize("solver", ["BA", "TRNA", "BA+TRNA", "DEP"])
 def test_a_solver_that_sorts_cannot_be_in_a_graph(solver):
     decide = RankSEG(output_mode="multilabel", solver=solver)
     probs = torch.from_numpy(maps.dyadic(2, 5, 24, 31))

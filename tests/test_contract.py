@@ -29,6 +29,10 @@ CASES = [
     {"metric": "dice", "correlation": 0.5},
     {"metric": "iou", "solver": "joint", "correlation": 0.5},
     {"metric": "iou", "output_mode": "multilabel", "correlation": 0.5},
+    {"metric": "dice", "solver": "DEP"},
+    {"metric": "iou", "solver": "DEP", "unassigned_policy": "void", "theta": 20},
+    {"metric": "dice", "solver": "DEP", "output_mode": "multilabel", "smooth": 0.5},
+    {"metric": "iou", "solver": "DEP", "output_mode": "multilabel", "amplitude": 0.5},
     {"metric": "acc"},
     {"metric": "dice", "output_mode": "multilabel"},
     {"metric": "iou", "output_mode": "multilabel"},
@@ -83,6 +87,8 @@ def test_one_channel_is_binary(decide, backend):
     more = {"correlation": options.correlation} if options.metric != "acc" else {}
     if options.solver in ("exact", "BA", "TRNA", "BA+TRNA"):
         more = {}
+    if options.solver == "DEP":
+        more = {"theta": options.theta, "amplitude": options.amplitude}
     masks = RankSEG(options.metric, options.smooth, "multilabel", solver, **more)(probs)
     assert masks.shape == (3, 1, 20, 30)
     assert torch.equal(decision.reshape(3, 20, 30), masks[:, 0].to(decision.dtype))
@@ -167,6 +173,8 @@ def holes(batch, *spatial):
 
 
 def test_pixels_outside_valid_do_not_exist(decide, backend):
+    if decide.solver == "DEP":
+        pytest.skip("DEP depends on distances: see test_dependent.py")
     probs = torch.from_numpy(maps.dyadic(2, 4, 50, 60))
     valid = holes(2, 50, 60)
     garbage = probs.clone().movedim(1, -1)

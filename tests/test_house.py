@@ -401,7 +401,7 @@ def test_backends_offer_the_same_operations():
 
     cuts = {"open_maps", "survey", "above", "raise_cuts", "best_cuts", "between", "masks"}
     operations = cuts | {"claim", "unsettled", "resolve", "join", "tally", "profile", "exchange"}
-    operations |= {"sizes", "moments", "winners"}
+    operations |= {"sizes", "moments", "winners", "probabilities"}
     operations |= {"split", "scan", "own_masks", "exact_masks"}
     for backend in (native, torch_reference):
         public = {

@@ -34,6 +34,12 @@ def foreign(module, name):
     return type(name, (), {"__module__": module})()
 
 
+def test_theta_must_fit_the_axes():
+    decide = RankSEG(solver="DEP", theta=(3, 4, 5))
+    with pytest.raises(ValueError, match="for each of the 2 spatial axes of probs, got 3 numbers"):
+        decide(GOOD)
+
+
 def fake():
     with FakeTensorMode():
         return torch.rand(2, 3, 8, 9)
@@ -48,6 +54,18 @@ WRONG_OPTIONS = [
     ({"smooth": float("inf")}, ValueError, "smooth must be finite and at least 0, got inf"),
     ({"smooth": "1"}, TypeError, "smooth must be a real number, got '1'"),
     ({"smooth": True}, TypeError, "smooth must be a real number, got True"),
+    *(
+        ({"solver": "DEP", "theta": value}, ValueError, f"theta must be above 0.*got {value!r}")
+        for value in (0, -3.0, float("nan"), float("-inf"))
+    ),
+    ({"solver": "DEP", "theta": (3, 0)}, ValueError, "theta must be above 0.*got 0"),
+    ({"solver": "DEP", "theta": ()}, ValueError, "theta must hold a number for every .*got none"),
+    ({"solver": "DEP", "theta": "3"}, TypeError, "theta must be a real number, got '3'"),
+    ({"solver": "DEP", "amplitude": 1.1}, ValueError, "amplitude must be in \\[0, 1\\], got 1.1"),
+    ({"solver": "DEP", "amplitude": float("nan")}, ValueError, "amplitude must be in .*got nan"),
+    ({"solver": "DEP", "correlation": 0.5}, TypeError, "got .'correlation'.*RMA', 'joint'"),
+    ({"solver": "RMA", "theta": 3}, TypeError, "theta goes with a solver in .'DEP'"),
+    ({"solver": "auto", "amplitude": 0.5}, TypeError, "amplitude goes with a solver in .'DEP'"),
     ({"correlation": 1}, ValueError, "correlation must be in \\[0, 1\\), got 1"),
     ({"correlation": -0.1}, ValueError, "correlation must be in \\[0, 1\\), got -0.1"),
     ({"correlation": float("nan")}, ValueError, "correlation must be in \\[0, 1\\), got nan"),
@@ -95,7 +113,8 @@ MISTAKEN_OPTIONS = [
     (
         {"output_mode": "multilabel", "unassigned_policy": "void"},
         TypeError,
-        r"policy goes with a solver in \['RMA', 'joint', 'exact'\] and output_mode='multiclass'$",
+        r"policy goes with a solver in \['RMA', 'joint', 'DEP', 'exact'\] and "
+        r"output_mode='multiclass'$",
     ),
     ({"metric": "iou_score"}, ValueError, "got 'iou_score'; did you mean 'iou'\\?"),
     ({"metric": "f1_score"}, ValueError, "did you mean 'dice'\\?"),
@@ -116,17 +135,21 @@ MISPLACED = [
 ]
 
 WRONG_COMBINATIONS = [
-    ({"solver": "joint", "output_mode": "multilabel"}, ValueError, r"'auto', 'RMA', 'exact', 'BA'"),
+    (
+        {"solver": "joint", "output_mode": "multilabel"},
+        ValueError,
+        r"'auto', 'RMA', 'DEP', 'exact', 'BA'",
+    ),
     (
         {"solver": "argmax"},
         ValueError,
-        r"are \['auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA\+TRNA', 'dataset'\]",
+        r"are \['auto', 'RMA', 'joint', 'DEP', 'exact', 'BA', 'TRNA', 'BA\+TRNA', 'dataset'\]",
     ),
-    ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA', 'exact', 'dataset'\]"),
+    ({**BA, "metric": "iou"}, ValueError, r"are \['auto', 'RMA', 'DEP', 'exact', 'dataset'\]"),
     (
         {"metric": "iou", "solver": "trna"},
         ValueError,
-        r"are \['auto', 'RMA', 'joint', 'exact', 'dataset'\]",
+        r"are \['auto', 'RMA', 'joint', 'DEP', 'exact', 'dataset'\]",
     ),
     ({**BA, "safe_screening": True}, TypeError, r"takes the options \['eps'\], got"),
     ({"solver": "BA", "unassigned_policy": "void"}, TypeError, r"options \['eps', 'void_index'\]"),
@@ -294,7 +317,8 @@ def test_solver_of_one_channel_with_several(solver):
     with pytest.raises(
         ValueError,
         match=rf"solver='{re.escape(solver)}' with output_mode='multiclass' decides one channel, "
-        r"got probs of 3 classes; .* or a solver in \['auto', 'RMA', 'joint', 'exact', 'dataset'\]",
+        r"got probs of 3 classes; .* or a solver in "
+        r"\['auto', 'RMA', 'joint', 'DEP', 'exact', 'dataset'\]",
     ):
         decide(GOOD)
     decide(GOOD[:, :1])

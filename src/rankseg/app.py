@@ -289,6 +289,8 @@ def _page_of(scratch: str, form: _Form) -> list[Any]:
     """Decide the case that a form names; return the values of the outputs of the page."""
     upload = form.upload
     case = _example(form.example) if upload is None else _uploaded(Path(upload), form.model)
+    takes_correlation = form.solver in solvers_taking("correlation")
+    options = {"correlation": form.correlation} if takes_correlation else {}
     shown = show(
         case.maps,
         case.classes,
@@ -296,8 +298,8 @@ def _page_of(scratch: str, form: _Form) -> list[Any]:
         metric=form.metric,
         solver=form.solver if len(case.maps) > 1 or form.solver != "joint" else "RMA",
         pruning_prob=form.pruning_prob,
-        correlation=form.correlation,
         smooth=form.smooth,
+        **options,
     )
     folder = Path(tempfile.mkdtemp(dir=scratch))
     endings = [".npy", ".png"] if shown.labels.ndim == 2 else [".npy"]

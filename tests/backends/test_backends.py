@@ -56,6 +56,17 @@ def opened(request, _slabs, threads):
     return pairs
 
 
+def test_probabilities(opened):
+    classes = torch.tensor([3, 0])
+    (one, other) = (
+        backend.probabilities(maps, 1, classes, slice(2, 5)) for backend, maps, _ in opened
+    )
+    assert one.dtype == torch.float32
+    assert torch.equal(one, other)
+    probs, valid = regions(torch.float32)[1, [3, 0], 2:5], opened[1][1].valid
+    assert torch.equal(one, probs if valid is None else probs.where(valid[1, 2:5], 0))
+
+
 CUTS = torch.tensor([[0.5, 0.25, 0.5, 0.125, 0.375], [0.0, 0.25, torch.inf, 0.5, 0.25]]).double()
 ACTIVE = torch.tensor([[True, True, True, False, True], [True, True, False, True, True]])
 ROWS = ACTIVE.nonzero()

@@ -222,3 +222,50 @@ def volume_pmf(volumes, mean, variance, third):
     at = {k: refined_normal((k + 0.5 - mean) / sd, skew) for k in (volumes[0] - 1, *volumes)}
     pmf = np.array([at[k] - at[k - 1] for k in volumes])
     return pmf / pmf.sum()
+
+
+def gaussian_kernel(shape, theta, amplitude):
+    """Return the kernel of DEP for all pairs of pixels of an image: ``(pixels, pixels)``."""
+    place = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, len(shape))
+    place = place / np.broadcast_to(theta, len(shape))
+    return amplitude * np.exp(-((place[:, None] - place) ** 2).sum(-1) / 2)
+
+
+def dependent_score(metric, probs, kernel, mask, smooth):
+    """Return the objective of DEP of a mask; ``probs`` and ``mask`` are flat."""
+    deviation = np.sqrt(probs * (1 - probs))
+    count, volume = mask.sum(), probs.sum()
+    if metric == "dice":
+        given = count + smooth + given_volume(probs, kernel)
+        rest = count + volume + smooth
+        score = 2 * (probs / given)[mask].sum()
+    else:
+        rest = count + volume - probs[mask].sum() + smooth
+        given = rest + deviation / probs * (kernel @ (deviation * ~mask))
+        score = (probs / given)[mask].sum()
+    return score + (smooth / rest if smooth else 0)
+
+
+def given_volume(probs, kernel):
+    """Return the volume that DEP expects once a pixel is in the class, for every pixel."""
+    deviation = np.sqrt(probs * (1 - probs))
+    return probs.sum() + deviation / probs * (kernel @ deviation)
+
+
+def best_dependent_dice(probs, kernel, smooth):
+    """Return the largest Dice objective of DEP: of all sizes n, the n pixels of largest term."""
+    sizes = np.arange(1, len(probs) + 1)
+    terms = 2 * probs / (sizes[:, None] + given_volume(probs, kernel) + smooth)
+    sums = np.diagonal(-np.sort(-terms, axis=1).cumsum(1))
+    if smooth == 0:
+        return sums.max()
+    volume = probs.sum() + smooth
+    return max((sums + smooth / (sizes + volume)).max(), smooth / volume)
+
+
+def best_dependent_cut(metric, probs, kernel, smooth):
+    """Return the largest objective of DEP over the masks of the n likeliest pixels."""
+    order = np.argsort(-probs)
+    masks = [np.isin(np.arange(len(probs)), order[:n]) for n in range(len(probs) + 1)]
+    masks = masks if smooth else masks[1:]
+    return max(dependent_score(metric, probs, kernel, mask, smooth) for mask in masks)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg._backends import native_library as library
+from rankseg._backends import torch_reference
 from rankseg._backends.axes import merge_axes
 from rankseg._backends.native_library import call
 from rankseg._formulas.bins import BINS, bin_edges
@@ -38,6 +39,7 @@ class Maps(NamedTuple):
     """Probability maps as the kernels see them."""
 
     source: library.Source
+    probs: Tensor
     dtype: torch.dtype
     batch: int
     classes: int
@@ -96,7 +98,7 @@ def open_maps(probs: Tensor, valid: Tensor | None, from_logits: str | None = Non
         valid=mask,
         content=CONTENTS.index(from_logits),
     )
-    maps = Maps(source, probs.dtype, probs.shape[0], probs.shape[1], spatial, mask)
+    maps = Maps(source, probs, probs.dtype, probs.shape[0], probs.shape[1], spatial, mask)
     return _with_log_sums(maps) if from_logits == "softmax" else maps
 
 
@@ -230,6 +232,18 @@ def sizes(maps: Maps) -> Tensor:
     if maps.valid is not None:
         return torch.from_numpy(maps.valid.sum(1).astype(np.float64))
     return torch.full((maps.batch,), maps.pixels, dtype=torch.float64, device="cpu")
+
+
+def probabilities(maps: Maps, image: int, classes: Tensor, rows: slice) -> Tensor:
+    """Return probabilities of an image, for solvers that compute in operations of torch.
+
+    ``classes`` holds the indices of ``k`` classes, and ``rows`` is a slice of the first spatial
+    axis. Returns ``(k, rows, *other axes)``, float32 or wider, and 0 at pixels that are not valid.
+    """
+    valid = None if maps.valid is None else torch.from_numpy(maps.valid)
+    shaped = None if valid is None else valid.view(maps.batch, *maps.spatial)
+    plain = torch_reference.Maps(maps.probs, shaped, CONTENTS[maps.source.content])
+    return torch_reference.probabilities(plain, image, classes, rows)
 
 
 def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:

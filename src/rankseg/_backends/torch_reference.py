@@ -101,6 +101,15 @@ def sizes(maps: Maps) -> Tensor:
     )
 
 
+def probabilities(maps: Maps, image: int, classes: Tensor, rows: slice) -> Tensor:
+    probs = maps.probs[image : image + 1, :, rows]
+    if maps.from_logits is not None:
+        probs = to_probabilities(probs, maps.from_logits)
+    probs = probs[0].index_select(0, classes)
+    probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
+    return probs if maps.valid is None else probs.where(maps.valid[image, rows], 0)
+
+
 def moments(maps: Maps, survey: Survey, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean, variance, third = (torch.zeros_like(survey.mass) for _ in range(3))
     for slab in _slabs(maps):

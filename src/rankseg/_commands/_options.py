@@ -15,6 +15,7 @@ from rankseg.evaluation import CaseFolder, cases, read_clusters
 from rankseg.evaluation.clusters import clusters_of
 
 __all__ = [
+    "AMPLITUDE",
     "BAND",
     "CALIBRATION",
     "CLASSES",
@@ -31,6 +32,7 @@ __all__ = [
     "RULE",
     "SETTINGS_FILE",
     "SMOOTH",
+    "THETA",
     "VALID",
     "classes_from",
     "clusters_from",
@@ -43,7 +45,7 @@ CASES: Final = ("labels", "key", "from_logits", "valid")
 
 SETTINGS: Final = (
     *("metric", "smooth", "output_mode", "solver", "pruning_prob"),
-    *("presence", "correlation", "calibration", "rule", "from_logits"),
+    *("presence", "correlation", "theta", "amplitude", "calibration", "rule", "from_logits"),
 )
 
 METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
@@ -61,6 +63,17 @@ PRESENCE: TypeAlias = Annotated[
 ]
 CORRELATION: TypeAlias = Annotated[
     float | None, typer.Option(help="In [0, 1): how strongly the labels of an image vary together.")
+]
+THETA: TypeAlias = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="With --solver DEP: the width of its kernel in pixels, or inf. Repeat it to give one "
+        "for every spatial axis."
+    ),
+]
+AMPLITUDE: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="With --solver DEP, in [0, 1]: how strongly neighbouring labels depend."),
 ]
 CALIBRATION: TypeAlias = Annotated[
     Path | None,
@@ -192,6 +205,8 @@ def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
     the file, replaced by those that stand on the command line: ``context`` tells which do.
     """
     given = {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
+    if len(given.get("theta", ())) == 1:
+        (given["theta"],) = given["theta"]
     if arguments.get("settings") is None:
         return given
     source = arguments["context"].get_parameter_source

@@ -39,6 +39,8 @@ def nnunet(
     pruning_prob: _options.PRUNING_PROB = None,
     smooth: _options.SMOOTH = 0.0,
     correlation: _options.CORRELATION = None,
+    theta: _options.THETA = None,
+    amplitude: _options.AMPLITUDE = None,
     calibration: _options.CALIBRATION = None,
     rule: _options.RULE = None,
     settings: _options.SETTINGS_FILE = None,

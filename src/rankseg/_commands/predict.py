@@ -37,6 +37,8 @@ def predict(
     presence: _options.PRESENCE = None,
     pruning_prob: _options.PRUNING_PROB = None,
     correlation: _options.CORRELATION = None,
+    theta: _options.THETA = None,
+    amplitude: _options.AMPLITUDE = None,
     calibration: _options.CALIBRATION = None,
     rule: _options.RULE = None,
     settings: _options.SETTINGS_FILE = None,

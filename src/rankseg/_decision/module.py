@@ -67,7 +67,8 @@ class RankSEG(nn.Module):
     output_mode : {'multiclass', 'multilabel'}
         One label per pixel, or one mask per class. One channel is binary in both: a mask, or
         the same as labels 0 and 1.
-    solver : {'auto', 'RMA', 'joint', 'exact', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax', 'dataset'}
+    solver : {'auto', 'RMA', 'joint', 'DEP', 'exact', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax', \
+'dataset'}
         ``'RMA'`` maximises the reciprocal moment approximation of the expected metric for each
         class, then resolves pixels claimed by several classes or by none as published.
         ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
@@ -76,6 +77,9 @@ class RankSEG(nn.Module):
         expected metric itself (at most 256 classes of an image, and not in a traced graph). It
         differs from RMA where a class expects few pixels. It takes 1.2 to 2.5 times the time of
         RMA, and about 2 ms of one thread for each such class.
+        ``'DEP'`` [3]_ lets the labels of two pixels depend on each other, less so with their
+        distance (``theta``, ``amplitude``). It starts from the decision of RMA, and changes it as
+        long as its own objective rises. It cannot be exported, nor be in a traced graph.
         ``'BA'`` and ``'TRNA'`` (Dice; multilabel, or one channel) approximate the distribution of
         a class's volume instead, by a refined normal [1]_: the same for every pixel, or without
         the pixel looked at, which is closer for small regions. ``'BA+TRNA'`` takes the first for
@@ -98,17 +102,18 @@ class RankSEG(nn.Module):
         Makes better probabilities of the maps first: all of them, in memory, float32 or wider.
         Made by :func:`rankseg.calibration.fit`, or the file that it was saved to.
     presence : {'peak', 'argmax', 'all'} or rankseg.calibration.PresenceModel
-        For RMA, joint, exact and dataset. Which classes are taken to be in an image; the others
-        are given no pixel, unless there is no class at all. This is a decision, not an economy: it
-        changes results. ``'peak'`` (published, the default but for dataset) takes a class whose
-        largest probability exceeds ``pruning_prob``. ``'argmax'`` takes one that the plain decision
-        predicts: with multiclass output the likeliest in some valid pixel (of equally likely
-        classes the first), else a mask with a probability above 0.5. ``'all'``, the default of
-        dataset, takes every class. A fitted model takes those that it says are likely enough.
+        For RMA, joint, DEP, exact and dataset. Which classes are taken to be in an image; the
+        others are given no pixel, unless there is no class at all. This is a decision, not an
+        economy: it changes results. ``'peak'`` (published, the default but for dataset) takes a
+        class whose largest probability exceeds ``pruning_prob``. ``'argmax'`` takes one that the
+        plain decision predicts: with multiclass output the likeliest in some valid pixel (of
+        equally likely classes the first), else a mask with a probability above 0.5. ``'all'``, the
+        default of dataset, takes every class. A fitted model takes those that it says are likely
+        enough.
         Without ``presence`` and ``pruning_prob``, the model that the calibration holds decides, if
         it holds one.
     unassigned_policy : {'max_score', 'void'}
-        For RMA, joint and exact with multiclass output. What becomes of a pixel that is in no
+        For RMA, joint, DEP and exact with multiclass output. What becomes of a pixel that is in no
         mask: it goes to the class, among those present, that gains most (the default), or is
         left void. With joint, a void pixel is one that would lower the objective of every class.
     void_index : int
@@ -120,6 +125,13 @@ class RankSEG(nn.Module):
         model takes pixels to be independent, and so includes too many doubtful ones; towards 1 a
         mask comes near that of the threshold 1/2, unless most of the region is doubtful. See the
         notes.
+    theta : float or sequence of float
+        For DEP. The width of the kernel in pixels, above 0: the standard deviation of a Gaussian. A
+        sequence holds a number for every spatial axis. ``inf`` is a kernel that does not fall with
+        the distance. 300 by default, as published.
+    amplitude : float
+        For DEP. In [0, 1]: the kernel at distance 0. 1 by default, as published. With 0, the
+        objective is that of RMA, but for the 1 in the denominator of Dice.
     eps : float
         For BA, TRNA and BA+TRNA: the probability that the volumes left out of the sums have, half
         of it at either end; between 0 and 1, 1e-4 by default.
@@ -176,6 +188,8 @@ class RankSEG(nn.Module):
     .. [1] Dai and Li, "RankSEG: a consistent ranking-based framework for segmentation",
        JMLR 24(224), 2023.
     .. [2] Wang and Dai, "RankSEG-RMA", NeurIPS 2025, arXiv 2510.15362.
+    .. [3] Wang and Dai, "On the Relaxation of Conditional Independence Assumption for Image
+       Segmentation", NeurIPS 2026.
 
     Examples
     --------
@@ -238,6 +252,8 @@ class RankSEG(nn.Module):
     void_index = _solver_option("void_index", Settings.void_index)
     presence = _solver_option("presence", Settings.presence)
     correlation = _solver_option("correlation", Settings.correlation)
+    theta = _solver_option("theta", Settings.theta)
+    amplitude = _solver_option("amplitude", Settings.amplitude)
     eps = _solver_option("eps", Settings.eps)
     rule = _solver_option("rule", Settings.rule)
     safe_screening = _solver_option("safe_screening", False)
@@ -431,12 +447,13 @@ class RankSEG(nn.Module):
         ValueError
             If options set since do not combine, if a shape does not fit, if the solver decides one
             channel only and there are more, if ``void_index`` is a class, if a probability is NaN,
-            infinite or outside [0, 1], if a logit is not finite or is to be softmax over one
-            channel, or if labels are decided and probabilities sum to 1 over another axis than the
+            infinite or outside [0, 1], if ``theta`` is for another number of axes, if a logit is
+            not finite or is to be softmax over one channel, or if labels are decided and
+            probabilities sum to 1 over another axis than the
             classes. A traced graph (``torch.compile``, ``torch.export``) cannot look at values, and
             does not.
         RuntimeError
-            If a graph is to hold BA, TRNA or BA+TRNA, which cannot be traced.
+            If a graph is to hold DEP, BA, TRNA or BA+TRNA, which cannot be traced.
 
         Warns
         -----

@@ -23,7 +23,14 @@ from rankseg._common.warn import warn
 from rankseg._decision.calibration import LINKS, Calibration
 from rankseg._decision.dataset_rule import DatasetRule
 from rankseg._decision.presence_model import PresenceModel
-from rankseg._decision.settings import EPS, OUTPUT_MODES, PRUNING_PROB, VOID_INDEX, Settings
+from rankseg._decision.settings import (
+    EPS,
+    OUTPUT_MODES,
+    PRUNING_PROB,
+    THETA,
+    VOID_INDEX,
+    Settings,
+)
 from rankseg._decision.solvers import SOLVERS, solvers_for, solvers_taking
 from rankseg._files.small import opened
 
@@ -119,6 +126,8 @@ def parse(
         ),
         void_index=checked("void_index", options.get("void_index", VOID_INDEX)),
         correlation=checked("correlation", options.get("correlation", usual)),
+        theta=checked("theta", options.get("theta", THETA)),
+        amplitude=checked("amplitude", options.get("amplitude", Settings.amplitude)),
         eps=checked("eps", options.get("eps", EPS)),
         rule=rule,
         from_logits=link,
@@ -178,6 +187,24 @@ def _screening(value: object) -> object:
     return value
 
 
+def _theta(value: object) -> float | tuple[float, ...]:
+    """Return the width of a kernel, or one for every spatial axis."""
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("theta must hold a number for every spatial axis, got none")
+        return tuple(_width(one) for one in value)
+    return _width(value)
+
+
+def _width(value: object) -> float:
+    if isinstance(value, float) and value == math.inf:
+        return value
+    try:
+        return number("theta", value, 0.0, math.inf, excluded=(0.0,))
+    except ValueError:
+        raise ValueError(f"theta must be above 0, in pixels, or inf, got {shown(value)}") from None
+
+
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "metric": lambda value: metric_name(value, METRICS),
     "smooth": lambda value: number("smooth", value, 0.0, math.inf),
@@ -197,6 +224,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "unassigned_policy": lambda value: choice("unassigned_policy", value, POLICIES),
     "void_index": lambda value: integer("void_index", value),
     "correlation": lambda value: number("correlation", value, 0.0, 1.0, excluded=(1.0,)),
+    "theta": _theta,
+    "amplitude": lambda value: number("amplitude", value, 0.0, 1.0),
     "eps": lambda value: number("eps", value, 0.0, 1.0, excluded=(0.0, 1.0)),
     "safe_screening": _screening,
 }

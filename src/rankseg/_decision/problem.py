@@ -87,6 +87,7 @@ class Problem:
             )
         _check_shape(tensor)
         _check_classes(settings, tensor.shape[1])
+        _check_theta(settings.theta, tensor.dim() - 2)
         mask = None if valid is None else _mask(valid, tensor)
         _check_void_index(settings, tensor.shape[1], mask is not None)
         if settings.correlation > 0 and settings.smooth > SMOOTH_PER_PIXEL:
@@ -267,6 +268,14 @@ def _check_classes(settings: Settings, classes: int) -> None:
         f"solver={settings.solver!r} with output_mode={mode!r} decides one channel, got probs of "
         f"{classes} classes; take output_mode='multilabel' or a solver in {['auto', *others]}"
     )
+
+
+def _check_theta(theta: float | tuple[float, ...], axes: int) -> None:
+    if isinstance(theta, tuple) and len(theta) != axes:
+        raise ValueError(
+            f"theta must be one number or one for each of the {axes} spatial axes of probs, got "
+            f"{len(theta)} numbers"
+        )
 
 
 def _mask(valid: object, probs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -18,6 +19,7 @@ OUTPUT_MODES = ("multiclass", "multilabel")
 PRUNING_PROB = 0.5
 VOID_INDEX = 255
 EPS = 1e-4
+THETA = 300.0
 
 SMOOTH_PER_PIXEL = 2.0**24
 """Decisions are the same for a larger ``smooth`` per pixel, where masks are found by their scores.
@@ -34,6 +36,8 @@ class SolverOptions(TypedDict, total=False):
     void_index: int
     presence: Literal["peak", "argmax", "all"] | PresenceModel
     correlation: float
+    theta: float | Sequence[float]
+    amplitude: float
     safe_screening: bool | Literal["auto"]
     eps: float
     rule: DatasetRule | str | PathLike[str]
@@ -52,6 +56,8 @@ class Settings:
     unassigned_policy: str = "max_score"
     void_index: int = VOID_INDEX
     correlation: float = 0.0
+    theta: float | tuple[float, ...] = THETA
+    amplitude: float = 1.0
     eps: float = EPS
     rule: DatasetRule | None = None
     from_logits: str | None = None

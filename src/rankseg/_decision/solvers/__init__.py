@@ -16,6 +16,7 @@ from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.ba import ba_masks
 from rankseg._decision.solvers.baselines import argmax_labels, argmax_masks, threshold_masks
 from rankseg._decision.solvers.dataset import dataset_labels, dataset_masks
+from rankseg._decision.solvers.dependent import dependent_labels, dependent_masks
 from rankseg._decision.solvers.joint import joint_labels
 from rankseg._decision.solvers.rma import own_masks, shared_labels
 from rankseg._formulas.records import Survey
@@ -104,6 +105,15 @@ SOLVERS: dict[str, Solver] = {
         several_classes={"multiclass": joint_labels},
         default_for=("multiclass",),
         exportable=True,
+    ),
+    "DEP": Solver(
+        metrics=("dice", "iou"),
+        options={
+            "multiclass": (*OF_LABELS, "theta", "amplitude"),
+            "multilabel": ("presence", "theta", "amplitude"),
+        },
+        one_channel=dependent_masks,
+        several_classes={"multiclass": dependent_labels, "multilabel": dependent_masks},
     ),
     "exact": Solver(
         metrics=("dice", "iou"),
