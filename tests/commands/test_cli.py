@@ -221,6 +221,29 @@ class TestCompare:
         assert_no_traceback(broken)
         assert "data-set rule" in broken.stderr
 
+    def test_all_decides_by_every_model_and_a_rule(self, folder):
+        result = run("compare", folder, "--all", "--metric", "iou", "--presence", "argmax")
+        assert result.exit_code == 0, result.stderr
+        cases = CaseFolder.open(folder)
+        rule = DatasetRule.fit(cases, "iou", pixels=1_000_000, ignore_index=cases.ignore_index)
+        options = {"metrics": ["iou"], "presences": ["argmax"], "every": True}
+        methods = [
+            *standard_methods(**options),
+            Method(
+                "RankSEG iou rule presence=argmax", RankSEG("iou", rule=rule, presence="argmax")
+            ),
+        ]
+        names = [method.name for method in methods]
+        assert "RankSEG iou DEP presence=argmax" in names
+        assert len(names) == 8
+        told = compare(cases, methods, classes=cases.classes, ignore_index=cases.ignore_index)
+        assert_prints(result.stdout, told)
+
+    def test_all_is_refused_beside_some(self, folder):
+        result = run("compare", folder, "--all", "--solver", "RMA")
+        assert result.exit_code == 2
+        assert "leave out solvers" in " ".join(result.stderr.split())
+
     def test_fits_a_terminal_of_80_columns(self, folder):
         output = run("compare", folder).stdout
         tables_only = output[: output.index("A point is")]

@@ -30,6 +30,7 @@ __all__ = [
     "PRESENCE",
     "PRUNING_PROB",
     "RULE",
+    "RULE_PIXELS",
     "SETTINGS_FILE",
     "SMOOTH",
     "THETA",
@@ -40,6 +41,9 @@ __all__ = [
     "maps_from",
     "settings_from",
 ]
+
+RULE_PIXELS: Final = 1_000_000
+"""Pixels that a rule of a data set is fitted to."""
 
 CASES: Final = ("labels", "key", "from_logits", "valid")
 

@@ -18,6 +18,7 @@ from rankseg._commands._options import (
     KEY,
     LABELS,
     MAPS,
+    RULE_PIXELS,
     VALID,
     clusters_from,
     maps_from,
@@ -32,8 +33,6 @@ from rankseg.metrics import METRICS
 from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
-
-RULE_PIXELS = 1_000_000
 
 LEGEND = (
     "Of maps left out of the fit, by cross-validation over {folds} folds. NLL: mean negative "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from rankseg._commands._options import (
     KEY,
     LABELS,
     MAPS,
+    RULE_PIXELS,
     VALID,
     clusters_from,
     maps_from,
@@ -107,6 +109,14 @@ def compare_folder(
             "the one that takes them for independent. 0 shows that alone; repeat it for several.",
         ),
     ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Compare every model of labels that RankSEG has, and a rule for the score of the "
+            "data set, fitted to these maps without labels.",
+        ),
+    ] = False,
     predicted: Annotated[
         bool,
         typer.Option(
@@ -194,6 +204,7 @@ def compare_folder(
             None if solver is None else [choice("solver", one, SOLVERS) for one in solver],
             None if correlation is None else sorted({0.0, *correlation}),
             presence or ("peak",),
+            every=every,
         )
         if calibration is not None:
             decisions = [RankSEG(one, calibration=calibration) for one in metrics]
@@ -205,12 +216,17 @@ def compare_folder(
             decide = RankSEG.load(path)
             methods += (Method(path.stem, decide, decide.correlation),)
         if rule is not None:
-            methods += tuple(_by_rule(DatasetRule.load(rule), calibration, presence or (None,)))
+            rules = [DatasetRule.load(rule)]
+            methods += tuple(_by_rule(rules, calibration, presence or (None,)))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
     options |= {"band": band} if band else {}
     folder = maps_from(locals())
+    if every:
+        sample: dict[str, Any] = {"pixels": RULE_PIXELS, "ignore_index": folder.ignore_index}
+        rules = [DatasetRule.fit(folder, one, **sample) for one in metrics]
+        methods += tuple(_by_rule(rules, None, presence or ("peak",)))
     comparison = compare(
         tracker("Comparing")(folder),
         methods,
@@ -237,10 +253,10 @@ def compare_folder(
 
 
 def _by_rule(
-    rule: DatasetRule, calibration: Path | None, presences: Iterable[str | None]
+    rules: Iterable[DatasetRule], calibration: Path | None, presences: Sequence[str | None]
 ) -> Iterator[Method]:
-    """Yield the rule's decision for every rule of presence; None is the default."""
-    for presence in presences:
+    """Yield the decision of every rule for every rule of presence; None is the default."""
+    for rule, presence in product(rules, presences):
         given: dict[str, Any] = {} if presence is None else {"presence": presence}
         shown = "".join(f" presence={one}" for one in given.values())
         decide = RankSEG(rule.metric, calibration=calibration, rule=rule, **given)

@@ -14,6 +14,7 @@ from rankseg._common.public import public
 from rankseg._decision.module import RankSEG
 from rankseg._decision.options import USUAL_CORRELATION, checked, combined
 from rankseg._decision.settings import PRUNING_PROB
+from rankseg._decision.solvers import SOLVERS, solvers_taking
 from rankseg.metrics import Metric
 
 __all__ = ["Method", "Timing", "argmax", "pruned_argmax", "standard_methods", "time_methods"]
@@ -112,6 +113,9 @@ class _PrunedArgmax:
 DEFAULT = (combined("auto", "dice", "multiclass", {}), USUAL_CORRELATION)
 """Solver and correlation of RankSEG by default; of masks, RMA is the same."""
 
+EVERY = (DEFAULT, *((name, 0.0) for name in solvers_taking("presence") if not SOLVERS[name].needs))
+"""Solver and correlation of every model of the labels of an image."""
+
 
 def standard_methods(
     pruning_prob: float = PRUNING_PROB,
@@ -119,10 +123,13 @@ def standard_methods(
     solvers: Sequence[str] | None = None,
     correlations: Sequence[float] | None = None,
     presences: Sequence[str] = ("peak",),
+    *,
+    every: bool = False,
 ) -> tuple[Method, ...]:
     """Return the two baselines and RankSEG for every rule, correlation, solver and metric.
 
-    Without solvers and correlations, RankSEG is its default and the published rule.
+    Without solvers and correlations, RankSEG is its default and the published rule, or with
+    ``every`` each of its models of the labels of an image.
 
     Parameters
     ----------
@@ -137,6 +144,8 @@ def standard_methods(
         rule, if solvers are given alone.
     presences : sequence of {'peak', 'argmax', 'all'}
         By what rule RankSEG tells which classes are in an image.
+    every : bool
+        Whether to return all models. Solvers and correlations must then not be given.
 
     Returns
     -------
@@ -148,7 +157,7 @@ def standard_methods(
     Raises
     ------
     TypeError, ValueError
-        If `rankseg.RankSEG` does not take an option.
+        If `rankseg.RankSEG` does not take an option, or solvers are given beside ``every``.
 
     Examples
     --------
@@ -156,7 +165,9 @@ def standard_methods(
     >>> [method.name for method in standard_methods(metrics=["dice"], solvers=["RMA", "joint"])]
     ['argmax', 'pruned argmax', 'RankSEG dice RMA', 'RankSEG dice joint']
     """
-    pairs = [DEFAULT, ("RMA", 0.0)]
+    pairs = [*EVERY] if every else [DEFAULT, ("RMA", 0.0)]
+    if every and (solvers is not None or correlations is not None):
+        raise ValueError("every solver is compared: leave out solvers and correlations")
     if solvers is not None or correlations is not None:
         pairs = [(one, r) for r in correlations or (0.0,) for one in solvers or ("RMA",)]
     ours = [
@@ -182,7 +193,9 @@ def _ours(
     if checked("presence", presence) != "peak":
         parts.append(f"presence={presence}")
         options = {"presence": presence}
-    decide = RankSEG(metric=metric, solver=solver, correlation=correlation, **options)
+    if solver in solvers_taking("correlation"):
+        options["correlation"] = correlation
+    decide = RankSEG(metric=metric, solver=solver, **options)
     return Method(" ".join(parts), decide, correlation)
 
 
