@@ -108,6 +108,12 @@ def test_a_large_image_is_reduced_and_that_is_said(tmp_path):
     assert np.abs(image.astype(int) - expected).max() <= 2
 
 
+def test_warnings_are_on_the_page(tmp_path):
+    np.save(tmp_path / "maps.npy", np.random.default_rng(0).random((3, 32, 32), np.float32))
+    summary, *_ = page_of(tmp_path, str(tmp_path / "maps.npy"))
+    assert summary.startswith("Warning: probs of shape (1, 3, 32, 32) sum to")
+
+
 def test_an_example_is_shown_with_its_image_and_maps_have_none(tmp_path):
     sample = load_sample()
     _, image, *_ = page_of(tmp_path, None, example=5)

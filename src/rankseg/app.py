@@ -9,6 +9,7 @@ import html
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -291,16 +292,18 @@ def _page_of(scratch: str, form: _Form) -> list[Any]:
     case = _example(form.example) if upload is None else _uploaded(Path(upload), form.model)
     takes_correlation = form.solver in solvers_taking("correlation")
     options = {"correlation": form.correlation} if takes_correlation else {}
-    shown = show(
-        case.maps,
-        case.classes,
-        depth=form.depth,
-        metric=form.metric,
-        solver=form.solver if len(case.maps) > 1 or form.solver != "joint" else "RMA",
-        pruning_prob=form.pruning_prob,
-        smooth=form.smooth,
-        **options,
-    )
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        shown = show(
+            case.maps,
+            case.classes,
+            depth=form.depth,
+            metric=form.metric,
+            solver=form.solver if len(case.maps) > 1 or form.solver != "joint" else "RMA",
+            pruning_prob=form.pruning_prob,
+            smooth=form.smooth,
+            **options,
+        )
     folder = Path(tempfile.mkdtemp(dir=scratch))
     endings = [".npy", ".png"] if shown.labels.ndim == 2 else [".npy"]
     files = [folder / f"decision{suffix}" for suffix in endings]
@@ -308,7 +311,8 @@ def _page_of(scratch: str, form: _Form) -> list[Any]:
         write_labels(path, shown.labels)
     image = None if case.image is None else _enlarged(case.image)
     pictures = (image, shown.difference, shown.argmax, shown.ours)
-    summary = f"{shown.summary} {case.note}".strip()
+    notes = [f"Warning: {one.message}." for one in warned if one.category is UserWarning]
+    summary = " ".join(filter(None, [*notes, shown.summary, case.note]))
     return [summary, *pictures, shown.rows, [str(path) for path in files]]
 
 

@@ -238,7 +238,7 @@ def test_factor_nodes_integrate_polynomials():
         (
             {"probs": np.full((1, 1, 5), 0.5), "prediction": np.full((1, 5), 255, "uint8")},
             ValueError,
-            r"got \[255\]; pass prediction\[:, None\] != 0",
+            r"got \[255\]; pass \(prediction != 0\)\.long\(\)",
         ),
         (
             {"probs": np.full((1, 1, 5), 0.5), "prediction": np.ones((1, 5), bool)},
@@ -311,3 +311,12 @@ def test_many_pixels_are_taken_bin_by_bin(metric, output, backend, monkeypatch):
     by_bin = expected_score(probs, prediction, metric, 0.3, **terms)
     assert not np.array_equal(by_bin, exact)
     np.testing.assert_allclose(by_bin, exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_labels_of_0_and_255_are_refused(classes):
+    probs = torch.full((1, classes, 4, 4), 1 / classes)
+    labels = 255 * (torch.arange(16).view(1, 4, 4) % 2)
+    with pytest.raises(ValueError, match=r"pass \(prediction != 0\)\.long\(\)"):
+        expected_score(probs, labels)
+    expected_score(probs, (labels != 0).long())

@@ -357,3 +357,29 @@ def test_ordinary_shapes_of_logits_say_nothing():
     shapes = (1, 150, 20, 20), (1, 20, 200), (2, 4, 3), (1, 3, 9, 9, 3)
     for shape in (*shapes, (1, 30, 500, 1), (1, 100, 20, 1), (1, 15, 15, 1)):
         decide(torch.from_numpy(np.random.default_rng(2).normal(size=shape)))
+
+
+def test_softmax_over_a_batch_of_one_is_told():
+    probs = torch.randn(1, 3, 16, 16).softmax(0)
+    with pytest.warns(UserWarning, match="sum to 3"):
+        RankSEG()(probs)
+
+
+CLASSES_ELSEWHERE = {
+    "stacked": (lambda probs: probs.movedim(1, 0), "axis 0"),
+    "of a volume": (lambda probs: probs[:, None], "axis 2"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES_ELSEWHERE)
+def test_one_channel_whose_classes_are_on_another_axis_is_told(name):
+    moved, axis = CLASSES_ELSEWHERE[name]
+    probs = torch.from_numpy(maps.smooth(1, 3, 40))
+    with pytest.warns(UserWarning, match=f"read as one channel, and sum to 1 over {axis}"):
+        RankSEG()(moved(probs))
+
+
+def test_a_thin_line_of_one_channel_says_nothing():
+    line = torch.zeros(2, 1, 40, 40)
+    line[:, :, 17] = 1
+    RankSEG()(line)

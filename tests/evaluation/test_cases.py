@@ -88,6 +88,12 @@ def test_a_folder_made_by_hand_names_classes(tmp_path):
         folder.read("b")
 
 
+def test_a_meta_file_in_capitals_is_refused(folders):
+    (folders / "maps" / "Meta.json").write_text('{"ignore_index": 2}')
+    with pytest.raises(ValueError, match=r"Meta\.json must be called meta\.json to be read"):
+        cases(folders / "maps", folders / "labels")
+
+
 def test_a_file_that_breaks_a_library_is_a_failure(folders):
     (folders / "maps" / "0.npy").write_bytes(b"nothing")
     (folders / "labels" / "1.npy").unlink()

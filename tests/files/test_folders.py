@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from rankseg._commands import app
 from rankseg._files.folders import files_of
+from rankseg._files.whole import identify
 from rankseg.evaluation import CaseFolder, compare, standard_methods
 from support.maps import labelled
 
@@ -73,6 +75,24 @@ def test_predict_names_folders_that_hold_maps(tmp_path):
     result = run("predict", tmp_path / "maps", tmp_path / "maps/more", "-o", tmp_path / "out")
     assert "2 written" in result.stdout
     assert "not read" not in result.stderr
+
+
+def test_predict_names_folders_whose_folders_hold_maps(tmp_path):
+    for folder in ("maps", "maps/val", "maps/val/city", "maps/empty", "maps/empty/er"):
+        touch(tmp_path / folder)
+    for name in ("a.npy", "val/city/b.npy"):
+        np.save(tmp_path / "maps" / name, MAPS)
+    result = run("predict", tmp_path / "maps", "-o", tmp_path / "out")
+    assert f"Note: not read in {tmp_path / 'maps'}: val/; the formats are" in result.stderr
+
+
+def test_a_folder_is_another_after_any_of_its_files_is_replaced(tmp_path):
+    touch(tmp_path / "model", "config.json", "weights")
+    os.utime(tmp_path / "model" / "weights", ns=(5, 5))
+    before = identify(tmp_path / "model")
+    assert identify(tmp_path / "model") == before
+    os.utime(tmp_path / "model" / "weights", ns=(4, 4))  # of the same size, and older
+    assert identify(tmp_path / "model") != before
 
 
 def test_compare_reads_endings_in_capitals(tmp_path):

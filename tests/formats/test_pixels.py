@@ -7,6 +7,7 @@ import gzip
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rankseg._formats import read_image, read_labels, read_maps, write_labels
 from rankseg._formats.common import in_unit_range
@@ -254,3 +255,14 @@ def test_photos_are_turned_as_viewers_turn_them(tmp_path):
     image.save(tmp_path / "a.png", exif=exif)
     turned = np.ascontiguousarray(np.rot90(COLOURS, -1))
     np.testing.assert_allclose(read_image(tmp_path / "a.png").maps, as_image(turned))
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "tiff_adobe_deflate"])
+def test_labels_of_a_lossy_tiff_are_refused(tmp_path, compression):
+    labels = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) % 5
+    Image.fromarray(labels).save(tmp_path / "a.tif", compression=compression)
+    if compression == "jpeg":
+        with pytest.raises(ValueError, match="compressed by JPEG, which changes labels"):
+            read_labels(tmp_path / "a.tif")
+    else:
+        assert np.array_equal(read_labels(tmp_path / "a.tif").numpy(), labels)

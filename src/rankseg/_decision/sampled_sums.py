@@ -100,7 +100,7 @@ def check_sums(
         _warn_of_blank_images(probs, valid, sums)
     if classes > 1 and (
         _every_one(sums)
-        or not _varies(values)
+        or not (_varies(values) or (values == 1).all())  # softmax over a batch of one is all 1
         or _are_one(
             sums,
             ROUNDING + ROUNDING_PER_CLASS * classes,
@@ -113,6 +113,8 @@ def check_sums(
         _report_twice(probs, values, "sigmoid", "values lie in [0.5, 0.731]")
     elif classes > 1:
         _report(probs, sums, mode, with_axes=valid is None)
+    elif valid is None:
+        _warn_of_classes_elsewhere(probs)
 
 
 def _check_sigmoids(logits: Tensor, values: np.ndarray, settings: Settings) -> None:
@@ -298,6 +300,23 @@ def _report(probs: Tensor, sums: np.ndarray, output_mode: str, with_axes: bool) 
             "pixels, but the probabilities of classes that exclude each other sum to 1; "
             f"{_likely_cures(shape, sums.max(), output_mode)}"
         )
+
+
+def _warn_of_classes_elsewhere(probs: Tensor) -> None:
+    """Warn of one channel whose probabilities sum to 1 over another axis.
+
+    Of hard masks it may be a line of one pixel, and is not looked at.
+    """
+    for axis in (0, *range(2, probs.dim())):
+        values = _sample(probs, axis)
+        is_soft = bool(((values > 0) & (values < 1)).any())
+        sums = values.sum(axis, dtype=float)
+        if probs.shape[axis] > 1 and is_soft and sums.size > IMAGES and _every_one(sums):
+            warn(
+                f"probs of shape {tuple(probs.shape)} are read as one channel, and sum to 1 over "
+                f"axis {axis}; if that axis holds the classes, pass probs.movedim({axis}, 1)"
+            )
+            return
 
 
 def _range(sums: np.ndarray) -> str:

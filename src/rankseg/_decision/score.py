@@ -180,12 +180,12 @@ def _prediction(prediction: object, probs: Tensor) -> Tensor:
             f"prediction, as {kind} of {tensor.dtype}, must have the shape {axes} = {expected}, "
             f"got {tuple(tensor.shape)}{_cure(tensor, masks, labels)}"
         )
-    if kind == "labels" and probs.shape[1] == 1:
+    if kind == "labels" and probs.shape[1] <= 2:
         found = tensor.unique().tolist()
-        if 255 in found and set(found) <= {0, 255}:
+        if found == [0, 255] or (found == [255] and probs.shape[1] == 1):  # two: all may be void
             raise ValueError(
-                "prediction, as labels of one channel, must hold 1 where its mask is, got "
-                f"{found}; pass prediction[:, None] != 0"
+                "prediction, as labels of one channel or two, must hold 1 where the foreground is, "
+                f"got {found}; pass (prediction != 0).long()"
             )
     if tensor.device != probs.device:
         raise ValueError(f"prediction must be on {probs.device}, as probs is, got {tensor.device}")

@@ -80,11 +80,10 @@ def files_of(
 
 def _holds(folder: Path, endings: Collection[str]) -> bool:
     """Return whether a folder that this package did not write holds a file of the endings."""
-    try:
-        names = os.listdir(folder)
-    except OSError:  # not ours to read
-        return False
-    return RECORD not in names and any(ending(name) in endings for name in names)
+    return any(
+        RECORD not in names and any(ending(name) in endings for name in names)
+        for _, _, names in os.walk(folder)  # leaves out what is not ours to read
+    )
 
 
 def file_of(folder: Path, name: str, suffix: str) -> Path:

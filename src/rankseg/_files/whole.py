@@ -146,7 +146,7 @@ def identify(path: str | os.PathLike[str]) -> list[Any]:
             found += [os.stat(os.path.join(place, name)) for name in names]
     except OSError:
         return [real, None, None]
-    return [real, sum(one.st_size for one in found), max(one.st_mtime_ns for one in found)]
+    return [real, sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)]
 
 
 @contextlib.contextmanager

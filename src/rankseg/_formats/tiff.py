@@ -43,6 +43,9 @@ RASTER_TYPE, IS_POINT = 1025, 2
 SHIFT = 0.501
 """Pixels by which corners may differ: no pixel is then nearer to another one of the truth."""
 
+LOSSY = ("OJPEG", "JPEG", "JPEG_LOSSY", "WEBP")
+"""Compressions that change values: of labels, they make other classes."""
+
 LETTERS = {"C": "c", "S": "c", "T": "t", "Z": "z", "Y": "y", "X": "x"}
 """The letter of `rankseg._formats.axes` for an axis of tifffile; of others ``p``."""
 
@@ -72,6 +75,7 @@ def read_tiff(path: Path, names: Names) -> Stored:
 
 def read_label_tiff(path: Path, names: Names) -> Stored:
     """Return labels; only samples are colours, for tifffile calls the third axis of any array C."""
+    _refuse_lossy(path)
     pages = _refuse_white(_read_pages(path))
     axes = _letters(pages.axes.replace("C", "Q"))
     colours = colours_of(pages.array, pages.palette)
@@ -152,6 +156,18 @@ class _Pages:
     software: str
     palette: NDArray[Any]
     nodata: float | None
+
+
+def _refuse_lossy(path: Path) -> None:
+    """Refuse a compression that changes labels, before its decoder is asked for."""
+    tifffile = _tifffile("reading .tif")
+    with _refuse_lost_pages(), tifffile.TiffFile(path) as file:
+        compression = tifffile.COMPRESSION(file.pages[0].keyframe.compression).name
+    if compression in LOSSY:
+        raise ValueError(
+            f"it is compressed by {compression}, which changes labels: write it anew with "
+            "compression='zlib' from where the labels came"
+        )
 
 
 def _refuse_white(pages: _Pages) -> _Pages:

@@ -26,6 +26,8 @@ COUNTS_OF_CLASSES: Final = ("num_classes", "n_classes")
 def read_meta(path: Path) -> tuple[tuple[str, ...] | None, IgnoreIndex, tuple[float, ...] | None]:
     """Return the class names, if any, the index to be ignored, and the class weights, if any."""
     if not os.path.lexists(path):
+        if path.parent.is_dir():  # the maps may be one file
+            _refuse_other_cases(path)
         return None, "default", None
     meta = read_json_object(path)
     for key in set(meta) - {*META_KEYS, *COUNTS_OF_CLASSES}:
@@ -56,6 +58,14 @@ def read_meta(path: Path) -> tuple[tuple[str, ...] | None, IgnoreIndex, tuple[fl
         ignore_index,
         None if weights is None else _check_weights(weights, classes, path),
     )
+
+
+def _refuse_other_cases(path: Path) -> None:
+    """Refuse a file whose name differs from the expected one by upper and lower case only."""
+    folder = path.parent
+    near = [name for name in os.listdir(folder) if name.lower() == path.name]
+    if near:
+        raise ValueError(f"{folder / near[0]} must be called {path.name} to be read: rename it")
 
 
 def _check_weights(weights: object, classes: Sequence[str] | None, path: Path) -> tuple[float, ...]:
