@@ -33,6 +33,22 @@ CLASSES = ["background", "organ", "vessel"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    """Let a worker report a failure about names that are no UTF-8: it would end all workers."""
+    return _encodable((yield))
+
+
+def _encodable(content):
+    if isinstance(content, str):
+        return content.encode("utf-8", "backslashreplace").decode()
+    if isinstance(content, dict):
+        return {name: _encodable(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map(_encodable, content))
+    return content
+
+
 @pytest.fixture(params=["native", "torch"])
 def backend(request, monkeypatch):
     """Run the test once on each backend, named explicitly so that none stands in for another."""

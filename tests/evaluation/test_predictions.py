@@ -17,7 +17,6 @@ from rankseg.evaluation import (
     Method,
     argmax,
     compare,
-    evaluate,
     pruned_argmax,
     standard_methods,
 )
@@ -191,11 +190,3 @@ def test_bad_arguments_are_refused():
         told.predicted_gains("RankSEG")
     with pytest.raises(ValueError, match="metric must be 'dice' or 'iou', got 'acc'"):
         told.predicted_gain("argmax", "acc")
-
-
-def test_a_folder_that_is_the_truth_is_told(tmp_path):
-    (tmp_path / "truth").mkdir()
-    np.save(tmp_path / "truth" / "a.npy", np.array([[0, 1], [2, 1]]))
-    (tmp_path / "link").symlink_to(tmp_path / "truth")
-    with pytest.warns(UserWarning, match="ours is the folder of the truth itself"):
-        evaluate({"ours": tmp_path / "link"}, tmp_path / "truth", classes=3)

@@ -781,11 +781,3 @@ def test_count_refuses(arguments, error, message):
 def test_scores_and_means_refuse(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def test_masks_of_0_and_255_are_told():
-    mask = torch.arange(12).view(1, 3, 4) % 2
-    with pytest.warns(UserWarning, match="holds 0 and 255 alone, and 255 is no class"):
-        counts = count(255 * mask, mask, num_classes=2)
-    assert counts.tp.tolist() == [[6, 0]]
-    assert count(mask, 255 * mask, num_classes=2, ignore_index=255).tp.tolist() == [[6, 0]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,9 +106,6 @@ def evaluate(
     truth = label_files(labels)
     predicted = {method: label_files(folder) for method, folder in predictions.items()}
     clusters_of(list(truth), clusters)  # before the work
-    for method, folder in predictions.items():
-        if os.path.samefile(folder, labels):
-            warn(f"{method} is the folder of the truth itself, {labels}")
     for method, files in predicted.items():
         if left := [case for case in files if case not in truth]:
             warn(f"not scored: {method} predicts {shortened(left)}, without a truth in {labels}")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rankseg._common.arguments import describe, integer
 from rankseg._common.public import public
-from rankseg._common.warn import warn
 from rankseg._decision.inputs import as_tensor, check_dense
 from rankseg._decision.sampled_sums import check_shape
 
@@ -24,9 +23,6 @@ Array: TypeAlias = Tensor | NDArray[Any]
 # memory beyond itself than a photograph does.
 _BLOCK_ELEMENTS: Final = 1 << 20
 
-
-MASK_VALUE: Final = 255
-"""How many programs store the foreground of a mask."""
 
 FEWEST: Final = 16
 """Labels of fewer pixels can look like one mask for each class by accident."""
@@ -182,8 +178,8 @@ def count(
     Warns
     -----
     UserWarning
-        If a prediction of two classes holds 0 and 255 alone. If bool masks without ``num_classes``
-        are hardly of the shape (batch, classes, *spatial), such as (batch, height, width).
+        If bool masks without ``num_classes`` are hardly of the shape (batch, classes, *spatial),
+        such as (batch, height, width).
 
     Notes
     -----
@@ -216,16 +212,7 @@ def count(
         valid = _integers("valid", valid)
         _check_valid(valid, pixels_shape)
     _check_one_device(prediction, label, valid)
-    if prediction.dtype != torch.bool:
-        _warn_of_masks(prediction, classes)
     return _count(prediction, label, valid, classes, ignore_index)
-
-
-def _warn_of_masks(prediction: Tensor, classes: int) -> None:
-    """Warn if the labels of two classes are a mask of 0 and 255."""
-    is_white = prediction == MASK_VALUE
-    if classes == 2 and bool(is_white.any()) and bool((is_white | (prediction == 0)).all()):
-        warn("prediction holds 0 and 255 alone, and 255 is no class: pass prediction // 255")
 
 
 def _count(
