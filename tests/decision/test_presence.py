@@ -404,7 +404,8 @@ def test_a_calibration_brings_its_model(tmp_path):
 @pytest.mark.parametrize("output_mode", ["multilabel", "multiclass"])
 def test_a_solver_that_takes_no_model_of_a_calibration_says_so(solver, output_mode):
     calibration = Calibration("softmax", [0.8] * 3, [0.1, 0.0, 0.0], "vector", MODEL)
-    told = rf"solver='{re.escape(solver)}' leaves out the presence model .*'RMA', 'joint', 'DEP', 'exact'"
+    takers = "'RMA', 'joint', 'DEP', 'exact'"
+    told = rf"solver='{re.escape(solver)}' leaves out the presence model .*{takers}"
     options = {"output_mode": output_mode, "calibration": calibration}
     with pytest.warns(UserWarning, match=told):
         RankSEG(solver=solver, **options)

@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -119,12 +119,23 @@ class Volume(Record):
     )
 
 
-VALUES = (torch.float32, torch.float64, np.dtype(np.float32), np.dtype(np.float64))
-DOUBLES = (torch.float64, np.dtype(np.float64))
-INTEGERS = (torch.int64, np.dtype(np.int64))
-BYTES = (np.dtype(np.int8),)
-FLAGS = (torch.bool, np.dtype(np.bool_))
-"""The types that an array may have, for each kind of array argument."""
+class Types(NamedTuple):
+    """The types that an array may have: of tensors, and of NumPy arrays.
+
+    They are not compared with each other: NumPy calls Python code for that and drops what it
+    raises, a KeyboardInterrupt too.
+    """
+
+    torch: tuple[torch.dtype, ...]
+    numpy: tuple[np.dtype[Any], ...]
+
+
+VALUES = Types((torch.float32, torch.float64), (np.dtype(np.float32), np.dtype(np.float64)))
+DOUBLES = Types((torch.float64,), (np.dtype(np.float64),))
+INTEGERS = Types((torch.int64,), (np.dtype(np.int64),))
+BYTES = Types((), (np.dtype(np.int8),))
+FLAGS = Types((torch.bool,), (np.dtype(np.bool_),))
+"""The types for each kind of array argument."""
 
 MAPS = (Source, Tables)
 """The first arguments of most functions."""
@@ -201,10 +212,11 @@ def level() -> str:
 
 def _checked(argument: Any, kind: Any) -> Any:
     """Check the type of an array and return it contiguous; return any other argument as it is."""
-    if not isinstance(kind, tuple):
+    if not isinstance(kind, Types):
         return argument
-    if argument.dtype not in kind:
-        raise TypeError(f"a kernel takes arrays of {kind}, got one of {argument.dtype}")
+    allowed = kind.torch if isinstance(argument, Tensor) else kind.numpy
+    if argument.dtype not in allowed:
+        raise TypeError(f"a kernel takes arrays of {allowed}, got one of {argument.dtype}")
     if isinstance(argument, Tensor):
         return argument.contiguous()
     return argument if argument.flags.c_contiguous else np.ascontiguousarray(argument)
@@ -244,7 +256,7 @@ def _function(name: str) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _c_type(kind: Any) -> Any:
-    if isinstance(kind, tuple):
+    if isinstance(kind, Types):
         return POINTER
     return ctypes.POINTER(kind) if issubclass(kind, ctypes.Structure) else kind
 
