@@ -33,9 +33,10 @@ from presence import rows_at, set_name, some
 from rankseg import RankSEG
 from rankseg.calibration import Calibration, fit
 from rankseg.dataset import DatasetRule
-from rankseg.evaluation import CaseFolder, Counted, Method, decide_and_count
+from rankseg.evaluation import CaseFolder, Method
+from rankseg.evaluation.decided_cases import decide_and_count
 from rankseg.evaluation.folds import folds_of
-from rankseg.metrics import Counts, Metric
+from rankseg.metrics import Counted, Counts, Metric
 
 TABLE = Path(__file__).resolve().parent / "results" / "dataset.csv"
 FOLDS, FEWEST = 5, 8

@@ -24,8 +24,8 @@ from torch import Tensor
 from rankseg import RankSEG
 from rankseg._decision.solvers import dependent
 from rankseg._files.whole import write_whole
-from rankseg.evaluation import CaseFolder, Counted, Method, argmax, compare
-from rankseg.metrics import Metric
+from rankseg.evaluation import CaseFolder, Method, argmax, compare
+from rankseg.metrics import Counted, Metric
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "results" / "dependent.csv"

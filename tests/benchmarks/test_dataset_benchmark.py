@@ -10,7 +10,8 @@ import torch
 
 from rankseg import RankSEG
 from rankseg.dataset import DatasetRule
-from rankseg.evaluation import CaseFolder, Method, compare, decide_and_count
+from rankseg.evaluation import CaseFolder, Method, compare
+from rankseg.evaluation.decided_cases import decide_and_count
 from support.maps import labelled
 
 
