@@ -215,5 +215,4 @@ def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return given
     source = arguments["context"].get_parameter_source
     said = {name: value for name, value in given.items() if source(name).name == "COMMANDLINE"}
-    RankSEG.load(arguments["settings"])  # refuses options that it does not take
-    return {**read_settings(arguments["settings"]), **said}
+    return {**read_settings(arguments["settings"], RankSEG), **said}

@@ -17,7 +17,7 @@ from rankseg._common.arguments import choice, describe, number, number_tuple
 from rankseg._common.public import public
 from rankseg._decision.inputs import as_tensor
 from rankseg._decision.presence_model import PresenceModel
-from rankseg._files.small import read_fields, write_fields
+from rankseg._files.small import read_as, write_fields
 
 __all__ = ["LINKS", "MOST", "Calibration", "check_weights", "log_probabilities"]
 
@@ -170,11 +170,10 @@ class Calibration:
         ValueError
             If it holds something else.
         """
-        try:
-            names = [field.name for field in fields(cls)]
-            return calibration_of(read_fields(Path(path), FORMAT, names, optional=["presence"]))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no calibration file: {error}") from error
+        names = [field.name for field in fields(cls)]
+        return read_as(
+            calibration_of, "calibration file", path, FORMAT, names, optional=["presence"]
+        )
 
     def of(self, maps: Tensor, from_logits: str | None = None) -> Tensor:
         """Return calibrated probabilities ``(batch, classes, ...)`` of float64 maps, or logits."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike
@@ -14,13 +13,15 @@ from torch import Tensor
 
 from rankseg._common.arguments import choice, describe, integer, metric_name, number_tuple
 from rankseg._common.public import public
+from rankseg._common.warn import warn
 from rankseg._decision.calibration import Calibration
 from rankseg._decision.inputs import as_tensor, check_probabilities
 from rankseg._decision.problem import Problem
 from rankseg._decision.settings import OUTPUT_MODES, Settings
 from rankseg._decision.solve import solve
-from rankseg._files.small import opened, read_fields, write_fields
+from rankseg._files.small import opened, read_as, write_fields
 from rankseg._formulas.dataset import lines, score
+from rankseg._formulas.loop import MOST_STEPS
 
 __all__ = ["DatasetRule"]
 
@@ -136,10 +137,10 @@ class DatasetRule:
         ValueError
             If the file holds something else.
         """
-        try:
-            return cls(**read_fields(Path(path), FORMAT, [one.name for one in fields(cls)]))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no file of a data-set rule: {error}") from error
+        names = [one.name for one in fields(cls)]
+        return read_as(
+            lambda content: cls(**content), "file of a data-set rule", path, FORMAT, names
+        )
 
     @classmethod
     def fit(
@@ -291,7 +292,7 @@ class _Data:
     def _warn(self, failure: Any) -> None:
         if failure.name not in self.left_out:  # it comes in every pass
             self.left_out.add(failure.name)
-            warnings.warn(f"left out: {failure.name}: {failure.reason}", stacklevel=6)
+            warn(f"left out: {failure.name}: {failure.reason}")
 
     def _read(self, item: Any) -> _Pixels:
         """Return the calibrated probabilities of the pixels that count, and their labels."""
@@ -399,7 +400,7 @@ def _tried(data: _Data, scale: Tensor, offset: Tensor) -> _Trial:
 
 def _climbed(data: _Data, best: _Trial) -> _Trial:
     """Return the last rule of an iteration that goes on while the objective rises."""
-    while True:
+    for _ in range(MOST_STEPS):
         for step in STEPS:
             new = lines(data.settings.metric, *best.sums)
             trial = _tried(data, best.scale.lerp(new[0], step), best.offset.lerp(new[1], step))
@@ -409,5 +410,6 @@ def _climbed(data: _Data, best: _Trial) -> _Trial:
             if rise > noticeable or abs(rise) <= noticeable:
                 break
         if rise <= noticeable:
-            return best
+            break
         best = trial
+    return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from os import PathLike
@@ -11,7 +12,7 @@ from typing import Any, Final
 from rankseg._decision.calibration import calibration_of
 from rankseg._decision.dataset_rule import DatasetRule
 from rankseg._decision.presence_model import PresenceModel
-from rankseg._files.small import read_fields, write_fields
+from rankseg._files.small import read_as, write_fields
 from rankseg._version import __version__
 
 __all__ = ["FORMAT", "read_settings", "write_settings"]
@@ -44,23 +45,26 @@ def write_settings(
     write_fields(Path(path), FORMAT, content)
 
 
-def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
-    """Return the keyword arguments of RankSEG that a file holds; RankSEG checks them.
+def read_settings(path: str | PathLike[str], check: Callable[..., object]) -> dict[str, Any]:
+    """Return the keyword arguments of RankSEG that a file holds, if ``check`` takes them.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it holds something else.
+        If the file holds something else, or options that ``check``, which is RankSEG, refuses.
     """
-    try:
-        options = read_fields(Path(path), FORMAT, FIELDS)["options"]
-        if not isinstance(options, dict):
-            raise TypeError(f"options must be an object, got {options!r}")
-        for name in FITTED.keys() & options:
-            if isinstance(options[name], dict):
-                options[name] = FITTED[name](options[name])
-        return options
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no file of settings: {error}") from error
+    make = functools.partial(_options_of, check)
+    return read_as(make, "file of settings", path, FORMAT, FIELDS)
+
+
+def _options_of(check: Callable[..., object], content: Mapping[str, Any]) -> dict[str, Any]:
+    options = content["options"]
+    if not isinstance(options, dict):
+        raise TypeError(f"options must be an object, got {options!r}")
+    for name in FITTED.keys() & options:
+        if isinstance(options[name], dict):
+            options[name] = FITTED[name](options[name])
+    check(**options)
+    return options

@@ -25,14 +25,15 @@ def solve(problem: Problem) -> Any:
     Raises
     ------
     RuntimeError
-        If a full graph is to hold a solver that is not ``traceable``.
+        If a full graph is to hold a solver that is ``untraceable``.
     """
     name = problem.settings.solver
-    if SOLVERS[name].traceable:
+    why = SOLVERS[name].untraceable
+    if not why:
         return _solve(problem)
     reason = (
-        f"solver={name!r} sorts as many values as the maps demand, which no graph of torch.compile "
-        "or torch.export can hold; call it outside of a graph, or take solver='RMA'"
+        f"solver={name!r} {why}, which no graph of torch.compile or torch.export can hold; call it "
+        "outside of a graph, or take solver='RMA'"
     )
     return not_in_graphs(_solve, reason)(problem)
 

@@ -6,15 +6,17 @@ import csv
 import io
 import json
 import reprlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rankseg._common.arguments import describe
 from rankseg._files.whole import write_whole
 
-__all__ = ["opened", "read_fields", "read_json_object", "read_rows", "write_fields"]
+__all__ = ["opened", "read_as", "read_json_object", "read_rows", "write_fields"]
+
+T = TypeVar("T")
 
 MOST_BYTES: Final = 1 << 26
 """64 MiB: the lists of cases in nnU-Net's files take a few of them."""
@@ -51,25 +53,38 @@ def write_fields(path: Path, form: str, fields: dict[str, Any]) -> None:
     write_whole(path, (json.dumps({"format": form, **fields}, indent=1) + "\n").encode())
 
 
-def read_fields(
-    path: Path, form: str, names: Sequence[str], optional: Collection[str] = ()
-) -> dict[str, Any]:
-    """Return what `write_fields` wrote; an optional field that is missing is None.
+def read_as(
+    make: Callable[[dict[str, Any]], T],
+    what: str,
+    path: str | PathLike[str],
+    form: str,
+    names: Sequence[str],
+    optional: Collection[str] = (),
+) -> T:
+    """Return what ``make`` makes of the fields that `write_fields` wrote.
+
+    An optional field that is missing is None.
 
     Raises
     ------
-    OSError, ValueError
-        As `read_json_object`; also if format or fields are others.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds something else, or ``make`` refuses the fields. The message says that the
+        file is no ``what``.
     """
-    content = read_json_object(path)
-    if content.pop("format", None) != form:
-        raise ValueError(f'it lacks "format": "{form}"')
-    content = dict.fromkeys(optional) | content
-    if missing := [name for name in names if name not in content]:
-        raise ValueError(f"it lacks {missing}")
-    if unknown := sorted(content.keys() - set(names)):
-        raise ValueError(f"it must hold {list(names)} alone, got {unknown} too")
-    return content
+    try:
+        content = read_json_object(Path(path))
+        if content.pop("format", None) != form:
+            raise ValueError(f'it lacks "format": "{form}"')
+        content = dict.fromkeys(optional) | content
+        if missing := [name for name in names if name not in content]:
+            raise ValueError(f"it lacks {missing}")
+        if unknown := sorted(content.keys() - set(names)):
+            raise ValueError(f"it must hold {list(names)} alone, got {unknown} too")
+        return make(content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no {what}: {error}") from error
 
 
 def opened(name: str, kind: type[Any], value: object) -> Any:

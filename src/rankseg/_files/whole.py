@@ -135,9 +135,10 @@ def reserve(file: IO[bytes], size: int) -> None:
 
 
 def identify(path: str | os.PathLike[str]) -> list[Any]:
-    """Return the path without links, the size in bytes and the date of a file, or of a folder's.
+    """Return the path without links, the size in bytes and the date of a file.
 
-    Size and date are None if they cannot be read.
+    For a folder, size and date are sums over all files and folders in it. They are None if they
+    cannot be read.
     """
     real = os.path.realpath(path)
     try:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from rankseg._common.warn import about, warn
-from rankseg._decision.module import RankSEG
 from rankseg._decision.problem import Problem
+from rankseg._decision.settings import Settings
 from rankseg._files.folders import ending, files_of, shortened, stem
 from rankseg._formats import (
     MAPS,
@@ -195,8 +195,7 @@ class CaseFiles:
             if not labels.numel():
                 raise ValueError("no pixel has data: all are NaN, declared as nodata or not valid")
         if self.from_logits is not None:
-            settings = RankSEG(from_logits=self.from_logits).settings
-            problem = Problem.parse(maps[None], None, settings)
+            problem = Problem.parse(maps[None], None, Settings(from_logits=self.from_logits))
             problem.check_values(~maps.isfinite().all())
             maps = problem.of_probabilities().probs[0]
         return Case(name, maps, labels, valid)

@@ -10,7 +10,7 @@ import torch
 
 from rankseg._common.public import public
 from rankseg._common.warn import warn
-from rankseg._decision.module import RankSEG
+from rankseg._decision.options import checked
 from rankseg._decision.prior_correction import prior_correction
 from rankseg._files.batch import reason_of
 from rankseg._files.folders import file_of, shortened, stem
@@ -134,7 +134,7 @@ def cases(
         None if labels is None else LabelFolder.open(labels),
         None if valid is None else LabelFolder.open(valid),
         key,
-        RankSEG(from_logits=from_logits).settings.from_logits,
+        checked("from_logits", from_logits),
     )
     for folder in (found.labels, found.valid):
         if folder is not None:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from os import PathLike
@@ -125,16 +125,18 @@ def read_case(file: Path) -> tuple[NDArray[np.float32], Any]:
     """
     maps = ClassMaps.open(file)
     geometry = Geometry.read(file.stem, [file.parent], maps.shape[1:])
-    array = np.empty((len(maps), *geometry.size), np.float32)
-    for channel, probs in enumerate(maps):  # a list of them would take the memory twice
-        array[channel] = geometry.voxels(probs)
-    return array, geometry.header
+    return _gathered(map(geometry.voxels, maps), (len(maps), *geometry.size)), geometry.header
 
 
 def read_probabilities(file: Path) -> NDArray[np.float32]:
     """Return the maps of a case with the axes stored, ``(classes, z, y, x)``."""
     maps = ClassMaps.open(file)
-    array = np.empty(maps.shape, np.float32)
+    return _gathered(maps, maps.shape)
+
+
+def _gathered(maps: Iterable[NDArray[np.float32]], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return maps as one array; a list of them would take the memory twice."""
+    array = np.empty(shape, np.float32)
     for channel, probs in enumerate(maps):
         array[channel] = probs
     return array

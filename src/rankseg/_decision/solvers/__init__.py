@@ -46,8 +46,9 @@ class Solver:
     reads_values
         True if the function reads results on the host before it ends. Then the values of the maps
         must be known to be probabilities before it starts.
-    traceable
-        False if no graph of ``torch.compile`` or ``torch.export`` can hold the functions.
+    untraceable
+        Why no graph of ``torch.compile`` or ``torch.export`` can hold the functions, after the name
+        of the solver in a message; empty if a graph can.
     exportable
         True if ONNX has operators for every step.
     presence
@@ -62,7 +63,7 @@ class Solver:
     several_classes: Mapping[str, Decide]
     default_for: tuple[str, ...] = ()
     reads_values: bool = True
-    traceable: bool = True
+    untraceable: str = ""
     exportable: bool = False
     presence: str = "peak"
     needs: str | None = None
@@ -80,7 +81,7 @@ BA_OR_TRNA = Solver(  # the paper does not say how classes share pixels
     options={"multiclass": ("eps", "void_index"), "multilabel": ("eps",)},
     one_channel=ba_masks,
     several_classes={"multilabel": ba_masks},
-    traceable=False,
+    untraceable="sorts as many values as the maps demand",
 )
 
 OF_LABELS = ("presence", "unassigned_policy", "void_index")
@@ -114,6 +115,7 @@ SOLVERS: dict[str, Solver] = {
         },
         one_channel=dependent_masks,
         several_classes={"multiclass": dependent_labels, "multilabel": dependent_masks},
+        untraceable="takes as many steps as the maps demand",
     ),
     "exact": Solver(
         metrics=("dice", "iou"),

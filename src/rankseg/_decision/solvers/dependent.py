@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg._common.tracing import is_on_host, is_traced
+from rankseg._common.tracing import is_on_host
 from rankseg._decision.settings import Settings
 from rankseg._decision.solvers.kernel import Kernel
 from rankseg._decision.solvers.presence import eligible_classes, present_classes
@@ -62,7 +62,6 @@ def dependent_masks(backend: ModuleType, maps: Any, survey: Survey, settings: Se
 
     The iteration starts from the masks of RMA. Masks may overlap.
     """
-    _refuse_graph()
     masks = own_masks(backend, maps, survey, settings)
     present = present_classes(backend, maps, survey, settings)
     at_once = max(1, _values_at_once(survey.mass) // maps.pixels)
@@ -86,7 +85,6 @@ def dependent_labels(backend: ModuleType, maps: Any, survey: Survey, settings: S
     The iteration starts from the labels of RMA's published rule. A pass gives every pixel to the
     class that gains most, as long as the sum of the class objectives rises.
     """
-    _refuse_graph()
     labels = shared_labels(backend, maps, survey, settings)
     present = present_classes(backend, maps, survey, settings)
     leaves_void = settings.unassigned_policy == "void"
@@ -108,15 +106,6 @@ def dependent_labels(backend: ModuleType, maps: Any, survey: Survey, settings: S
             named = torch.tensordot(names.flatten().to(masks.dtype), masks, 1).long()
             part.copy_(named.where(masks.amax(0) > 0, settings.void_index))
     return labels
-
-
-def _refuse_graph() -> None:
-    """Raise if a tracer of torch records this call."""
-    if is_traced():
-        raise RuntimeError(
-            "solver='DEP' takes as many steps as the maps demand, which no graph of torch.compile "
-            "or torch.export can hold; call it outside of a graph, or take solver='RMA'"
-        )
 
 
 def _values_at_once(like: Tensor) -> int:
@@ -275,8 +264,22 @@ def _objective(
         shares += kernel.collect(root * values, part)
         probs.append(values)
         odds.append(root)
-    of_metric = _Dice if settings.metric == "dice" else _IoU
-    return of_metric.build(kernel, settings.smooth, probs, volume, odds, shares)
+    if settings.metric == "iou":
+        return _IoU(kernel, settings.smooth, probs, volume, odds, shares)
+    given = _given_volumes(kernel, volume, odds, shares)
+    return _Dice(kernel, settings.smooth, probs, volume, given)
+
+
+def _given_volumes(kernel: Kernel, volume: Tensor, odds: Parts, shares: Tensor) -> Parts:
+    """Compute ``M`` of `_Dice` in place of ``odds``, the square roots of ``(1 - p) / p``.
+
+    ``shares`` are those of ``odds * p``, the standard deviation of a label, at the nodes.
+    """
+    sums = kernel.spread(shares)
+    for part, values in zip(kernel.parts, odds, strict=True):
+        values.mul_(kernel.at(sums, part, values.dtype))
+        values.add_(_widen(volume + SMALLEST, values.dim()).to(values.dtype))
+    return odds
 
 
 @dataclass(frozen=True)
@@ -332,26 +335,6 @@ class _Dice(_Objective):
 
     given: Parts
 
-    @classmethod
-    def build(
-        cls,
-        kernel: Kernel,
-        smooth: float,
-        probs: Parts,
-        volume: Tensor,
-        odds: Parts,
-        shares: Tensor,
-    ) -> _Dice:
-        """Compute ``M`` in place of ``odds``, the square roots of ``(1 - p) / p``.
-
-        ``shares`` are those of ``odds * p``, the standard deviation of a label, at the nodes.
-        """
-        sums = kernel.spread(shares)
-        for part, values in zip(kernel.parts, odds, strict=True):
-            values.mul_(kernel.at(sums, part, values.dtype))
-            values.add_(_widen(volume + SMALLEST, values.dim()).to(values.dtype))
-        return cls(kernel, smooth, probs, volume, odds)
-
     def evaluate(self, masks: Parts) -> State:
         count = torch.stack([_total(mask) for mask in masks]).sum(0) + self.smooth
         total = count + self.volume + SMALLEST
@@ -394,19 +377,6 @@ class _IoU(_Objective):
 
     odds: Parts
     shares: Tensor
-
-    @classmethod
-    def build(
-        cls,
-        kernel: Kernel,
-        smooth: float,
-        probs: Parts,
-        volume: Tensor,
-        odds: Parts,
-        shares: Tensor,
-    ) -> _IoU:
-        """Take the arguments of `_Dice.build`."""
-        return cls(kernel, smooth, probs, volume, odds, shares)
 
     def evaluate(self, masks: Parts) -> State:
         total, outside = self.volume + self.smooth, self.shares
