@@ -129,8 +129,10 @@ def test_a_solver_that_sorts_cannot_be_in_a_graph(solver):
         torch.export.export(decide, (probs,))
 
 
-def test_a_solver_that_sorts_is_left_out_of_a_graph_that_need_not_be_full():
-    model = torch.nn.Sequential(torch.nn.Softmax(1), RankSEG(output_mode="multilabel", solver="BA"))
+@pytest.mark.parametrize("solver", ["BA", "DEP"])
+def test_a_solver_that_sorts_is_left_out_of_a_graph_that_need_not_be_full(solver):
+    decide = RankSEG(output_mode="multilabel", solver=solver)
+    model = torch.nn.Sequential(torch.nn.Softmax(1), decide)
     logits = torch.from_numpy(maps.dyadic(2, 5, 24, 31)) * 9
     assert torch.equal(torch.compile(model, backend="eager")(logits), model(logits))
 

@@ -179,9 +179,14 @@ def calibrate(
         console.print(LEGEND.format(folds=folds, bins=bins) + "\n", style="dim")
     console.print(f"Written to {output}", soft_wrap=True)
     if rule is not None:
-        cases = folder if image_labels is None else folder.without_labels()
-        options = {"calibration": output, "pixels": RULE_PIXELS, "seed": seed}
-        options["ignore_index"] = folder.ignore_index if image_labels is None else None
-        DatasetRule.fit(cases, rule_metric, **options).save(rule)
+        labelled = image_labels is None
+        DatasetRule.fit(
+            folder if labelled else folder.without_labels(),
+            rule_metric,
+            ignore_index=folder.ignore_index if labelled else None,
+            calibration=output,
+            pixels=RULE_PIXELS,
+            seed=seed,
+        ).save(rule)
         console.print(f"Rule written to {rule}", soft_wrap=True)
     print_failures("Left out", failures)
