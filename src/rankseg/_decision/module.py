@@ -67,8 +67,7 @@ class RankSEG(nn.Module):
     output_mode : {'multiclass', 'multilabel'}
         One label per pixel, or one mask per class. One channel is binary in both: a mask, or
         the same as labels 0 and 1.
-    solver : {'auto', 'RMA', 'joint', 'DEP', 'exact', 'BA', 'TRNA', 'BA+TRNA', 'TR', 'argmax', \
-'dataset'}
+    solver : str
         ``'RMA'`` maximises the reciprocal moment approximation of the expected metric for each
         class, then resolves pixels claimed by several classes or by none as published.
         ``'joint'`` (multiclass) goes on to maximise the sum over classes and never scores less.
