@@ -60,3 +60,35 @@ def test_links_between_files_lead_somewhere(page):
         assert file.exists(), f"{page.name}: {target}"
         if anchor and file.suffix == ".md":
             assert anchor[1:] in anchors(file), f"{page.name}: {target}{anchor}"
+
+
+ENGLISH, CHINESE = (
+    (REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md")
+)
+
+
+def test_the_first_snippet_of_the_readme_runs_as_pasted():
+    names = {}
+    exec(blocks(ENGLISH, "python")[0], names)
+    assert names["labels"].shape == (2, 64, 64)
+    assert names["masks"].shape == (2, 5, 64, 64)
+
+
+def test_the_chinese_readme_has_the_same_structure_code_links_and_figures():
+    def code(text):
+        return re.sub(r" *#.*", "", "".join(blocks(text, r"\w+")))
+
+    def links(text):
+        return sorted(re.findall(r"\]\(([^)]+)\)", text.partition("\n## ")[2]))
+
+    def figures(text):  # of tables row by row, of the rest as a set: the order of words differs
+        rows = [re.findall(r"\d+(?:\.\d+)?", row) for row in re.findall(r"^\|.*", text, re.M)]
+        return rows, set(re.findall(r"\d+\.\d+", text))
+
+    for part in (code, links, figures):
+        assert part(ENGLISH) == part(CHINESE), part.__name__
+    assert re.findall("^#+", ENGLISH, re.M) == re.findall("^#+", CHINESE, re.M)
+
+
+def test_the_readme_fits_150_lines():
+    assert len(ENGLISH.splitlines()) <= 150
