@@ -416,6 +416,21 @@ def test_a_label_that_is_no_class_is_found_whatever_pixels_are_drawn(folder):
     assert "must be classes from 0 to" in told.decisions.failures[0].reason
 
 
+@pytest.mark.filterwarnings("ignore:.*2.*:UserWarning")
+@pytest.mark.parametrize("kind", ["vector", "binary"])
+def test_a_class_that_no_label_holds_keeps_its_probability(kind):
+    torch.manual_seed(0)
+    cases = []
+    for number in range(6):
+        logits = 3 * torch.randn(3, 40, 40) - torch.tensor([0.0, 0.0, 4.0]).view(3, 1, 1)
+        probs = logits.softmax(0)
+        label = torch.distributions.Categorical(probs[:2].movedim(0, -1)).sample()
+        cases.append(Case(f"case {number}", probs, label))
+    new = (3 * torch.randn(1, 3, 40, 40)).softmax(1)
+    before, after = (one[:, 2].mean() for one in (new, calibrate(new, fit(cases, kind))))
+    assert 0.9 * before < after < 1.1 * before
+
+
 def test_failures_are_named():
     cases = [*simulated(VECTOR, 1, 99), Failure("lost", "was never there")]
     for call in (fit, reliability):

@@ -339,6 +339,12 @@ def test_palette_is_that_of_the_pictures(tmp_path):
     ]  # fmt: skip
 
 
+def test_negative_labels_of_a_tiff_are_read(tmp_path):
+    labels = np.array([[-100, -1], [0, 1]], np.int16)
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.tif"), labels)
+
+
 def test_grey_values_of_few_bits_are_labels(tmp_path):
     labels = np.array([[0, 1, 2, 3]])
     (tmp_path / "a.png").write_bytes(grey_png(labels, 2))

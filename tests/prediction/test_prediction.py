@@ -699,6 +699,36 @@ def test_a_network_saved_in_training_mode_warns(images, tmp_path, name):
         predict_files(images, tmp_path / "out", **options)
 
 
+class WithStochasticDepth(torch.nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 4, 3, padding=1)
+
+    def forward(self, image):
+        features = super().forward(image)
+        if self.training:  # as the DropPath of timm and Transformers
+            features = features * features.new_empty((image.shape[0], 1, 1, 1)).bernoulli_(0.5)
+        return features
+
+
+def with_instance_norm():
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.InstanceNorm2d(4, track_running_stats=True)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:Trace had nondeterministic nodes", "ignore:Output nr")
+@pytest.mark.parametrize("name", ["n.pt", "n.pt2"])
+@pytest.mark.parametrize("network", [WithStochasticDepth, with_instance_norm])
+def test_layers_that_are_skipped_or_normalised_in_training_warn(images, tmp_path, name, network):
+    options = {"model": tmp_path / name, "from_logits": "softmax"}
+    save_network(tmp_path / name, network().eval())
+    predict_files(images, tmp_path / "sound", **options)
+    save_network(tmp_path / name, network().train())
+    with pytest.warns(UserWarning, match=f"{name} was saved in training mode"):
+        predict_files(images, tmp_path / "out", **options)
+
+
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.*")
 def test_a_scripted_network_is_brought_to_evaluation(images, tmp_path):
     torch.jit.save(torch.jit.script(WithDropout().train()), tmp_path / "n.pt")

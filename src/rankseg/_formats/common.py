@@ -70,7 +70,7 @@ class Stored:
 
 def colours_of(labels: NDArray[Any], palette: NDArray[Any]) -> dict[int, tuple[int, ...]]:
     """Return the colours of the labels that are there, by a palette ``(colours, channels)``."""
-    held = np.unique(labels[labels < len(palette)]).tolist()
+    held = np.unique(labels[(labels >= 0) & (labels < len(palette))]).tolist()
     return {index: tuple(palette[index].tolist()) for index in held}
 
 

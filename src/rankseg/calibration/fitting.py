@@ -184,7 +184,8 @@ def _fit(probs: Tensor, label: Tensor, kind: Kind) -> Calibration:
         if binary:
             each = F.binary_cross_entropy_with_logits(sums, target.double(), reduction="none")
             return each.sum(0).mean()
-        return F.cross_entropy(sums.T, label)
+        # Classes that no label holds take no part: the fit would drive their probabilities to 0.
+        return F.cross_entropy(sums[free].T, (free.cumsum(0) - 1)[label])
 
     scale, offset = _minimise(loss, free, shared=kind == "temperature")
     if not (scale.clamp(1 / MOST, MOST).equal(scale) and offset.clamp(-MOST, MOST).equal(offset)):

@@ -30,7 +30,16 @@ EXPORTED: Final = ".pt2"
 WEIGHTS: Final = (".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".keras", ".pkl")
 """Endings of files that hold weights alone, or a network of another framework."""
 
-DIFFER_IN_TRAINING: Final = ("aten::dropout", "aten::feature_dropout", "aten::batch_norm")
+MODES: Final = ("train", "training", "use_input_stats")
+"""What operations call the argument that is true in training."""
+
+RANDOM: Final = ("aten::rand", "aten::rand_like", "aten::bernoulli", "aten::bernoulli_")
+"""Operations by which stochastic depth skips layers; a network in evaluation has none of them."""
+
+DIFFER_IN_TRAINING: Final = (
+    *("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout"),
+    *("aten::batch_norm", "aten::instance_norm"),
+)
 """Operations of TorchScript; in a traced network their mode is a constant."""
 
 MOST_OF_UNIT: Final = 4.0
@@ -108,7 +117,7 @@ def _warn_of_training(model: str, calls: Iterable[tuple[str, Mapping[str, Any]]]
     found = {
         name
         for name, given in calls
-        if given.get("train", given.get("training")) is True
+        if (name in RANDOM or any(given.get(mode) is True for mode in MODES))
         and given.get("p") != 0  # dropout of nothing
         and given.get("running_mean", model) is not None  # normalises so in evaluation, too
     }
@@ -131,8 +140,8 @@ def _exported_calls(program: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _scripted_calls(network: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the operations of TorchScript that differ in training, as `_exported_calls` does."""
     graph = network.inlined_graph
-    for name in DIFFER_IN_TRAINING:
-        for node in graph.findAllNodes(name):
+    for name in (*DIFFER_IN_TRAINING, *RANDOM):  # a branch of a script may not be taken
+        for node in graph.findAllNodes(name, recurse=name not in RANDOM):
             names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
             values = map(_constant, node.inputs())
             yield name, dict(zip(names, values, strict=True))
