@@ -301,7 +301,7 @@ class TestTheAnswerComesFirst:
         maps = masks(tmp_path / "maps", 1)
         for options, more in (
             ([], []),
-            (["--solver", "RMA"], ["--solver", "RMA"]),
+            (["--solver", "joint"], ["--solver", "joint"]),
             (["--correlation", "0.2"], ["--solver", "RMA", "--correlation", "0.2"]),
         ):
             output = run("compare", maps, *options, "--ignore-index", "none").stdout

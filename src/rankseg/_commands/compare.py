@@ -299,7 +299,8 @@ def _verdict(
 def _other_options(decide: Any) -> Iterator[object]:
     """Yield the options of a RankSEG that are not those by default, as arguments."""
     usual = RankSEG(decide.metric)
-    if decide.solver != usual.solver:
+    if (decide.solver, decide.correlation) != (usual.solver, usual.correlation):
+        usual = RankSEG(decide.metric, solver=decide.solver)  # by name none has a correlation
         yield from ("--solver", decide.solver)
     for name in ("correlation", "presence", "pruning_prob"):
         value = getattr(decide, name)

@@ -99,8 +99,9 @@ def tune_folder(
     """Choose calibration, presence and solver on labelled maps, and say what to expect.
 
     The choice is judged on cases that were left out of it. Argmax is kept unless the gain is clear.
-    The file is taken by rankseg predict --settings and RankSEG.load. Exits with 1 if a case could
-    not be decided; the choice is made on the others.
+    DEP, which is slow, is tried by itself on maps of 524,288 values or fewer. The file is taken by
+    rankseg predict --settings and RankSEG.load. Exits with 1 if a case could not be decided; the
+    choice is made on the others.
     """
     check_place(output, '"format": "rankseg settings')
     folder = maps_from(locals())
@@ -114,9 +115,7 @@ def tune_folder(
     tuned = tune(
         folder,
         **options,
-        candidates=None
-        if not any(more.values())
-        else standard_candidates_for(folder, **options, **more),
+        candidates=standard_candidates_for(folder, **options, **more),
         folds=folds,
         clusters=clusters_from(clusters, folder.names),
         seed=seed,
@@ -125,12 +124,10 @@ def tune_folder(
     tuned.save(output)
     console = open_console()
     console.print(tuned.sentence + "\n")
-    mean = "I" if score == "image" else "D"
-    ranked = sorted(
-        tuned.comparison.methods,
-        key=lambda name: -tuned.comparison.aggregates(name, options["metric"], counted)[mean],  # type: ignore[arg-type]
-    )
-    rows = standing(tuned.comparison, **options, main=(tuned.best.name, HELD_OUT, *ranked))
+    everything = standing(tuned.comparison, **options, most=len(tuned.comparison.methods))
+    ranked = sorted(everything, key=lambda row: row.mean, reverse=True)
+    shown = (tuned.best.name, HELD_OUT, *(row.method for row in ranked))
+    rows = everything if details else standing(tuned.comparison, **options, main=shown)
     tables.print_table(tables.answer_table(rows, options["metric"], False))
     console.print(
         LEGEND.format(name=METRIC_NAMES[options["metric"]], unit=UNITS[score]), style="dim"

@@ -128,12 +128,13 @@ def standing(
     *,
     score: Score = "image",
     main: Sequence[str] = (),
+    most: int = MOST_ROWS,
 ) -> list[Standing]:
-    """Return the first method, ``main``, and those that maximise the metric: eight at most."""
+    """Return the first method, ``main``, and those that maximise the metric, ``most`` together."""
     other = {"dice": "iou", "iou": "dice"}[metric]
     fitting = [name for name in comparison.methods if other not in name.split()]
     first = dict.fromkeys([comparison.methods[0], *main, *fitting])
-    shown = set([*first][:MOST_ROWS])
+    shown = set([*first][:most])
     return [
         _stand(comparison, name, metric, counted, score)
         for name in comparison.methods

@@ -133,7 +133,7 @@ def standard_candidates(
     changes += [{"correlation": one} for one in correlations]
     changes += [{"presence": one} for one in presences]
     changes += [{"calibration": one} for one in calibrations]
-    if class_weights is not None:
+    if class_weights is not None and len({*class_weights}) > 1:
         changes.append({"calibration": Calibration.from_class_weights(class_weights)})
     kinds: tuple[Kind, ...] = ("temperature", "vector")
     found = [Candidate({"metric": "acc"}), Candidate(base)]
