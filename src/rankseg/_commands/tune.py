@@ -112,10 +112,11 @@ def tune_folder(
         "presences": presence or (),
         "calibrations": [Calibration.load(path) for path in calibration or ()],
     }
+    asked = any(more.values())
     tuned = tune(
         folder,
         **options,
-        candidates=standard_candidates_for(folder, **options, **more),
+        candidates=standard_candidates_for(folder, **options, **more) if asked else None,
         folds=folds,
         clusters=clusters_from(clusters, folder.names),
         seed=seed,
