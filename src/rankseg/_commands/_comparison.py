@@ -23,11 +23,11 @@ MARKS = {
 
 ANSWER_LEGEND = (
     "{name} in points (0.01), by image: the mean over its classes, then over images. 95 % "
-    "interval: of the mean change, for other such cases. worst tenth: of the tenth of the cases "
-    "with the lowest {name}."
+    "interval: of the mean change, for other such cases. worst tenth: the mean of the tenth of the "
+    "cases with the lowest {name}."
 )
-FALSE_ZERO_LEGEND = " false zero: the change if a class that is not there scores 0 where predicted."
-RULES_LEGEND = " pruned argmax: of classes above {pruning_prob:g}. RMA: the published rule."
+FALSE_ZERO_LEGEND = " false zero: the change if a class predicted where it is absent scores 0."
+RULES_LEGEND = " pruned argmax: over the classes above {pruning_prob:g}. RMA: the published rule."
 
 LEGEND = (
     "A point is 0.01. change: from the first method, paired by image; "
