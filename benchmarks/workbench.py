@@ -78,7 +78,8 @@ def tuned(folder: CaseFolder) -> Iterator[Row]:
         for failure in told.comparison.failures:
             note(f"left out: {failure.name}: {failure.reason}")
         name = folder.path.name
-        yield row(name, metric, f"chosen: {told.chosen.name}", [POINTS * told.gain], "points")
+        names_of = f"chosen: {told.chosen.name}; best: {told.best.name}"
+        yield row(name, metric, names_of, [POINTS * told.gain], "points")
         yield change(name, metric, "held out", told.held_out)
         yield row(name, metric, "optimism", [POINTS * told.optimism], "points")
         for warning in told.warnings:

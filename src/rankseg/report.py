@@ -23,9 +23,19 @@ from rankseg._common.optional import require
 from rankseg._files.whole import write_whole
 from rankseg.calibration import Reliability
 from rankseg.evaluation import Case, Comparison, Method
-from rankseg.evaluation.differences import Difference
+from rankseg.evaluation.verdict import (
+    COUNTED,
+    METRIC_NAMES,
+    Remedy,
+    Verdict,
+    interval,
+    points,
+    quantity,
+    signed,
+    standing,
+    verdict,
+)
 from rankseg.metrics import METRICS, Counted, Metric
-from rankseg.plots import METRIC_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,10 +44,6 @@ __all__ = ["write_report"]
 
 TEMPLATE: Final = "report.html"
 DOTS_PER_INCH: Final = 110
-COUNTED: Final[dict[Counted, str]] = {
-    "label": "a class counts where the label holds it",
-    "either": "a class predicted where it is absent scores 0",
-}
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class _Section:
     tables: Sequence[_Table] = ()
     pictures: Sequence[_Picture] = ()
     note: str = ""
+    remedies: Sequence[Remedy] = ()
 
 
 def write_report(
@@ -74,27 +81,30 @@ def write_report(
     methods: Sequence[Method] = (),
     read: Callable[[str], Case] | None = None,
     metric: Metric = "dice",
+    told: Verdict | None = None,
     reliability: Reliability | None = None,
     ignore_index: int | None = None,
     pruning_prob: float = 0.5,
     title: str = "argmax against RankSEG",
     made: str = "",
 ) -> None:
-    """Write a comparison as a self-contained HTML file: answer, tables, pictures, cases left out.
+    """Write a comparison as a self-contained HTML file: answer, what to try next, pictures, tables.
 
     Parameters
     ----------
     path : path
         The file, replaced if there is one; it is there whole or not at all.
     comparison : Comparison
-        Of two methods or more. The answer is about the first one, besides the baseline, whose name
-        has ``metric`` in it, or else the second method.
+        Of two methods or more. The answer is about the first one, besides the baselines, whose name
+        has ``metric`` in it, or else the first besides them.
     methods : sequence of Method
         Those compared, to draw the cases of most gain and loss; with ``read`` only.
     read : callable, optional
         Returns the case of a name. Without it no case is drawn.
     metric : {'dice', 'iou'}
-        What the answer and the pictures are about; tables have both.
+        What the answer and the pictures are about; details have both.
+    told : Verdict, optional
+        The answer, as ``rankseg compare`` prints it. Default: that of the comparison alone.
     reliability : Reliability, optional
         Of the same maps.
     ignore_index : int, optional
@@ -121,7 +131,7 @@ def write_report(
     jinja2 = require("jinja2", "cli", "a report")
     if len(comparison.methods) < 2:
         raise ValueError(f"comparison must be of two methods at least, got {comparison.methods}")
-    method = _main_method(comparison, metric)
+    told = told or verdict(comparison, metric)
     source = resources.files("rankseg").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     content = environment.from_string(source).render(
@@ -129,12 +139,13 @@ def write_report(
         cases=len(comparison.cases),
         classes=len(comparison.classes),
         clusters=len(set(comparison.clusters)) if comparison.clusters else 0,
-        answer=list(_answer(comparison, method, metric)),
+        answer=list(_answer(comparison, told)),
         sections=[
-            *_tables(comparison, method),
-            *_pictures(comparison, method, metric, reliability),
-            *_cases(comparison, methods, read, method, metric, ignore_index),
-            *_curves(comparison, read, method, metric, ignore_index, pruning_prob),
+            _methods(comparison, told),
+            *_cases(comparison, methods, read, told.method, metric, ignore_index),
+            *_pictures(comparison, told.method, metric, reliability),
+            *_curves(comparison, read, told.method, metric, ignore_index, pruning_prob),
+            *_details(comparison, told.method),
         ],
         made=f"{made} {_versions()}".strip(),
         failures=comparison.failures,
@@ -146,48 +157,48 @@ def _versions() -> str:
     return f"rankseg {__version__}, torch {torch.__version__}, NumPy {np.__version__}."
 
 
-def _main_method(comparison: Comparison, metric: Metric) -> str:
-    others = comparison.methods[1:]
-    fitting = [name for name in others if metric in name.split()]
-    return (fitting or list(others))[0]
-
-
-def _answer(comparison: Comparison, method: str, metric: Metric) -> Iterator[str]:
+def _answer(comparison: Comparison, told: Verdict) -> Iterator[str]:
     """Say in sentences what came out."""
-    difference = comparison.difference(method, metric)
-    baseline, name = comparison.methods[0], METRIC_NAMES[metric]
-    units = "cases" if comparison.clusters is None else "clusters"
-    yield (
-        f"On these {len(comparison.cases)} cases {method} changes the mean {name} of "
-        f"{baseline} by {_signed(difference.mean)} points (95 % interval {_interval(difference)}, "
-        f"over {units}): {difference.wins} cases won, {difference.losses} lost, "
-        f"{difference.ties} tied."
-    )
-    if math.isnan(difference.low):
-        yield "One case or cluster says nothing about others."
-    elif difference.low > 0:
-        yield f"The interval is above 0: {method} is better on cases like these."
-    elif difference.high < 0:
-        yield f"The interval is below 0: {method} is worse on cases like these."
-    else:
-        yield "The interval includes 0: these cases do not tell which of the two is better."
+    yield told.sentence
     if comparison.predicted is not None:
-        gain = comparison.predicted_gain(method, metric)
+        gain = comparison.predicted_gain(told.method, told.metric)
         yield (
-            f"The probabilities themselves promise {_signed(gain)} points. Where the two differ, "
+            f"The probabilities themselves promise {signed(gain)} points. Where the two differ, "
             "the probabilities are not what they claim to be."
         )
 
 
-def _tables(comparison: Comparison, method: str) -> Iterator[_Section]:
+def _methods(comparison: Comparison, told: Verdict) -> _Section:
+    """Show eight methods at most, and what to try next."""
+    rows = []
+    for row in standing(comparison, told.metric, main=[told.method]):
+        cells = ["", "", "", ""]
+        if row.change is not None:
+            record = f"{row.change.wins} / {row.change.losses}"
+            cells = [signed(row.change.mean), interval(row.change), record, signed(row.false_zero)]
+        rows.append([row.method, points(row.mean), points(row.worst_tenth), *cells])
+    name = METRIC_NAMES[told.metric]
+    head = ["method", name, "worst tenth", "change", "95 % interval", "won / lost", "false zero"]
+    note = (
+        f"{name}: by image, the mean over the classes that its label holds, then over images. "
+        "worst tenth: the mean of the tenth of the cases with the lowest. 95 % interval: of the "
+        "mean change, had other such cases been drawn. false zero: the change if a class predicted "
+        "where it is absent scores 0."
+    )
+    return _Section(quantity(told.metric), [_Table(head, rows)], (), note, told.remedies)
+
+
+def _details(comparison: Comparison, method: str) -> Iterator[_Section]:
     yield _Section(
-        "Per image",
+        "Details by image",
         [_by_image(comparison, metric, counted) for counted in COUNTED for metric in METRICS],
         note="mean: over the classes of an image, then images. change: from the first method, "
         "paired by image. p: signed-rank and sign test, two-sided. C: over the images of a class, "
         "then classes. D: counts summed over the data set first.",
     )
-    yield _Section("Per class", [_by_class(comparison, method, metric) for metric in METRICS])
+    yield _Section(
+        "Details by class", [_by_class(comparison, method, metric) for metric in METRICS]
+    )
 
 
 def _by_image(comparison: Comparison, metric: Metric, counted: Counted) -> _Table:
@@ -198,9 +209,9 @@ def _by_image(comparison: Comparison, metric: Metric, counted: Counted) -> _Tabl
         if method != comparison.methods[0]:
             difference = comparison.difference(method, metric, counted)
             record = f"{difference.wins} / {difference.losses} / {difference.ties}"
-            cells = [_signed(difference.mean), _interval(difference), record]
+            cells = [signed(difference.mean), interval(difference), record]
             cells += _chances(comparison, method, metric, counted)
-        rows.append([method, _points(means["I"]), *cells, *map(_points, (means["C"], means["D"]))])
+        rows.append([method, points(means["I"]), *cells, *map(points, (means["C"], means["D"]))])
     head = ["method", "mean", "change", "95 % interval", "won / lost / tied"]
     head += ["p, ranks", "p, signs", "C", "D"]
     return _Table(head, rows, f"{METRIC_NAMES[metric]}, {COUNTED[counted]}")
@@ -218,7 +229,7 @@ def _by_class(comparison: Comparison, method: str, metric: Metric) -> _Table:
     baseline = comparison.methods[0]
     theirs, ours = (comparison.by_class(name, metric) for name in (baseline, method))
     rows = [
-        [name, str(images), _points(before), _points(after), _signed(after - before)]
+        [name, str(images), points(before), points(after), signed(after - before)]
         for name, images, before, after in zip(
             comparison.classes, comparison.images_by_class, theirs, ours, strict=True
         )
@@ -300,20 +311,3 @@ def _curves(
         "Dashed: as RMA without correlation expects it of the probabilities alone, with its best "
         "cut, unless the class is pruned; dotted is 1/2.",
     )
-
-
-def _points(score: float) -> str:
-    return "-" if math.isnan(score) else f"{100 * score:.2f}"
-
-
-def _signed(difference: float) -> str:
-    if math.isnan(difference):
-        return "-"
-    rounded = round(100 * difference, 2)
-    return "0.00" if rounded == 0 else f"{rounded:+.2f}"
-
-
-def _interval(difference: Difference) -> str:
-    if math.isnan(difference.low):
-        return "-"
-    return f"{_signed(difference.low)} to {_signed(difference.high)}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 import textwrap
 
 import numpy as np
@@ -106,7 +107,7 @@ USERS = [student, clinic, engineer]
 COMMANDS = {
     "compare": ["--correlation", 0, "--correlation", 0.5],
     "calibrate": ["--folds", 3],
-    "tune": ["--folds", 3, "--solver", "RMA", "--correlation", 0.5],
+    "tune": ["--folds", 3],
 }
 
 
@@ -127,6 +128,49 @@ def test_numbers_are_those_of_the_private_layout(tmp_path, user, command):
             content = json.loads(out.read_text())
             told.append(content)
     assert told[0] == told[1]
+
+
+def commands_in(result):
+    """Return the commands that an answer proposes."""
+    return [
+        shlex.split(line) for line in result.stdout.splitlines() if line.startswith("  rankseg")
+    ]
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize("user", USERS)
+def test_what_is_proposed_runs_as_it_is_printed(tmp_path, monkeypatch, user):
+    monkeypatch.chdir(tmp_path)
+    more = user(tmp_path)
+    first = run("compare", "maps", "--labels", "labels", *more)
+    assert first.exit_code == 0, first.stderr
+    tune = ["rankseg", "tune", "maps", "--labels", "labels", *more, "-o", "settings.json"]
+    for command in [*commands_in(first), tune]:
+        if command[1] not in ("predict", "nnunet"):
+            assert command[2 : 5 + len(more)] == ["maps", "--labels", "labels", *more]
+        again = run(*command[1:])
+        assert again.exit_code == 0, again.stderr
+    (last,) = commands_in(again)
+    assert last[1] in ("predict", "nnunet", "compare")
+    done = run(*last[1:])
+    assert done.exit_code == 0, done.stderr
+    used = run("compare", "maps", "--labels", "labels", *more, "--settings", "settings.json")
+    assert used.exit_code == 0, used.stderr
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_new_maps_are_decided_by_the_command_that_is_printed(tmp_path, monkeypatch, user):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rankseg.evaluation.verdict.is_clear", lambda gain, units: True)
+    more = user(tmp_path)
+    result = run("compare", "maps", "--labels", "labels", *more)
+    command = commands_in(result)[0]
+    assert command[1] == ("nnunet" if user is clinic else "predict")
+    done = run(*command[1:])
+    assert done.exit_code == 0, done.stderr
+    assert {file.name.partition(".")[0] for file in (tmp_path / "rankseg-labels").iterdir()} > {
+        *NAMES
+    }
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -185,7 +229,7 @@ class TestWrongFiles:
     @pytest.fixture
     def told(self, files):
         def tell(*options, command="compare", labels="labels"):
-            short = ["--correlation", 0] if command == "compare" else ["--folds", 2]
+            short = ["--correlation", 0] if command == "compare" else ["--folds", 3]
             result = run(command, files / "maps", "--labels", files / labels, *options,
                          *short, "-o", files / "out")  # fmt: skip
             assert_no_traceback(result)
@@ -255,7 +299,7 @@ class TestWrongFiles:
         assert "case_0: has maps of 4 classes where 5 are expected" in result.stderr
 
     def test_names_of_classes(self, told):
-        result = told("--classes", "sky, road, car, tree")
+        result = told("--classes", "sky, road, car, tree", "--details")
         assert result.exit_code == 0
         assert "road" in result.stdout
 

@@ -46,14 +46,18 @@ def labels(folder, tmp_path):
 class TestEvaluate:
     def test_prints_what_the_library_says(self, labels):
         result = run("evaluate", labels / "plain", labels / "ours", labels / "truth",
-                     "--classes", ",".join(CLASSES), "-o", labels / "out")  # fmt: skip
+                     "--classes", ",".join(CLASSES), "-o", labels / "out", "--details")  # fmt: skip
         assert result.exit_code == 0, result.stderr
         told = evaluate(
             {"plain": labels / "plain", "ours": labels / "ours"}, labels / "truth", classes=CLASSES
         )
         change = told.difference("ours")
-        row = next(line for line in words(result) if line[:1] == ["ours"])
-        assert row[1:3] == [points(told.aggregates("ours")["I"]), signed(change.mean)]
+        row = ["ours", points(told.aggregates("ours")["I"]), signed(change.mean)]
+        assert row in [line[:3] for line in words(result)]
+        sentence = f"ours changes Dice by image of plain by {signed(change.mean)} points"
+        assert result.stdout.startswith(sentence)
+        last = f"rankseg compare MAPS --labels {labels / 'truth'}"
+        assert last in result.stdout
         averages = [aggregate(told.counts["ours"], metric, name).mean
                     for metric in ("dice", "iou")
                     for name in ("nnunet", "monai", "torchmetrics", "mmseg")]  # fmt: skip
@@ -85,10 +89,11 @@ class TestEvaluate:
         table = labels / "clusters.csv"
         table.write_text("case,patient\n" + "".join(f"case_{i},{i // 3}\n" for i in range(6)))
         result = run("evaluate", labels / "plain", labels / "ours", labels / "truth",
-                     "--classes", 3, "--clusters", table, "--band", 0.5)  # fmt: skip
+                     "--classes", 3, "--clusters", table, "--band", 0.5, "--details")  # fmt: skip
         assert result.exit_code == 0, result.stderr
-        row = next(line for line in words(result) if line[:1] == ["ours"])
-        assert row[-5:-2] == ["0", "0", "6"]
+        rows = [line for line in words(result) if line[:1] == ["ours"]]
+        assert ["0", "0", "6"] in [row[-5:-2] for row in rows]
+        assert "6 cases in 2 clusters" in " ".join(result.stdout.split())
         assert "over clusters" in " ".join(result.stdout.split())
 
     @pytest.mark.parametrize(
@@ -258,21 +263,91 @@ class TestCalibrate:
         assert Calibration.load(tmp_path / "c.json") == expected
 
 
+class TestTheAnswerComesFirst:
+    def test_compare(self, folder):
+        told = library(folder).difference("RankSEG dice")
+        lines = run("compare", folder).stdout.splitlines()
+        assert lines[0].startswith(
+            f"RankSEG dice changes Dice by image of argmax by {signed(told.mean)}"
+        )
+        first, last = (next(n for n, line in enumerate(lines) if line.startswith(word))
+                       for word in ("─", "Dice in points"))  # fmt: skip
+        assert [line.split()[0] for line in lines[first + 1 : last - 1]] == [
+            *("argmax", "pruned", "RankSEG", "RankSEG")
+        ]
+        assert not any(line.startswith(("Per ", "Tests", "Time", "Averages")) for line in lines)
+        assert "Try next: the gain is clear: decide new maps by it" in lines
+        assert any(line.startswith("Or: the probabilities of vessel sum to 1.") for line in lines)
+        assert f"  rankseg calibrate {folder} --kind vector -o calibration.json" in lines
+
+    def test_no_more_than_eight_methods(self, folder):
+        lines = run("compare", folder, "--all", "--presence", "argmax", "--presence",
+                    "all").stdout.splitlines()  # fmt: skip
+        first, last = (next(n for n, line in enumerate(lines) if line.startswith(word))
+                       for word in ("─", "Dice in points"))  # fmt: skip
+        assert last - first - 2 == 8
+
+    def test_what_is_asked_for_is_judged(self, folder, tmp_path):
+        RankSEG("iou", solver="RMA", correlation=0.2).save(tmp_path / "mine.json")
+        output = run("compare", folder, "--settings", tmp_path / "mine.json").stdout
+        assert output.startswith("mine changes IoU by image of argmax by ")
+        output = run("compare", folder, "--solver", "joint", "--correlation", 0.7).stdout
+        assert output.startswith("RankSEG dice joint r=0.7 changes Dice by image")
+        output = run("compare", folder, "--metric", "iou", "--presence", "argmax").stdout
+        assert output.startswith("RankSEG iou presence=argmax changes IoU by image")
+
+    def test_a_clear_gain_names_the_command_that_decides_by_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("rankseg.evaluation.verdict.is_clear", lambda gain, units: True)
+        maps = masks(tmp_path / "maps", 1)
+        for options, more in (
+            ([], []),
+            (["--solver", "joint"], ["--solver", "joint"]),
+            (["--correlation", "0.2"], ["--solver", "RMA", "--correlation", "0.2"]),
+        ):
+            output = run("compare", maps, *options, "--ignore-index", "none").stdout
+            assert "8 cases): a clear gain." in " ".join(output.split())
+            command = ["rankseg", "predict", str(maps), "-o", "rankseg-labels", "--metric", "dice"]
+            assert [*command, *more] in [line.split() for line in output.splitlines()]
+        RankSEG("dice").save(tmp_path / "mine.json")
+        output = run("compare", maps, "--settings", tmp_path / "mine.json").stdout
+        assert f"-o rankseg-labels --settings {tmp_path / 'mine.json'}\n" in output
+
+    def test_class_weights_that_are_undone_are_undone_for_new_maps_too(self, folder):
+        meta = {"classes": CLASSES, "class_weights": [1, 2, 8]}
+        (folder / "meta.json").write_text(json.dumps(meta))
+        undo = f"  rankseg compare {folder} --prior-correction"
+        assert undo in run("compare", folder).stdout.splitlines()
+        assert undo not in run("compare", folder, "--prior-correction").stdout.splitlines()
+
+    def test_the_demo_fits_one_screen(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("rankseg._commands._terminal.PIPED_WIDTH", 80)
+        lines = run("demo", "--output", tmp_path / "demo.png").stdout.splitlines()
+        assert len(lines) <= 23  # and the prompt
+        assert all(len(line) <= 80 for line in lines[:-1])
+        assert lines[-1] == f"Picture: {tmp_path / 'demo.png'}"
+        assert "  rankseg compare MAPS --labels LABELS" in lines
+
+
 def test_tune(folder, tmp_path):
     path = tmp_path / "t.json"
-    result = run("tune", folder, "-o", path, "--folds", 3, "--solver", "RMA",
-                 "--correlation", 0, "--pruning-prob", 0.5, "--pruning-prob", 0)  # fmt: skip
+    result = run("tune", folder, "-o", path, "--folds", 3, "--solver", "exact", "--presence", "all",
+                 "--counted", "label", "--details")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     candidates = standard_candidates(
-        classes=3, solvers=["RMA"], correlations=[0.0], pruning_probs=[0.5, 0.0]
+        classes=3, counted="label", values=3600, solvers=["exact"], presences=["all"]
     )
-    tuned = tune(CaseFolder.open(folder), counted="either", candidates=candidates, folds=3)
+    tuned = tune(CaseFolder.open(folder), candidates=candidates, folds=3)
     saved = json.loads(path.read_text())
-    assert saved["options"] == tuned.options
-    assert saved["about"]["optimism"] == tuned.optimism
-    assert ["held", "out", signed(tuned.held_out.mean)] in [line[:3] for line in words(result)]
-    assert f"Chosen: {tuned.chosen.name}." in result.stdout
-    assert "6 cases are too few" in " ".join(result.stdout.split())
+    assert RankSEG.load(path).metric == tuned.options["metric"]
+    assert saved["about"]["expect"] == tuned.sentence
+    assert saved["about"]["cases"] == 6
+    shown = " ".join(result.stdout.split())
+    assert shown.startswith(tuned.sentence)
+    held = tuned.comparison.aggregates("held out")["I"], tuned.held_out.mean
+    row = ["held", "out", points(held[0]), signed(held[1])]
+    assert row in [line[:4] for line in words(result)]
+    assert all(warning in shown for warning in tuned.warnings)
+    assert f"Settings of {tuned.chosen.name}: {path}" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["calibrate", "tune"])
@@ -294,12 +369,18 @@ def test_a_diagram_without_a_folder_is_noticed_before_the_work(folder, tmp_path)
     assert not (tmp_path / "c.json").exists()
 
 
-@pytest.mark.parametrize("temperature", [0, -1, "nan", "inf"])
-def test_a_temperature_that_is_none(folder, tmp_path, temperature):
-    result = run("tune", folder, "-o", tmp_path / "t.json", "--temperature", temperature)
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_case_or_two_are_explained(folder, tmp_path, number):
+    for file in sorted(folder.glob("*.npz"))[number:]:
+        file.unlink()
+    result = run("tune", folder, "-o", tmp_path / "t.json")
     assert result.exit_code == 1
     assert_no_traceback(result)
-    assert "Error: every temperature must be" in result.stderr
+    assert result.stderr.startswith(
+        "Error: there must be 3 cases or more, to fit to one, choose by"
+    )
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "t.json").exists()
 
 
 class TestReport:
@@ -313,8 +394,10 @@ class TestReport:
         told = library(folder, correlations=[0]).difference("RankSEG dice RMA")
         text = html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", page)))
         assert f"by {signed(told.mean)} points (95 % interval {signed(told.low)} to" in text
-        assert f"{told.wins} cases won, {told.losses} lost, {told.ties} tied" in text
-        for name in ("Per image", "Per class", "Case by case", "Volumes", "Most gain",
+        assert f"{told.wins} / {told.losses}" in text
+        assert "Try next" in text
+        assert f"rankseg tune {folder} -o settings.json" in text
+        for name in ("Details by image", "Details by class", "Case by case", "Volumes", "Most gain",
                      "Can the probabilities be taken at their word?", "the cut"):  # fmt: skip
             assert name in text
         assert all(name in text for name in maps.classes)
@@ -357,7 +440,7 @@ def masks(folder, foreground, shape=(16, 16), cases=8):
 COMMANDS = {
     "compare": ["--correlation", 0],
     "calibrate": ["--folds", 2],
-    "tune": ["--folds", 2, "--solver", "RMA", "--correlation", 0, "--pruning-prob", 0.5],
+    "tune": ["--folds", 3],
 }
 
 
@@ -594,7 +677,7 @@ def test_a_case_whose_sums_are_not_1_is_named(folder, tmp_path, command):
         ("calibrate", ["--bins", 10**9], "bins must be from 1 to 10000, got 1000000000"),
         ("calibrate", ["--seed", 10**30], "seed must fit into int64"),
         ("tune", ["--seed", 10**30], "seed must fit into int64"),
-        ("tune", ["--folds", 100], "folds must be from 2 to the 6 cases, got 100"),
+        ("tune", ["--folds", 100], "folds must be from 3 to the 6 cases, got 100"),
     ],
 )
 def test_numbers_without_measure_are_refused_before_the_work(

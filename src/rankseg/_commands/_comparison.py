@@ -1,6 +1,8 @@
-"""How a comparison is shown in a terminal."""
+"""How a comparison is shown in a terminal: the answer, what to try next, and details on demand."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -8,8 +10,9 @@ from rankseg._commands import tables
 from rankseg._commands._terminal import print_failures
 from rankseg.evaluation import Comparison
 from rankseg.evaluation.differences import RESAMPLES
+from rankseg.evaluation.verdict import METRIC_NAMES, Remedy, Verdict, standing
 
-__all__ = ["MARKS", "print_aggregates", "print_comparison", "print_not_compared"]
+__all__ = ["MARKS", "print_answer", "print_details", "print_not_compared", "print_remedies"]
 
 MARKS = {
     "cases.csv": "method,seconds,dice",
@@ -17,6 +20,14 @@ MARKS = {
     "summary.json": '"unit": "scores and differences',
 }
 """The files of a comparison, and what each of them holds."""
+
+ANSWER_LEGEND = (
+    "{name} in points (0.01), by image: the mean over its classes, then over images. 95 % "
+    "interval: of the mean change, for other such cases. worst tenth: the mean of the tenth of the "
+    "cases with the lowest {name}."
+)
+FALSE_ZERO_LEGEND = " false zero: the change if a class predicted where it is absent scores 0."
+RULES_LEGEND = " pruned argmax: over the classes above {pruning_prob:g}. RMA: the published rule."
 
 LEGEND = (
     "A point is 0.01. change: from the first method, paired by image; "
@@ -44,11 +55,51 @@ PREDICTED_LEGEND = (
 )
 
 
-def print_comparison(console: Console, comparison: Comparison, pruning_prob: float | None) -> None:
+def print_answer(
+    console: Console,
+    comparison: Comparison,
+    told: Verdict,
+    pruning_prob: float | None = None,
+) -> None:
+    """Print the verdict, the methods, what their columns mean, and what to try next."""
+    console.print(told.sentence + "\n")
+    if len(comparison.methods) == 1:
+        tables.print_table(tables.score_table(comparison))
+    else:
+        rows = standing(comparison, told.metric, main=[told.method])
+        false_zero = comparison.predicts_absent_class
+        tables.print_table(tables.answer_table(rows, told.metric, false_zero))
+        legend = ANSWER_LEGEND + (FALSE_ZERO_LEGEND if false_zero else "")
+        legend += "" if pruning_prob is None else RULES_LEGEND
+        shown = legend.format(name=METRIC_NAMES[told.metric], pruning_prob=pruning_prob)
+        console.print(shown + "\n", style="dim")
+    print_remedies(console, told.remedies)
+
+
+def print_remedies(console: Console, remedies: Sequence[Remedy]) -> None:
+    """Print commands to try next, each with its reason."""
+    for place, remedy in enumerate(remedies):
+        console.print(f"{'Or' if place else 'Try next'}: {remedy.reason}")
+        console.print(f"  {remedy.command}", soft_wrap=True)
+
+
+def print_details(console: Console, comparison: Comparison, pruning_prob: float | None) -> None:
     """Print tables by class and by image, tests if SciPy is there, and what the numbers mean.
 
     ``pruning_prob`` is None if nothing was decided here.
     """
+    console.print()
+    if len(comparison.methods) == 1:
+        tables.print_table(tables.score_table(comparison, len(comparison.classes)))
+    else:
+        _print_methods(console, comparison, pruning_prob)
+    tables.print_table(tables.aggregate_table(comparison))
+    console.print(AGGREGATES_LEGEND + "\n", style="dim")
+    if comparison.seconds:
+        tables.print_table(tables.decision_table(comparison))
+
+
+def _print_methods(console: Console, comparison: Comparison, pruning_prob: float | None) -> None:
     tables.print_table(tables.class_table(comparison))
     tables.print_table(tables.image_table(comparison, "label"))
     if comparison.predicts_absent_class:
@@ -65,12 +116,6 @@ def print_comparison(console: Console, comparison: Comparison, pruning_prob: flo
         tables.print_table(tables.tests_table(comparison))
     except ImportError as error:
         console.print(f"No tests: {error}\n", style="dim")
-
-
-def print_aggregates(console: Console, comparison: Comparison) -> None:
-    """Print the averages of the toolkits."""
-    tables.print_table(tables.aggregate_table(comparison))
-    console.print(AGGREGATES_LEGEND + "\n", style="dim")
 
 
 def print_not_compared(comparison: Comparison, what: str = "Not compared") -> None:

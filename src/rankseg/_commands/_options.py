@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
@@ -21,6 +22,7 @@ __all__ = [
     "CLASSES",
     "CLUSTERS",
     "CORRELATION",
+    "DETAILS",
     "FROM_LOGITS",
     "IGNORE_INDEX",
     "KEY",
@@ -37,7 +39,9 @@ __all__ = [
     "VALID",
     "classes_from",
     "clusters_from",
+    "command_to_decide",
     "ignore_index_from",
+    "maps_as_arguments",
     "maps_from",
     "settings_from",
 ]
@@ -150,6 +154,12 @@ CLUSTERS: TypeAlias = Annotated[
 ]
 
 
+DETAILS: TypeAlias = Annotated[
+    bool,
+    typer.Option("--details", help="Print all tables, tests, toolkits' averages and times, too."),
+]
+
+
 BAND: TypeAlias = Annotated[
     float,
     typer.Option(min=0.0, help="Changes of at most this are ties, as a fraction: 0.01 is a point."),
@@ -193,6 +203,34 @@ def maps_from(arguments: Mapping[str, Any]) -> CaseFolder:
     if arguments["ignore_index"] is not None:
         options["ignore_index"] = ignore_index_from(arguments["ignore_index"])
     return cases(arguments["maps"], **options)
+
+
+def maps_as_arguments(arguments: Mapping[str, Any]) -> str:
+    """Return the maps and labels that a command was given, to be given to another one."""
+    parts = [str(arguments["maps"])]
+    for name in (*CASES, "classes", "ignore_index", "clusters"):
+        if arguments.get(name) is not None:
+            parts += [f"--{name.replace('_', '-')}", str(arguments[name])]
+    return shlex.join(parts)
+
+
+def command_to_decide(
+    folder: CaseFolder, arguments: Mapping[str, Any], options: Sequence[object]
+) -> str:
+    """Return the command that writes label maps of the maps that a command was given.
+
+    The first of the names of ``folder`` must be of a case that can be read.
+    """
+    parts: list[object] = ["rankseg", "nnunet" if folder.of_nnunet else "predict", folder.path]
+    parts += ["-o", "rankseg-labels", *options]
+    if not folder.of_nnunet:
+        for name in ("key", "from_logits"):
+            if arguments[name] is not None:
+                parts += [f"--{name.replace('_', '-')}", arguments[name]]
+        first = folder.read(folder.names[0], labelled=False)
+        shape = (first.label if first.valid is None else first.valid).shape
+        parts += ["--format", "npy"] if len(shape) > 2 else []
+    return shlex.join(map(str, parts))
 
 
 def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str] | None:

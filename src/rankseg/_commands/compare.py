@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from itertools import product
@@ -12,17 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from rankseg import RankSEG
-from rankseg._commands import tables
 from rankseg._commands._comparison import (
     MARKS,
-    print_aggregates,
-    print_comparison,
+    print_answer,
+    print_details,
     print_not_compared,
 )
 from rankseg._commands._options import (
     BAND,
     CLASSES,
     CLUSTERS,
+    DETAILS,
     FROM_LOGITS,
     IGNORE_INDEX,
     KEY,
@@ -31,6 +31,8 @@ from rankseg._commands._options import (
     RULE_PIXELS,
     VALID,
     clusters_from,
+    command_to_decide,
+    maps_as_arguments,
     maps_from,
 )
 from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
@@ -45,6 +47,7 @@ from rankseg.evaluation import (
     compare,
     standard_methods,
 )
+from rankseg.evaluation.verdict import Verdict, verdict
 from rankseg.metrics import Metric
 from rankseg.plots import comparison_figure, gain_and_loss
 from rankseg.report import write_report
@@ -160,10 +163,7 @@ def compare_folder(
     ] = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
-    aggregates: Annotated[
-        bool,
-        typer.Option("--aggregates", help="Show the averages as four toolkits report them, too."),
-    ] = False,
+    details: DETAILS = False,
     report: Annotated[
         Path | None,
         typer.Option(help="An HTML file to write, with pictures and all.", dir_okay=False),
@@ -197,6 +197,7 @@ def compare_folder(
     metrics: tuple[Metric, ...] = (
         ("dice", "iou") if metric is MetricChoice.BOTH else (metric.value,)
     )
+    files: dict[str, list[str]] = {}  # by method: the options of rankseg predict
     try:
         methods = standard_methods(
             pruning_prob,
@@ -208,16 +209,19 @@ def compare_folder(
         )
         if calibration is not None:
             decisions = [RankSEG(one, calibration=calibration) for one in metrics]
-            methods += tuple(
-                Method(f"RankSEG {one.metric} calibrated", one, one.correlation)
-                for one in decisions
-            )
+            for one in decisions:
+                methods += (Method(f"RankSEG {one.metric} calibrated", one, one.correlation),)
+                files[methods[-1].name] = ["--calibration", str(calibration)]
         for path in settings or ():
             decide = RankSEG.load(path)
             methods += (Method(path.stem, decide, decide.correlation),)
+            files[path.stem] = ["--settings", str(path)]
         if rule is not None:
             rules = [DatasetRule.load(rule)]
-            methods += tuple(_by_rule(rules, calibration, presence or (None,)))
+            applied = [] if calibration is None else ["--calibration", str(calibration)]
+            for method in _by_rule(rules, calibration, presence or (None,)):
+                methods += (method,)
+                files[method.name] = ["--rule", str(rule), *applied]
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     options: dict[str, Any] = {"predict_above": pruning_prob if predicted else None}
@@ -238,18 +242,70 @@ def compare_folder(
     console = open_console()
     if prior_correction:
         console.print("Class weights undone: p / w, renormalised over the classes.\n")
-    print_comparison(console, comparison, pruning_prob)
-    if aggregates:
-        print_aggregates(console, comparison)
-    tables.print_table(tables.decision_table(comparison))
+    folder = replace(folder, names=comparison.cases)
+    named = [one for one in methods if one.name in files]
+    judged = _judged(named or methods[2:], metrics[0], bool(named or correlation))
+    told = _verdict(comparison, judged, files.get(judged.name), folder, locals())
+    print_answer(console, comparison, told, pruning_prob)
+    if details or predicted:
+        print_details(console, comparison, pruning_prob)
     if output is not None:
         _write_report(output, comparison, methods, folder, metrics[0])
         console.print(f"Written to {output}", soft_wrap=True)
     if report is not None:
         shown = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
-        _write_html(report, comparison, methods, folder, metrics[0], pruning_prob, shown)
+        _write_html(report, comparison, methods, folder, told, pruning_prob, shown)
         console.print(f"Report: {report}", soft_wrap=True)
     print_not_compared(comparison)
+
+
+def _judged(methods: Sequence[Method], metric: Metric, last: bool) -> Method:
+    """Return the last or the first method that maximises the metric, or else of all."""
+    fitting = [one for one in methods if getattr(one.decide, "metric", "") == metric]
+    return (fitting or methods)[-1 if last else 0]
+
+
+def _verdict(
+    comparison: Comparison,
+    judged: Method,
+    files: Sequence[str] | None,
+    folder: CaseFolder,
+    arguments: Mapping[str, Any],
+) -> Verdict:
+    """Judge the comparison; remedies and the command to decide are those of the user's maps.
+
+    ``files`` are the options that name the files by which the method decides.
+    """
+    maps = maps_as_arguments(arguments)
+    metric: Metric = "iou" if getattr(judged.decide, "metric", "") == "iou" else "dice"
+    options: list[object] = [*(files or _other_options(judged.decide))]
+    if "--settings" not in options:
+        options = ["--metric", metric, *options]
+    predict = command_to_decide(folder, arguments, options)
+    if folder.prior_correction:
+        undo = f"rankseg calibrate {maps} --kind prior -o calibration.json"
+        predict = f"{undo} && {predict} --calibration calibration.json"
+    return verdict(
+        comparison,
+        metric,
+        method=judged.name,
+        decide=judged.decide,
+        maps=maps,
+        class_weights=None if folder.prior_correction else folder.class_weights,
+        predict=predict,
+    )
+
+
+def _other_options(decide: Any) -> Iterator[object]:
+    """Yield the options of a RankSEG that are not those by default, as arguments."""
+    usual = RankSEG(decide.metric)
+    if (decide.solver, decide.correlation) != (usual.solver, usual.correlation):
+        usual = RankSEG(decide.metric, solver=decide.solver)  # by name none has a correlation
+        yield from ("--solver", decide.solver)
+    for name in ("correlation", "presence", "pruning_prob"):
+        value = getattr(decide, name)
+        if decide.solver in solvers_taking(name) and value != getattr(usual, name):
+            yield from (f"--{name.replace('_', '-')}", value)
 
 
 def _by_rule(
@@ -284,20 +340,20 @@ def _write_html(
     comparison: Comparison,
     methods: Sequence[Method],
     maps: CaseFolder,
-    metric: Metric,
+    told: Verdict,
     pruning_prob: float,
     settings: str,
 ) -> None:
     """Write the report, with the reliability of the maps."""
-    compared = replace(maps, names=comparison.cases)
-    curves = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
+    curves = reliability(maps, classes=maps.classes, ignore_index=maps.ignore_index)
     corrected = ", class weights undone" if maps.prior_correction else ""
     write_report(
         path,
         comparison,
         methods=methods,
         read=maps.read,
-        metric=metric,
+        metric=told.metric,
+        told=told,
         reliability=curves,
         ignore_index=maps.ignore_index,
         title=f"{maps.path.name}: argmax against RankSEG",

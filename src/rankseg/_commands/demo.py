@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from rankseg._commands import tables
-from rankseg._commands._comparison import print_comparison
+from rankseg._commands._comparison import print_answer, print_details
+from rankseg._commands._options import DETAILS
 from rankseg._commands._terminal import check_place, open_console
 from rankseg._demo.example import load_sample
-from rankseg.evaluation import Case, compare, standard_methods, time_methods
+from rankseg.evaluation import Case, compare, standard_methods
+from rankseg.evaluation.verdict import verdict
 from rankseg.plots import comparison_figure, gain_and_loss
 
 __all__ = ["demo"]
@@ -21,6 +22,7 @@ def demo(
     output: Annotated[
         Path, typer.Option(help="The picture to write, a PNG.", dir_okay=False)
     ] = Path("rankseg-demo.png"),
+    details: DETAILS = False,
 ) -> None:
     """Compare argmax with RankSEG on the held-out sample that comes with the package."""
     check_place(output)
@@ -31,15 +33,15 @@ def demo(
         for name, probs, label in zip(names, sample.probs, sample.labels, strict=True)
     ]
     methods = standard_methods()
-    timings = time_methods(methods, sample.probs)
     comparison = compare(cases, methods, classes=sample.classes)
     console = open_console()
     console.print(
         f"{len(cases)} synthetic images of {_size(cases[0])} pixels, {len(sample.classes)} "
-        "classes; maps of a small network trained by\ncross-entropy on other images of the kind.\n"
+        "classes, and a small network.\n"
     )
-    print_comparison(console, comparison, pruning_prob=0.5)
-    tables.print_table(tables.time_table(timings, len(cases)))
+    print_answer(console, comparison, verdict(comparison), pruning_prob=0.5)
+    if details:
+        print_details(console, comparison, pruning_prob=0.5)
     drawn = [methods[0], methods[2]]
     examples = gain_and_loss(
         comparison,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rankseg._commands import tables
 from rankseg._commands._comparison import (
     MARKS,
-    print_aggregates,
-    print_comparison,
+    print_answer,
+    print_details,
     print_not_compared,
 )
 from rankseg._commands._options import (
     BAND,
     CLUSTERS,
+    DETAILS,
     classes_from,
     clusters_from,
     ignore_index_from,
@@ -24,6 +25,7 @@ from rankseg._commands._options import (
 from rankseg._commands._terminal import make_folder, open_console, tracker
 from rankseg._common.arguments import distinct_names
 from rankseg.evaluation import evaluate
+from rankseg.evaluation.verdict import verdict
 
 __all__ = ["evaluate_folders"]
 
@@ -52,6 +54,7 @@ def evaluate_folders(
     ] = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
+    details: DETAILS = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -82,11 +85,9 @@ def evaluate_folders(
         **({"band": band} if band else {}),
     )
     console = open_console()
-    if len(names) > 1:
-        print_comparison(console, comparison, None)
-    else:
-        tables.print_table(tables.score_table(comparison))
-    print_aggregates(console, comparison)
+    print_answer(console, comparison, verdict(comparison, labels=shlex.quote(str(truth))))
+    if details:
+        print_details(console, comparison, None)
     if output is not None:
         comparison.write(output)
         console.print(f"Written to {output}", soft_wrap=True)

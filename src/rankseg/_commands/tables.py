@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,24 @@ from rich.table import Table
 from rich.text import Text
 
 from rankseg.calibration import CrossValidation, PresenceValidation
-from rankseg.evaluation import Comparison, Difference, Timing
+from rankseg.evaluation import Comparison
+from rankseg.evaluation import verdict as words
 from rankseg.evaluation.conventions import CONVENTIONS
+from rankseg.evaluation.verdict import (
+    COUNTED,
+    METRIC_NAMES,
+    MOST_ROWS,
+    Standing,
+    interval,
+    main_method,
+    points,
+)
 from rankseg.metrics import METRICS, Counted, Metric
-from rankseg.tuning import Tuning
 
 __all__ = [
     "PlainConsole",
     "aggregate_table",
+    "answer_table",
     "calibrated_decisions_table",
     "calibration_table",
     "class_table",
@@ -31,17 +40,28 @@ __all__ = [
     "print_table",
     "score_table",
     "tests_table",
-    "time_table",
-    "tuning_table",
 ]
 
-METRIC_NAMES: dict[Metric, str] = {"dice": "Dice", "iou": "IoU"}
 SHORT_NAMES = {"nnunet": "nnunet", "monai": "monai", "torchmetrics": "t.metrics", "mmseg": "mmseg"}
 UNLIMITED = 10_000  # columns
-COUNTED_NAMES: dict[Counted, str] = {
-    "label": "a class counts where the label holds it",
-    "either": "a class predicted where it is absent scores 0",
-}
+
+
+def answer_table(rows: Sequence[Standing], metric: Metric, false_zero: bool) -> Table:
+    """Show the methods that the answer is about, eight at most."""
+    table = _table("")
+    table.title = None
+    table.add_column("method", no_wrap=True)
+    heads = [METRIC_NAMES[metric], "change", "95 % interval", "worst\ntenth", "won", "lost"]
+    for name in [*heads, *(["false\nzero"] if false_zero else [])]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells: list[Text | str] = ["", "", points(row.worst_tenth)]
+        if row.change is not None:
+            cells = [signed(row.change.mean), interval(row.change), points(row.worst_tenth)]
+            cells += [str(row.change.wins), str(row.change.losses)]
+            cells += [signed(row.false_zero)] if false_zero else []
+        table.add_row(row.method, points(row.mean), *cells)
+    return table
 
 
 def class_table(comparison: Comparison) -> Table:
@@ -54,7 +74,7 @@ def class_table(comparison: Comparison) -> Table:
         [str(images) for images in comparison.images_by_class],
     ]
     for metric in METRICS:
-        shown = dict.fromkeys((*comparison.methods[:2], ours(comparison, metric)))
+        shown = dict.fromkeys((*comparison.methods[:2], main_method(comparison, metric)))
         for position, method in enumerate(shown):
             group = METRIC_NAMES[metric] if position == 0 else ""
             table.add_column(f"{group}\n{_two_lines(method)}", justify="right", no_wrap=True)
@@ -69,20 +89,13 @@ def class_table(comparison: Comparison) -> Table:
     return table
 
 
-def ours(comparison: Comparison, metric: Metric) -> str:
-    """Return the first RankSEG method that maximises the metric, or else the first there is."""
-    others = comparison.methods[2:] or comparison.methods[-1:]
-    fitting = [name for name in others if metric in name.split()]
-    return (fitting or others)[0]
-
-
 def image_table(comparison: Comparison, counted: Counted) -> Table:
     """Show the mean score per image of every method, with gains and losses on the baseline.
 
     The predicted gain, if it was asked for, stands beside the achieved one. It knows no labels, so
     it is the same whatever ``counted``.
     """
-    table = _table(f"Per image: points, {COUNTED_NAMES[counted]}")
+    table = _table(f"Per image: points, {COUNTED[counted]}")
     table.add_column("method", no_wrap=True)
     paired = ["change", "95 % interval", "won", "lost", "tied"]
     if comparison.predicted is not None:
@@ -121,12 +134,12 @@ def tests_table(comparison: Comparison) -> Table:
     )
     table.add_column("method", no_wrap=True)
     for metric in METRICS:
-        for counted in COUNTED_NAMES:
+        for counted in COUNTED:
             table.add_column(f"{METRIC_NAMES[metric]}\n{counted}", justify="right", no_wrap=True)
     for method in comparison.methods[1:]:
         cells = []
         for metric in METRICS:
-            for counted in COUNTED_NAMES:
+            for counted in COUNTED:
                 tests = comparison.tests(method, metric, counted)
                 cells.append(f"{_chance(tests.wilcoxon)}, {_chance(tests.sign)}")
         table.add_row(method, *cells)
@@ -134,7 +147,7 @@ def tests_table(comparison: Comparison) -> Table:
 
 
 def _chance(p: float) -> str:
-    if math.isnan(p):
+    if np.isnan(p):
         return "-"
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
@@ -157,22 +170,25 @@ def aggregate_table(comparison: Comparison) -> Table:
     return table
 
 
-def score_table(comparison: Comparison) -> Table:
-    """Show Dice and IoU of every class of a single method."""
+def score_table(comparison: Comparison, most: int = MOST_ROWS) -> Table:
+    """Show Dice and IoU of every class of a single method, or of those with the lowest Dice."""
     (method,) = comparison.methods
-    table = _table(f"{method}: points, mean over the n images in which a class counts")
+    lowest = np.argsort(comparison.by_class(method))[:most]
+    shown = f", the {most} lowest of {len(comparison.classes)} classes"
+    shown = shown if most < len(comparison.classes) else ""
+    table = _table(f"{method}: points, mean over the n images in which a class counts{shown}")
     table.add_column("class", no_wrap=True)
     for metric in METRICS:
-        for counted in COUNTED_NAMES:
+        for counted in COUNTED:
             table.add_column(f"{METRIC_NAMES[metric]}\n{counted}", justify="right", no_wrap=True)
             table.add_column("\nn", justify="right", no_wrap=True)
-    for place, name in enumerate(comparison.classes):
+    for place in sorted(lowest.tolist()):
         cells = []
         for metric in METRICS:
-            for counted in COUNTED_NAMES:
+            for counted in COUNTED:
                 scores = comparison.scores(method, metric, counted)[:, place]
                 cells += [points(scores.nanmean().item()), str(int((~scores.isnan()).sum()))]
-        table.add_row(name, *cells)
+        table.add_row(comparison.classes[place], *cells)
     return table
 
 
@@ -194,7 +210,7 @@ def calibration_table(validation: CrossValidation) -> Table:
 
 
 def _ratio(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def presence_table(validation: PresenceValidation) -> Table:
@@ -228,46 +244,6 @@ def calibrated_decisions_table(validation: CrossValidation) -> Table:
     return table
 
 
-def tuning_table(tuned: Tuning, metric: Metric, counted: Counted) -> Table:
-    """Show every candidate, the chosen one, and what is to be expected."""
-    table = _table(f"{METRIC_NAMES[metric]} per image: points, {COUNTED_NAMES[counted]}")
-    table.add_column("candidate", no_wrap=True)
-    for name in ("points", "change", "95 % interval", "won", "lost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for candidate in tuned.candidates:
-        name = candidate.name
-        mean = float(np.nanmean(tuned.comparison.by_image(name, metric, counted)))
-        change = tuned.comparison.difference(name, metric, counted)
-        mark = " <- chosen" if candidate is tuned.chosen else ""
-        table.add_row(name + mark, points(mean), *_change_cells(change))
-    table.add_row("")
-    table.add_row("held out", "", *_change_cells(tuned.held_out))
-    table.add_row("optimism", "", signed(tuned.optimism))
-    return table
-
-
-def _change_cells(change: Difference) -> list[Text | str]:
-    return [signed(change.mean), interval(change), str(change.wins), str(change.losses)]
-
-
-def time_table(timings: Mapping[str, Timing], images: int) -> Table:
-    """Show the time of a decision: the first call, then the median of the others."""
-    baseline = next(iter(timings.values()))
-    table = _table(f"Time: milliseconds for all {images} images at once")
-    table.add_column("method", no_wrap=True)
-    for name in ("first call", "median after", "per image", "x argmax"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for method, timing in timings.items():
-        table.add_row(
-            method,
-            f"{1000 * timing.first:.1f}",
-            f"{1000 * timing.median:.1f}",
-            f"{1000 * timing.median / images:.3f}",
-            f"{timing.median / baseline.median:.2f}",
-        )
-    return table
-
-
 def decision_table(comparison: Comparison) -> Table:
     """Show the median time of a decision."""
     table = _table("Time: milliseconds of one decision, median over the images")
@@ -278,26 +254,10 @@ def decision_table(comparison: Comparison) -> Table:
     return table
 
 
-def points(score: float) -> str:
-    """Write a score as points; a dash where there is none."""
-    return "-" if math.isnan(score) else f"{100 * score:.2f}"
-
-
 def signed(difference: float) -> Text:
     """Write a difference as points, in colour; what rounds to nothing has no sign."""
-    if math.isnan(difference):
-        return Text("-")
-    rounded = round(100 * difference, 2)
-    if rounded == 0:
-        return Text("0.00")
-    return Text(f"{rounded:+.2f}", style="green" if rounded > 0 else "red")
-
-
-def interval(difference: Difference) -> str:
-    """Write the ends of the interval as points."""
-    if math.isnan(difference.low):
-        return "-"
-    return f"{signed(difference.low).plain} to {signed(difference.high).plain}"
+    text = words.signed(difference)
+    return Text(text, style={"+": "green", "-": "red"}.get(text[:1], "") if len(text) > 1 else "")
 
 
 class PlainConsole(Console):

@@ -240,6 +240,14 @@ class PresenceTable:
             )
         return cls(tuple(names), peak, share, marked, failures)
 
+    @classmethod
+    def joined(cls, parts: Sequence[PresenceTable]) -> PresenceTable:
+        """Concatenate the rows of several tables."""
+        peak, share, present = (
+            torch.cat([getattr(one, key) for one in parts]) for key in ("peak", "share", "present")
+        )
+        return cls(tuple(name for one in parts for name in one.names), peak, share, present)
+
     def __getitem__(self, places: Any) -> PresenceTable:
         """Return the rows of some cases."""
         place = torch.as_tensor(places)

@@ -140,7 +140,7 @@ def cases(
         if folder is not None:
             _check_names(path, found, folder)
     names, index, weights = read_meta(path / META)
-    if any(is_of_nnunet(file) for files in found.maps.values() for file in files):
+    if _of_nnunet(found):
         beside = [] if found.labels is None else [found.labels.path.resolve().parent]
         known, ignored = read_dataset([path, *path.resolve().parents[:2], *beside])
         names, index = names or known, ignored if index == "default" else index
@@ -151,6 +151,10 @@ def cases(
     return CaseFolder(
         path, tuple(found.maps), names, index, weights, prior_correction, num_classes, found
     )
+
+
+def _of_nnunet(found: CaseFiles) -> bool:
+    return any(is_of_nnunet(file) for files in found.maps.values() for file in files)
 
 
 def _check_names(path: Path, found: CaseFiles, folder: LabelFolder) -> None:
@@ -232,6 +236,11 @@ class CaseFolder:
             return self.classes
         num_classes = self.num_classes or self._sources.count_classes()
         return named_classes(num_classes) if num_classes else ()
+
+    @property
+    def of_nnunet(self) -> bool:
+        """Whether ``nnUNetv2_predict --save_probabilities`` wrote the maps."""
+        return _of_nnunet(self._sources)
 
     @property
     def _sources(self) -> CaseFiles:

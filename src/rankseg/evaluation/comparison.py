@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from rankseg.evaluation.differences import TIE, Clusters, Difference, Floats, Pa
 from rankseg.evaluation.labelled_cases import Failure
 from rankseg.metrics import METRICS, Counted, Counts, Metric
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "Score"]
+
+Score: TypeAlias = Literal["image", "dataset"]
 
 _READINGS: Final[tuple[tuple[Metric, Counted], ...]] = (
     ("dice", "label"),
@@ -58,6 +60,9 @@ class Comparison:
         tests draw or average them together.
     band : float
         Differences of at most this are ties.
+    expected_volumes : ndarray, optional
+        float64 (cases, classes): the sum of the probabilities over the pixels that count. None if
+        no maps were decided.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +73,7 @@ class Comparison:
     predicted: Mapping[str, Mapping[Metric, Floats]] | None = None
     clusters: tuple[str, ...] | None = None
     band: float = TIE
+    expected_volumes: Floats | None = None
 
     def __add__(self, other: Comparison) -> Comparison:
         """Return the comparison of the cases of both, decided by the same methods."""
@@ -82,6 +88,9 @@ class Comparison:
                 }
                 for name, by_metric in self.predicted.items()
             }
+        volumes = None
+        if self.expected_volumes is not None and other.expected_volumes is not None:
+            volumes = np.concatenate([self.expected_volumes, other.expected_volumes])
         return Comparison(
             classes=self.classes,
             cases=self.cases + other.cases,
@@ -91,12 +100,18 @@ class Comparison:
             predicted=predicted,
             clusters=self.clusters and other.clusters and self.clusters + other.clusters,
             band=self.band,
+            expected_volumes=volumes,
         )
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods, the baseline first."""
         return tuple(self.counts)
+
+    @property
+    def units(self) -> int:
+        """The number of clusters, or of cases where there are none: what is independent."""
+        return len(set(self.clusters or self.cases))
 
     @property
     def images_by_class(self) -> NDArray[np.int64]:
@@ -157,8 +172,20 @@ class Comparison:
         counted: Counted = "label",
         *,
         baseline: str | None = None,
+        score: Score = "image",
     ) -> Floats:
         """Return the mean score of every case minus that of a baseline, by default the first.
+
+        Parameters
+        ----------
+        method, metric, counted
+            As for `scores`.
+        baseline : str, optional
+            A method.
+        score : {'image', 'dataset'}
+            Whether every case is scored, or the data set whose counts are summed first. The
+            difference of a case is then its share in that of the data set, to first order: the
+            shares have the difference of the data set as their mean.
 
         Returns
         -------
@@ -168,6 +195,11 @@ class Comparison:
             other is right to predict nothing and scores 1, or else the error of the first would
             go unseen.
         """
+        self._check_names(method, metric)
+        if score == "dataset":
+            of_both = [self.counts[name] for name in (method, baseline or self.methods[0])]
+            first, second = (_shares(counts, metric, counted) for counts in of_both)
+            return first - second
         ours = self.by_image(method, metric, counted)
         theirs = self.by_image(baseline or self.methods[0], metric, counted)
         nothing = np.isnan(ours) & np.isnan(theirs)
@@ -182,13 +214,15 @@ class Comparison:
         *,
         baseline: str | None = None,
         clusters: Clusters | None = None,
+        score: Score = "image",
     ) -> Difference:
         """Sum up `differences`: mean, bootstrap interval, wins, losses and ties.
 
         ``clusters`` has one entry for every case, by default those of the comparison: see
-        `bootstrap_interval`.
+        `bootstrap_interval`. With ``score="dataset"`` wins are the cases that raise the score of
+        the data set.
         """
-        differences = self.differences(method, metric, counted, baseline=baseline)
+        differences = self.differences(method, metric, counted, baseline=baseline, score=score)
         clusters = self.clusters if clusters is None else clusters
         return Difference.of(differences, clusters=clusters, band=self.band)
 
@@ -340,6 +374,21 @@ class Comparison:
             for case, rows in zip(self.cases, table, strict=True):
                 for name, row in zip(self.classes, rows, strict=True):
                     yield case, method, name, *row
+
+
+def _shares(counts: Counts, metric: Metric, counted: Counted) -> Floats:
+    """Return float64 (cases,): by its mean the score of the data set, linear in the counts.
+
+    For a class of score ``s = a / b``, of sums over ``n`` cases, that of a case is
+    ``s + n (a_case - s b_case) / b``.
+    """
+    score = metrics.dice if metric == "dice" else metrics.iou
+    of_set = score(counts.total(), counted=counted)[0]
+    tp, errors = counts.tp.double(), (counts.fp + counts.fn).double()
+    part, whole = (2 * tp, 2 * tp + errors) if metric == "dice" else (tp, tp + errors)
+    shares = of_set + len(tp) * (part - of_set * whole) / whole.sum(0)
+    means: Floats = shares.nanmean(1).numpy()
+    return means
 
 
 def _or_none(value: float) -> float | None:

@@ -17,12 +17,16 @@ __all__ = ["CountedCase", "assemble", "leave_out", "refuse_nothing"]
 
 @dataclass(frozen=True, eq=False)
 class CountedCase:
-    """One case: by method, the counts (1, classes), the seconds and, if any, predicted gains."""
+    """One case: by method, the counts (1, classes), the seconds and, if any, predicted gains.
+
+    ``expected_volume``, float64 (classes,), is the sum of the probabilities, if there are any.
+    """
 
     name: str
     counts: list[Counts]
     seconds: list[float]
     predicted: dict[Metric, list[float]]
+    expected_volume: Floats | None = None
 
     @property
     def classes(self) -> int:
@@ -51,6 +55,7 @@ def assemble(
     failures: Sequence[Failure],
 ) -> Comparison:
     """Return the comparison of all counted cases."""
+    volumes = [one.expected_volume for one in results if one.expected_volume is not None]
     return Comparison(
         classes=classes,
         cases=tuple(result.name for result in results),
@@ -65,6 +70,7 @@ def assemble(
         },
         failures=tuple(failures),
         predicted=_gather(methods, [result.predicted for result in results]),
+        expected_volumes=np.stack(volumes) if volumes else None,
     )
 
 

@@ -134,10 +134,12 @@ def decide_and_count(
     ignore_index: int | None = None,
     predict_above: float | None = None,
     seen: SeenLabels | None = None,
+    timed: bool = True,
 ) -> Comparison:
     """Compare as `compare` does, also cases of which none holds foreground: one fold, say.
 
-    ``seen`` has watched the labels of a whole set, and judges them at the end.
+    ``seen`` has watched the labels of a whole set, and judges them at the end. If the comparison is
+    ``timed``, every method decides the first case once more, before the clock starts.
     """
     if predict_above is not None:
         predict_above = number("predict_above", predict_above, 0.0, 1.0)
@@ -155,9 +157,8 @@ def decide_and_count(
         if not isinstance(case, Failure):
             # The first call is not timed: memory is touched for the first time.
             with about(case.name):
-                result = _evaluate(
-                    case, methods, class_names, ignore_index, predict_above, warm_up=not results
-                )
+                warm_up = timed and not results
+                result = _evaluate(case, methods, class_names, ignore_index, predict_above, warm_up)
         else:
             result = case
         if isinstance(result, Failure):
@@ -203,6 +204,9 @@ def _evaluate(
             for metric in METRICS:
                 gains = predicted_gains(probs, decisions, assumed, metric, predict_above)
                 result.predicted[metric] = gains
+        counted = probs if ignore_index is None else probs * (label != ignore_index)[:, None]
+        volume = counted.flatten(2).sum(2, dtype=torch.float64)[0]
+        result = replace(result, expected_volume=volume.cpu().numpy())
     except (ValueError, MemoryError, RuntimeError) as error:  # torch lacks memory by the last
         return Failure(case.name, reason_of(error))
     return result

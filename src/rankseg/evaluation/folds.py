@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,29 @@ from numpy.typing import NDArray
 from rankseg._common.arguments import integer, refuse_blanks
 from rankseg.evaluation.differences import Clusters
 
-__all__ = ["folds_of"]
+__all__ = ["checked_folds", "folds_of"]
+
+FOLDS: Final = 5
+FEWEST: Final = 3
+
+
+def checked_folds(folds: int | None, units: int, kind: str) -> int:
+    """Return the number of folds for nested cross-validation over so many cases or clusters.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three folds, or fewer cases or clusters than folds.
+    """
+    if units < FEWEST:
+        raise ValueError(
+            f"there must be {FEWEST} {kind} or more, to fit to one, choose by another and judge by "
+            f"a third, got {units}: rankseg compare shows them, and a clear choice takes 20 or more"
+        )
+    folds = min(FOLDS, units) if folds is None else integer("folds", folds)
+    if not FEWEST <= folds <= units:
+        raise ValueError(f"folds must be from {FEWEST} to the {units} {kind}, got {folds}")
+    return folds
 
 
 def folds_of(
