@@ -394,9 +394,13 @@ def score_by_cut(
     probs, label = _pixels(case, ignore_index)
     first = 1 if len(probs) == 1 else 0
     names = classes or [f"class {number}" for number in range(len(probs))]
-    held = [label is not None and (label == first + number).any() for number in range(len(probs))]
-    kept = probs.max(1, initial=0.0) > pruning_prob
-    shown = [number for number in range(len(probs)) if held[number] or kept[number]][:MOST_CURVES]
+    hits = [None if label is None else label == first + number for number in range(len(probs))]
+    peaks = probs.max(1, initial=0.0)
+    shown = [
+        number
+        for number, hit in enumerate(hits)
+        if peaks[number] > pruning_prob or (hit is not None and hit.any())
+    ][:MOST_CURVES]
     if not shown:
         name = case.name if isinstance(case, Case) else "the case"
         raise ValueError(f"case must have a class to draw, {name} has none")
@@ -405,11 +409,9 @@ def score_by_cut(
     figure, grid = new_figure(width, 2.1 * rows + 0.8, columns=columns, rows=rows)
     handles: dict[str, Any] = {}
     for axes, number in zip(grid, shown, strict=False):
-        hit = None if label is None else label == first + number
-        cut = None if kept[number] else math.nan
-        if cuts is not None:
-            cut = cuts[number]
-        handles |= _draw_curves(axes, probs[number], hit, metric, cut)
+        cut = None if peaks[number] > pruning_prob else math.nan
+        cut = cut if cuts is None else cuts[number]
+        handles |= _draw_curves(axes, probs[number], hits[number], metric, cut)
         title(axes, names[number])
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
@@ -444,27 +446,25 @@ def _draw_curves(
     values = probs[order]
     ends = np.append(values[1:] < values[:-1], True)  # a mask holds all or none of equal values
     below = np.append(values[1:], 0.0)
-    curves = {"expected": _scores(values.cumsum(), values.sum(), metric, extra=1)}
+    expected = _scores(values.cumsum(), values.sum(), metric, extra=1)
+    drawn = [(expected, "expected", "--", LOSS_COLOUR)]
     if hit is not None:
-        curves["achieved"] = _scores(hit[order].cumsum(), hit.sum(), metric, extra=0)
-    if cut is None:
-        cut = float(below[np.where(ends, curves["expected"], -1.0).argmax()])
+        achieved = _scores(hit[order].cumsum(), hit.sum(), metric, extra=0)
+        drawn.insert(0, (achieved, "achieved", "-", GAIN_COLOUR))
     kept = np.flatnonzero(ends)
     kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), MOST_POINTS)).astype(int)]
-    styles = {"achieved": ("-", GAIN_COLOUR), "expected": ("--", LOSS_COLOUR)}
     lines: list[Line2D] = []
-    for name in ("achieved", "expected"):
-        if name in curves:
-            dashes, colour = styles[name]
-            lines += axes.plot(below[kept], curves[name][kept], dashes, color=colour, label=name)
+    for scores, label, dashes, colour in drawn:
+        lines += axes.plot(below[kept], scores[kept], dashes, color=colour, label=label)
     lines.append(axes.axvline(0.5, color="black", linewidth=0.9, linestyle=":", label="1/2"))
+    if cut is None:
+        cut = float(below[np.where(ends, expected, -1.0).argmax()])
     if not math.isnan(cut):
         axes.axvline(cut, color="black", linewidth=0.9)
-        last = int((values > cut).sum()) - 1
-        score = curves.get("achieved", curves["expected"])[last] if last >= 0 else 0.0
+        taken = int((values > cut).sum())
+        score = drawn[0][0][taken - 1] if taken else 0.0
         lines += axes.plot(cut, score, "o", color="black", markersize=5, label="chosen")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     return {str(line.get_label()): line for line in lines}
 
 
