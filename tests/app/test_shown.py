@@ -159,12 +159,12 @@ def test_without_any_class_nothing_is_expected():
     shown = show(np.full((3, 4, 4), 1 / 3))
     assert "nan" not in shown.summary
     assert "No class is present: none has a probability above pruning_prob." in shown.summary
-    assert shown.curves() == ""
+    assert shown.curves == ""
 
 
 def test_names_of_classes_are_no_html():
     shown = show(maps.softmax(1, 2, 8, 8)[0], ["<b>", "b"], pruning_prob=0.0)
-    for text in (shown.table(), shown.legend(), shown.curves()):
+    for text in (shown.table(), shown.legend(), shown.curves):
         assert text
         assert "<b>" not in text
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -171,7 +172,9 @@ def test_logits_and_errors_and_warnings(page, tmp_path):
     np.savez(tmp_path / "<i>my maps.npz", logits=np.log(probs) + 3)
     upload(page, tmp_path / "<i>my maps.npz")
     messages = page.locator("#messages")
-    messages.get_by_text("Error: ").first.wait_for()
+    messages.get_by_text("On this page, choose what the maps hold").wait_for()
+    assert "Error: probs must lie in [0, 1]" in messages.inner_text()
+    assert page.locator("#curves img").count() == 0
     assert page.locator("#scores table").count() == 0
     assert page.locator("#summary").inner_text().strip() == ""
     page.get_by_label("logits, softmax").check()
@@ -200,8 +203,12 @@ def test_a_label_in_the_file_and_a_file_of_its_own(page, tmp_path):
     np.savez(tmp_path / "with label.npz", probs=probs, label=truth)
     case = Case("a", torch.from_numpy(probs), torch.from_numpy(truth).long())
     shown = show(case, ignore_index=255, **OPTIONS)
-    upload(page, tmp_path / "with label.npz")
+    upload(page, tmp_path / "with label.npz")  # while the curves of the example are being drawn
     wait_for(page, shown)
+    curves = re.search(r'img src="([^"]+)"', shown.curves).group(1)
+    page.wait_for_function(
+        "src => document.querySelector('#curves img')?.getAttribute('src') == src", arg=curves
+    )
     np.save(tmp_path / "alone.npy", probs)
     np.save(tmp_path / "truth.npy", truth)
     page.reload()

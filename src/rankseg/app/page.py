@@ -29,6 +29,7 @@ KINDS: Final = [
     ("logits, softmax", "softmax"),
     ("logits, sigmoid", "sigmoid"),
 ]
+LOGITS_HINT: Final = ". On this page, choose what the maps hold."
 AXES: Final = [("first", 0), ("second", 1), ("third", 2)]
 
 HOUR: Final = 60 * 60
@@ -225,26 +226,27 @@ class _Page:
         given = [self.state, self.opacity, *inputs.values()]
         outputs = [
             *(self.state, self.messages, self.summary, self.slice, self.axis, *self.pictures),
-            *(self.legend, self.table, self.files),
+            *(self.legend, self.table, self.files, self.curves),
         ]
         opened = on(
             [page.load, *changed, *left], self.decide, given, outputs, api_name="decide", **options
         )
         files = [inputs[name] for name in ("maps", "truth", "image")]
-        chosen = inputs["example"].input(lambda: [None] * len(files), None, files, api_name=False)
-        chosen = chosen.then(self.decide, given, outputs, api_name=False, show_progress="minimal")
+        options["api_name"] = False
+        chosen = inputs["example"].input(lambda: [None] * len(files), None, files, **options)
+        chosen = chosen.then(self.decide, given, outputs, **options)
         for decided in (opened, chosen):  # curves take longer, and are drawn after the decision
-            decided.then(self.draw_curves, self.state, self.curves, api_name=False)
+            decided.then(self.draw_curves, self.state, self.curves, **options)
         view = [self.state, self.opacity, self.slice, self.axis]
         moved = [self.opacity.input, self.slice.input]
-        on(moved, self.draw, view, self.pictures, api_name=False, **options)
-        self.axis.input(self.turn, view, [self.slice, *self.pictures], api_name=False)
+        on(moved, self.draw, view, self.pictures, **options)
+        self.axis.input(self.turn, view, [self.slice, *self.pictures], **options)
 
     def decide(self, state: _Decided | None, opacity: float, *values: Any) -> list[Any]:
         """Decide what the inputs name; return the values of all outputs."""
         form = Form(*values)
         if state is not None and state.form == form:
-            return [self.gradio.skip()] * 12
+            return [self.gradio.skip()] * 13
         _remove_files(state)
         folder = Path(tempfile.mkdtemp(dir=self.scratch.name))
         with warnings.catch_warnings(record=True) as warned:
@@ -264,15 +266,15 @@ class _Page:
         return [
             *(_Decided(form, shown, folder), self._messages([], [*told, *filter(None, [note])])),
             *(shown.summary, slider, axes, *self._images(shown, opacity, number, 0)),
-            *(shown.legend(), shown.table(), files),
+            *(shown.legend(), shown.table(), files, ""),
         ]
 
     def _failed(self, decided: _Decided, reason: str, told: Sequence[str]) -> list[Any]:
         """Return outputs that show an error, and nothing of an earlier decision."""
         hidden = self.gradio.update(visible=False)
-        empty = [None] * len(PICTURES)
+        no_pictures = [self.gradio.update(value=None, visible=False)] * len(PICTURES)
         messages = self._messages([reason], told)
-        return [decided, messages, "", hidden, hidden, *empty, "", "", None]
+        return [decided, messages, "", hidden, hidden, *no_pictures, "", "", None, ""]
 
     def _answer(self, form: Form, folder: Path) -> tuple[Shown, str, list[str]]:
         """Decide a form; return what to show, a note, and the files written to a folder."""
@@ -302,6 +304,7 @@ class _Page:
 
     def _messages(self, errors: Sequence[str], told: Sequence[str]) -> str:
         """Return HTML of errors and warnings, without the folders that uploads lie in."""
+        errors = [f"{one}{LOGITS_HINT if 'from_logits' in one else ''}" for one in errors]
         lines = [("error", f"Error: {one}") for one in errors]
         lines += [("warning", f"Warning: {one}") for one in dict.fromkeys(told)]
         return "".join(
@@ -317,7 +320,7 @@ class _Page:
 
     def draw_curves(self, state: _Decided | None) -> str:
         """Return HTML with the score against the cut."""
-        return "" if state is None or state.shown is None else state.shown.curves()
+        return "" if state is None or state.shown is None else state.shown.curves
 
     def turn(self, state: _Decided | None, opacity: float, number: float, axis: int) -> list[Any]:
         """Return the slider and the pictures for slices along another axis."""

