@@ -44,6 +44,8 @@ __all__ = ["write_report"]
 
 TEMPLATE: Final = "report.html"
 DOTS_PER_INCH: Final = 110
+WIDE, NARROW = 8.4, 3.6
+"""Inches: the text of the page on a screen, and the width of a phone."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,26 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Picture:
+    """A figure as PNGs in base64: one for screens and paper, and a narrow one for phones."""
+
     alt: str
-    data: str
+    wide: str
+    narrow: str
 
     @classmethod
-    def of(cls, figure: Figure, alt: str) -> _Picture:
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
-        return cls(alt, base64.b64encode(content.getvalue()).decode())
+    def of(cls, draw: Callable[..., Figure], *args: Any, alt: str, **options: Any) -> _Picture:
+        """Draw a figure of both widths by a function of `rankseg.plots`."""
+        wide, narrow = (
+            _encoded(draw(*args, width=width, **options), dots)
+            for width, dots in ((WIDE, DOTS_PER_INCH), (NARROW, 2 * DOTS_PER_INCH))
+        )
+        return cls(alt, wide, narrow)
+
+
+def _encoded(figure: Figure, dots_per_inch: int) -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dots_per_inch)
+    return base64.b64encode(content.getvalue()).decode()
 
 
 @dataclass(frozen=True)
@@ -242,22 +256,27 @@ def _pictures(
     comparison: Comparison, method: str, metric: Metric, reliability: Reliability | None
 ) -> Iterator[_Section]:
     name = METRIC_NAMES[metric]
-    figure = plots.paired_differences(comparison, method, metric)
-    yield _Section(
-        "Case by case", pictures=[_Picture.of(figure, f"{name} of every case against the first")]
-    )
+    drawn = (comparison, method, metric)
+    pictures = [
+        _Picture.of(plots.paired_differences, *drawn, alt=f"change of {name} of every case")
+    ]
+    yield _Section("Case by case", pictures=pictures)
     if comparison.images_by_class.any():
-        figure = plots.volume_changes(comparison, [comparison.methods[0], method])
+        pictures = [_Picture.of(plots.class_changes, *drawn, alt=f"change of {name} by class")]
+        yield _Section("Class by class", pictures=pictures)
+        both = [comparison.methods[0], method]
+        alt = "predicted over true volume by class"
         yield _Section(
             "Volumes",
-            pictures=[_Picture.of(figure, "predicted over true volume by class")],
+            pictures=[_Picture.of(plots.volume_changes, comparison, both, alt=alt)],
             note="Over the whole data set. Where a class covers more than it should under every "
             "method, its probabilities are too large.",
         )
     if reliability is not None:
+        picture = _Picture.of(plots.reliability_diagram, reliability, alt="reliability diagram")
         yield _Section(
             "Can the probabilities be taken at their word?",
-            pictures=[_Picture.of(plots.reliability_diagram(reliability), "reliability diagram")],
+            pictures=[picture],
             note="A point below the line: less came true than was claimed. RankSEG takes "
             "probabilities at their word; the command rankseg calibrate mends them. Negative "
             f"log-likelihood {reliability.nll:.4f} nats by pixel.",
@@ -280,10 +299,9 @@ def _cases(
     examples = plots.gain_and_loss(comparison, drawn, read, metric=metric)
     classes = comparison.classes
     named = ("background", *classes) if len(classes) == 1 else classes
-    figure = plots.draw_examples(examples, named, ignore_index=ignore_index)
-    yield _Section(
-        "Most gain and most loss", pictures=[_Picture.of(figure, "truth, decisions, differences")]
-    )
+    alt = "truth, decisions, differences"
+    picture = _Picture.of(plots.draw_examples, examples, named, ignore_index=ignore_index, alt=alt)
+    yield _Section("Most gain and most loss", pictures=[picture])
 
 
 def _curves(
@@ -300,13 +318,14 @@ def _curves(
     differences = np.nan_to_num(comparison.differences(method, metric))
     name = comparison.cases[int(np.abs(differences).argmax())]
     options: dict[str, Any] = {"ignore_index": ignore_index, "pruning_prob": pruning_prob}
+    options |= {"classes": comparison.classes, "alt": "score of the mask above a cut, by class"}
     try:
-        curves = plots.score_by_cut(read(name), metric, classes=comparison.classes, **options)
+        picture = _Picture.of(plots.score_by_cut, read(name), metric, **options)
     except ValueError:  # there is no class to draw
         return
     yield _Section(
         f"{METRIC_NAMES[metric]} against the cut: {name}",
-        pictures=[_Picture.of(curves, "score of the mask above a cut, by class")],
+        pictures=[picture],
         note="The case in which the decision matters most. Solid: the score of the mask p > cut. "
         "Dashed: as RMA without correlation expects it of the probabilities alone, with its best "
         "cut, unless the class is pruned; dotted is 1/2.",

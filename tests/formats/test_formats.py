@@ -331,7 +331,7 @@ def test_labels_come_back_from_png(tmp_path, most, mode):
 
 
 def test_palette_is_that_of_the_pictures(tmp_path):
-    write_labels(tmp_path / "a.png", np.array([[0, 1, 13, 255]]))
+    write_labels(tmp_path / "a.png", np.array([[0, 1, 25, 255]]))
     with image_module.open(tmp_path / "a.png") as image:
         shown = np.asarray(image.convert("RGB"))[0]
     assert ["#" + bytes(colour).hex().upper() for colour in shown] == [

@@ -16,6 +16,7 @@ import typer
 
 from rankseg._commands._terminal import fail, open_console
 from rankseg.app import build
+from rankseg.app.page import launch
 
 __all__ = ["app"]
 
@@ -29,6 +30,13 @@ def app(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="By default the first free from 7860.")
     ] = None,
+    max_upload: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Host the page for others: largest upload in MB, and no models.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a page to look at decisions in a browser: argmax and RankSEG side by side.
 
@@ -40,10 +48,8 @@ def app(
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _exit)
     with _temporary_files_removed():
-        page = build()
-        _, address, _ = page.launch(
-            server_name=host, server_port=port, prevent_thread_lock=True, quiet=True
-        )
+        page = build(max_upload=max_upload)
+        address = launch(page, host, port, max_upload)
         try:
             open_console().print(f"Serving at {address} until Ctrl-C.")
             while True:

@@ -12,10 +12,10 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from rankseg import plots
+from rankseg._common.colours import BACKGROUND_COLOUR, CLASS_COLOURS, IGNORED_COLOUR
 from rankseg._files import whole as _files
 from rankseg.evaluation import Case, Method, argmax, compare
-from rankseg.plots import Example, comparison_figure, gain_and_loss
+from rankseg.plots import Example, comparison_figure, examples, figures, gain_and_loss
 
 TRUTH = np.repeat([[0, 1], [1, 2]], 8, axis=0).repeat(8, axis=1)  # four blocks of 8 x 8
 ARGMAX = np.repeat([[0, 0], [1, 1]], 8, axis=0).repeat(8, axis=1)
@@ -37,17 +37,17 @@ def share(pixels, colour):
 
 
 def inches(count):
-    return round(count * plots.DOTS_PER_INCH)
+    return round(count * figures.DOTS_PER_INCH)
 
 
 def panels(pixels, count, rows=1):
     """Cut out the insides of the square panels of the first rows."""
-    side, margin, found = plots.PANEL_WIDTH, plots.MARGIN, []
+    side, margin, found = examples.PANEL_WIDTH, examples.MARGIN, []
     for row in range(rows):
-        above = margin / 2 + row * (plots.ROW_TITLE + plots.PANEL_TITLE + side + plots.GAP)
-        top = above + plots.ROW_TITLE + plots.PANEL_TITLE
+        above = margin / 2 + row * (examples.ROW_TITLE + examples.PANEL_TITLE + side + examples.GAP)
+        top = above + examples.ROW_TITLE + examples.PANEL_TITLE
         for column in range(count):
-            left = margin + column * (side + plots.GAP)
+            left = margin + column * (side + examples.GAP)
             inside = slice(inches(top + 0.03), inches(top + side - 0.03))
             found.append(pixels[inside, inches(left + 0.03) : inches(left + side - 0.03)])
     return found
@@ -56,34 +56,34 @@ def panels(pixels, count, rows=1):
 class TestComparisonFigure:
     def test_shows_truth_predictions_and_where_they_differ(self, tmp_path):
         truth, most, ours, verdict = panels(draw(tmp_path / "x.png", EXAMPLE), 4)
-        dark, liver, kidney = plots.BACKGROUND_COLOUR, *plots.CLASS_COLOURS[:2]
+        dark, liver, kidney = BACKGROUND_COLOUR, *CLASS_COLOURS[:2]
         for panel, shares in (
             (truth, {dark: 1 / 4, liver: 1 / 2, kidney: 1 / 4}),
             (most, {dark: 1 / 2, liver: 1 / 2, kidney: 0}),
             (ours, {dark: 3 / 4, liver: 1 / 4, kidney: 0}),
             # same and right; RankSEG right; argmax right; both wrong in different ways
-            (verdict, dict.fromkeys((plots.VERDICT_COLOURS[i] for i in (0, 2, 3, 4)), 1 / 4)),
+            (verdict, dict.fromkeys((examples.VERDICT_COLOURS[i] for i in (0, 2, 3, 4)), 1 / 4)),
         ):
             for colour, expected in shares.items():
                 assert share(panel, colour) == pytest.approx(expected, abs=0.01)
         top_left = verdict[: len(verdict) // 3, : len(verdict) // 3]
-        assert share(top_left, plots.VERDICT_COLOURS[plots.BOTH_RIGHT]) == 1
+        assert share(top_left, examples.VERDICT_COLOURS[examples.BOTH_RIGHT]) == 1
         top_right = verdict[: len(verdict) // 3, -len(verdict) // 3 :]
-        assert share(top_right, plots.VERDICT_COLOURS[plots.LAST_RIGHT]) == 1
+        assert share(top_right, examples.VERDICT_COLOURS[examples.LAST_RIGHT]) == 1
 
     def test_ignored_pixels_have_no_verdict(self, tmp_path):
         truth = np.where(TRUTH == 2, 255, TRUTH)
         example = Example("void", truth, EXAMPLE.predictions)
         shown = panels(draw(tmp_path / "x.png", example, ignore_index=255), 4)
         assert share(shown[0], "#FFFFFF") == pytest.approx(1 / 4, abs=0.01)
-        assert share(shown[3], plots.IGNORED_COLOUR) == pytest.approx(1 / 4, abs=0.01)
-        assert share(shown[3], plots.VERDICT_COLOURS[plots.BOTH_WRONG]) == 0
+        assert share(shown[3], IGNORED_COLOUR) == pytest.approx(1 / 4, abs=0.01)
+        assert share(shown[3], examples.VERDICT_COLOURS[examples.BOTH_WRONG]) == 0
 
     def test_same_errors_are_told_from_same_successes(self, tmp_path):
         example = Example("same", TRUTH, {"argmax": ARGMAX, "RankSEG": ARGMAX})
         verdict = panels(draw(tmp_path / "x.png", example), 4)[3]
-        for kind in (plots.BOTH_RIGHT, plots.SAME_ERROR):
-            assert share(verdict, plots.VERDICT_COLOURS[kind]) == pytest.approx(1 / 2, abs=0.01)
+        for kind in (examples.BOTH_RIGHT, examples.SAME_ERROR):
+            assert share(verdict, examples.VERDICT_COLOURS[kind]) == pytest.approx(1 / 2, abs=0.01)
 
     def test_an_image_gets_a_panel_of_its_own(self, tmp_path):
         image = np.zeros((16, 16, 3), np.uint8)
@@ -91,28 +91,28 @@ class TestComparisonFigure:
         photo = Example("photo", TRUTH, EXAMPLE.predictions, image)
         without = draw(tmp_path / "x.png", EXAMPLE)
         pixels = draw(tmp_path / "y.png", photo)
-        wider = plots.PANEL_WIDTH + plots.GAP
+        wider = examples.PANEL_WIDTH + examples.GAP
         assert pixels.shape[1] - without.shape[1] == pytest.approx(inches(wider), abs=1)
         shown = panels(pixels, 5)
         assert share(shown[0], "#C81E5A") == pytest.approx(1 / 2, abs=0.01)
-        assert share(shown[1], plots.CLASS_COLOURS[0]) == pytest.approx(1 / 2, abs=0.01)
+        assert share(shown[1], CLASS_COLOURS[0]) == pytest.approx(1 / 2, abs=0.01)
 
     def test_a_row_without_an_image_leaves_its_place_empty(self, tmp_path):
         photo = Example("photo", TRUTH, EXAMPLE.predictions, np.full((16, 16), 0.5))
         shown = panels(draw(tmp_path / "x.png", photo, EXAMPLE), 5, rows=2)
         assert share(shown[0], "#808080") > 0.99
         assert share(shown[5], "#FFFFFF") == 1
-        assert share(shown[6], plots.CLASS_COLOURS[0]) == pytest.approx(1 / 2, abs=0.01)
+        assert share(shown[6], CLASS_COLOURS[0]) == pytest.approx(1 / 2, abs=0.01)
 
     def test_rows_stand_below_each_other(self, tmp_path):
         one, two = draw(tmp_path / "x.png", EXAMPLE), draw(tmp_path / "y.png", EXAMPLE, EXAMPLE)
         assert two.shape[1] == one.shape[1]
-        row = plots.ROW_TITLE + plots.PANEL_TITLE + plots.PANEL_WIDTH + plots.GAP
+        row = examples.ROW_TITLE + examples.PANEL_TITLE + examples.PANEL_WIDTH + examples.GAP
         assert two.shape[0] - one.shape[0] == pytest.approx(inches(row), abs=1)
         shown = panels(two, 4, rows=2)
         for above, below in zip(shown[:4], shown[4:], strict=True):
-            assert share(above, plots.CLASS_COLOURS[0]) == pytest.approx(
-                share(below, plots.CLASS_COLOURS[0]), abs=0.01
+            assert share(above, CLASS_COLOURS[0]) == pytest.approx(
+                share(below, CLASS_COLOURS[0]), abs=0.01
             )
 
     def test_of_a_volume_the_slice_that_differs_most_is_shown(self, tmp_path):
@@ -123,29 +123,39 @@ class TestComparisonFigure:
         ours[1, :2] = 1
         ours[3, :4] = 1
         volume = Example("volume", truth, {"argmax": 0 * truth, "RankSEG": ours})
-        assert "slice 1 of 5" in plots._most_different_slice(volume, None).title
+        assert "slice 1 of 5" in examples._most_different_slice(volume, None).title
         # Where there is no truth no method is right, and only slice 3 is left.
         truth[1] = 255
-        chosen = plots._most_different_slice(volume, 255)
+        chosen = examples._most_different_slice(volume, 255)
         assert chosen.title == "volume, slice 3 of 5"
         pixels = draw(tmp_path / "x.png", volume, ignore_index=255)
-        assert share(panels(pixels, 4)[2], plots.CLASS_COLOURS[0]) == pytest.approx(0.25, abs=0.01)
+        assert share(panels(pixels, 4)[2], CLASS_COLOURS[0]) == pytest.approx(0.25, abs=0.01)
 
     def test_a_volume_without_differences_shows_where_something_is(self):
         truth = np.zeros((4, 6, 6), int)
         truth[2, 2:4] = 1
         volume = Example("volume", truth, {"argmax": truth, "RankSEG": truth})
-        assert plots._most_different_slice(volume, None).title == "volume, slice 2 of 4"
+        assert examples._most_different_slice(volume, None).title == "volume, slice 2 of 4"
+
+    def test_a_narrow_picture_has_its_panels_in_several_lines(self, tmp_path):
+        title = "a long title of four blocks that does not fit in a line of a narrow picture"
+        example = Example(title, TRUTH, EXAMPLE.predictions)
+        pixels = draw(tmp_path / "x.png", example, width=3.6)
+        assert pixels.shape[1] == inches(3.6)
+        side = (3.6 - 2 * examples.MARGIN + examples.GAP) / 2 - examples.GAP
+        assert pixels.shape[0] > inches(2 * side)
+        kidney = (pixels == np.round(np.array(to_rgb(CLASS_COLOURS[1])) * 255)).all(-1).sum()
+        assert kidney >= 0.95 * inches(side) ** 2 / 4  # of the truth alone
+
+    def test_a_class_called_like_a_verdict_keeps_its_colour(self):
+        names = ("background", "ignored", "same, right")
+        classes, _ = examples._entries([EXAMPLE], names, None)
+        assert [name for name, _ in classes] == list(names)
 
     def test_a_signal_is_drawn_as_a_strip(self, tmp_path):
         truth = np.array([0, 1, 1, 0])
         signal = Example("signal", truth, {"argmax": truth, "RankSEG": truth})
-        assert share(draw(tmp_path / "x.png", signal), plots.CLASS_COLOURS[0]) > 0.01
-
-    @pytest.mark.parametrize("classes", [3, 13, 40])
-    def test_every_class_has_a_colour_of_its_own(self, classes):
-        colours = plots._class_colours(["background", *map(str, range(1, classes))])
-        assert len(np.unique(np.round(colours, 3), axis=0)) == classes
+        assert share(draw(tmp_path / "x.png", signal), CLASS_COLOURS[0]) > 0.01
 
     @pytest.mark.parametrize("odd", ["$x_{$", "$", "a_b", "{", "_a", "结\udcff\x1b"])
     def test_names_are_no_mathematics(self, tmp_path, odd):
