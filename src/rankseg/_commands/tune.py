@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from rankseg._commands import tables
-from rankseg._commands._comparison import print_not_compared
 from rankseg._commands._options import (
     CLASSES,
     CLUSTERS,
@@ -17,18 +13,21 @@ from rankseg._commands._options import (
     KEY,
     LABELS,
     MAPS,
+    OUTPUT,
+    SCORE,
     VALID,
     clusters_from,
     maps_from,
+    option,
 )
 from rankseg._commands._terminal import check_place, open_console, tracker
 from rankseg._decision.solvers import solvers_taking
-from rankseg.calibration import Calibration
-from rankseg.tuning import count_classes, standard_candidates, tune
 
 __all__ = ["tune_folder"]
 
 SOLVERS = solvers_taking("correlation")
+
+TRIED = "Tried"
 
 LEGEND = (
     "points: the mean per image, and its change from argmax; best by itself, and so too good to "
@@ -47,45 +46,42 @@ def tune_folder(
     ignore_index: IGNORE_INDEX = None,
     valid: VALID = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
+        Path, option(OUTPUT, "FILE", "the JSON file to write", "--output", "-o", dir_okay=False)
     ] = Path("tuned.json"),
-    metric: Annotated[str, typer.Option(help="dice or iou.")] = "dice",
+    metric: Annotated[str, option(SCORE, "NAME", "dice or iou")] = "dice",
     counted: Annotated[
-        str,
-        typer.Option(
-            help="label: a class counts where the label holds it. either: a class predicted where "
-            "it is absent scores 0."
-        ),
+        str, option(SCORE, "RULE", "label; either: absent classes score 0")
     ] = "either",
     solver: Annotated[
-        list[str] | None,
-        typer.Option(help=f"To try; repeat it. By default {' and '.join(SOLVERS)}."),
+        list[str] | None, option(TRIED, "NAME", f"repeatable; else {' and '.join(SOLVERS)}")
     ] = None,
     correlation: Annotated[
-        list[float] | None, typer.Option(help="To try; repeat it. By default 0 and 0.5.")
+        list[float] | None, option(TRIED, "R", "repeatable; else 0 and 0.5")
     ] = None,
     pruning_prob: Annotated[
-        list[float] | None, typer.Option(help="To try; repeat it. By default 0, 0.5 and 0.8.")
+        list[float] | None, option(TRIED, "P", "repeatable; else 0, 0.5 and 0.8")
     ] = None,
     presence: Annotated[
-        list[str] | None,
-        typer.Option(help="argmax or all, to try beside them; repeat it. By default argmax."),
+        list[str] | None, option(TRIED, "RULE", "argmax or all; repeatable; else argmax")
     ] = None,
-    temperature: Annotated[
-        list[float] | None, typer.Option(help="To try; repeat it. By default 1.")
-    ] = None,
+    temperature: Annotated[list[float] | None, option(TRIED, "T", "repeatable; else 1")] = None,
     calibration: Annotated[
-        list[Path] | None, typer.Option(help="Files of rankseg calibrate to try; repeat it.")
+        list[Path] | None, option(TRIED, "FILE", "of rankseg calibrate; repeatable")
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
+    folds: Annotated[int, option(SCORE, "N", "parts, each left out once", min=2)] = 5,
     clusters: CLUSTERS = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    seed: Annotated[int, option(SCORE, "N", "of the folds", min=0)] = 0,
 ) -> None:
-    """Choose solver, correlation, presence and temperature on labelled maps, by cross-validation.
+    """Choose the settings on labelled maps, by cross-validation.
 
     Argmax is always among the candidates. The file is taken by rankseg predict --settings and
     RankSEG.load. Exits with 1 if a case could not be decided; the choice is made on the others.
     """
+    from rankseg._commands import tables
+    from rankseg._commands._comparison import print_not_compared
+    from rankseg.calibration import Calibration
+    from rankseg.tuning import count_classes, standard_candidates, tune
+
     check_place(output, '"format": "rankseg settings')
     folder = maps_from(locals())
     candidates = standard_candidates(
