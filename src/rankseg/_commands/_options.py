@@ -149,6 +149,7 @@ def maps_from(arguments: Mapping[str, Any]) -> CaseFolder:
 
     options = {name: arguments[name] for name in CASES}
     options["prior_correction"] = arguments.get("prior_correction", False)
+    options["labelled"] = arguments.get("image_labels") is None
     if arguments["classes"] is not None:
         options["classes"] = classes_from(arguments["classes"])
     if arguments["ignore_index"] is not None:
@@ -169,17 +170,14 @@ def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str
 def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return those arguments of a command that are options of RankSEG and say something.
 
-    Some options are not taken by every solver. If there is ``--settings``, these are the options of
-    the file, replaced by those that stand on the command line: ``context`` tells which do.
+    Some options are not taken by every solver. Beside ``--settings`` these are the options that
+    stand on the command line: ``context`` tells which do.
     """
     given = {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
     if len(given.get("theta", ())) == 1:
         (given["theta"],) = given["theta"]
     if arguments.get("settings") is None:
         return given
-    from rankseg import RankSEG
-    from rankseg._decision.settings_file import read_settings
-
     source = arguments["context"].get_parameter_source
     said = {name: value for name, value in given.items() if source(name).name == "COMMANDLINE"}
-    return {**read_settings(arguments["settings"], RankSEG), **said}
+    return {"settings": arguments["settings"], **said}

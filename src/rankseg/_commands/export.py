@@ -45,7 +45,10 @@ def export(
 
     check_place(path, "rankseg.options")
     try:
-        decide = RankSEG(**_options.settings_from(locals()))
+        options = _options.settings_from(locals())
+        decide = (
+            RankSEG.load(options.pop("settings"), **options) if settings else RankSEG(**options)
+        )
         with working("Exporting"):
             export_decision(
                 path, decide, classes, spatial_axes=spatial_axes, dtype=dtype, opset=opset

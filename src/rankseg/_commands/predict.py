@@ -26,7 +26,7 @@ def predict(
     ],
     output: Annotated[Path, option(OUTPUT, "DIR", "the folder of label maps", "--output", "-o")],
     suffix: Annotated[
-        str, option(OUTPUT, "ENDING", "png, npy, nii, nii.gz, tif, tiff or zarr", "--format")
+        str, option(OUTPUT, "ENDING", "png, npy, zarr, nii.gz, tif, mha, nrrd, dcm", "--format")
     ] = "png",
     metric: _options.METRIC = "dice",
     solver: Annotated[str, option(DECISION, "NAME", "how: see below")] = "auto",
@@ -53,6 +53,10 @@ def predict(
     std: Annotated[
         list[float] | None, option(MODEL, "X", "for a file: divides; once or thrice")
     ] = None,
+    dicom: Annotated[
+        Path | None,
+        option(OUTPUT, "DIR", "for dcm: the DICOM slices, or a folder by case", file_okay=False),
+    ] = None,
     workers: Annotated[int, option(INPUT, "N", "files at a time", min=1)] = 1,
     overwrite: Annotated[
         bool, option(OUTPUT, None, "decide cases anew that are there", "--overwrite")
@@ -61,7 +65,7 @@ def predict(
     """Write label maps of probability maps, or of images and a model.
 
     Maps are .npy, .npz, .pt, .safetensors, .zarr (classes, *spatial), .nii, .nii.gz (x, y, z,
-    class) or .tif. Images are .png, .jpg or .tif.
+    class), .mha, .nrrd or .tif. Images are .png, .jpg or .tif.
 
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
@@ -77,6 +81,7 @@ def predict(
         model=model,
         mean=mean,
         std=std,
+        dicom=dicom,
         overwrite=overwrite,
         workers=workers,
         track=tracker("Deciding"),
