@@ -9,8 +9,9 @@ import torch
 from rankseg import RankSEG
 from rankseg.prediction import predict_files
 from support.command_line import run
+from support.frameworks import framework
 
-highdicom = pytest.importorskip("highdicom")
+highdicom = framework("highdicom")
 pydicom = pytest.importorskip("pydicom")
 nibabel = pytest.importorskip("nibabel")
 

@@ -10,8 +10,9 @@ from rankseg import RankSEG
 from rankseg._formats import read_label_file, read_labels, read_maps, write_labels
 from rankseg.evaluation import cases
 from rankseg.prediction import predict_files
+from support.frameworks import framework
 
-sitk = pytest.importorskip("SimpleITK")
+sitk = framework("SimpleITK")
 nibabel = pytest.importorskip("nibabel")
 
 SIZE = (5, 4, 3)  # x, y, z

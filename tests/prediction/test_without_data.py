@@ -11,6 +11,7 @@ import torch
 from rankseg import RankSEG
 from rankseg.calibration import Calibration
 from rankseg.prediction import predict_files
+from support.frameworks import framework
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -90,7 +91,7 @@ class TestGeoTIFF:
         np.testing.assert_array_equal(tifffile.imread(written), labels_of(maps, hole))
 
     def test_gdal_finds_the_place_and_the_value_of_void_pixels(self, written, tmp_path, hole):
-        rasterio = pytest.importorskip("rasterio")
+        rasterio = framework("rasterio")
         with rasterio.open(written) as labels, rasterio.open(tmp_path / "a.tif") as maps:
             assert labels.crs.to_epsg() == 32631
             assert labels.transform == maps.transform
@@ -101,8 +102,8 @@ class TestGeoTIFF:
 
     @pytest.mark.parametrize("compression", ["lzw", "zstd", "lerc_deflate"])
     def test_what_gdal_compressed(self, tmp_path, maps, hole, compression):
-        rasterio = pytest.importorskip("rasterio")
-        pytest.importorskip("imagecodecs")
+        rasterio = framework("rasterio")
+        framework("imagecodecs")
         options = {"width": 9, "height": 12, "count": 3, "dtype": "float32", "crs": "EPSG:32631"}
         place = rasterio.Affine(10, 0, 500000, 0, -10, 6000000)
         options |= {"transform": place, "nodata": NODATA, "compress": compression}
@@ -132,7 +133,7 @@ class TestGeoTIFF:
         assert (tifffile.imread(tmp_path / "out" / "a.tif") == 255).all()
 
     def test_a_tile_with_all_data_declares_the_same_value(self, tmp_path, maps):
-        rasterio = pytest.importorskip("rasterio")
+        rasterio = framework("rasterio")
         write_geotiff(tmp_path / "a.tif", maps)
         predict_files(tmp_path / "a.tif", tmp_path / "out", suffix=".tif", void_index=300)
         with rasterio.open(tmp_path / "out" / "a.tif") as labels:
