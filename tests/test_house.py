@@ -38,6 +38,7 @@ OPTIONAL = (
 OPTIONAL += ("onnx", "onnxscript", "onnxruntime", "nibabel", "nnunetv2", "triton")
 OPTIONAL += ("mmseg", "mmengine", "paddle", "paddleseg")
 OPTIONAL += ("PIL", "safetensors", "tifffile", "zarr")
+OPTIONAL += ("SimpleITK", "highdicom", "imagecodecs", "pydicom")
 
 ADAPTERS = ("mmseg", "monai", "nnunet", "onnx", "paddleseg", "sam", "transformers")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import sys
 
 from rankseg._common.interrupts import INTERRUPTED, ignore_interrupts, leave, leave_at_interrupt
 
 __all__ = ["main"]
+
+NEEDED = ("matplotlib", "rich", "typer")
 
 
 def main() -> None:
@@ -18,17 +21,14 @@ def main() -> None:
             # A name that the encoding of the terminal lacks is written as \u80cc or \udcff: no
             # name ends a command, and two names never look the same.
             stream.reconfigure(errors="backslashreplace")
-    try:
-        import matplotlib  # noqa: F401
-        import rich  # noqa: F401
-        import typer  # noqa: F401
-    except ImportError as error:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
         print(
-            f"The rankseg command needs packages that are not installed ({error}). Run:\n\n"
-            "    pip install 'rankseg[cli]'\n",
+            f"The rankseg command needs packages that are not installed ({', '.join(missing)}). "
+            "Run:\n\n    pip install 'rankseg[cli]'\n",
             file=sys.stderr,
         )
-        raise SystemExit(1) from None
+        raise SystemExit(1)
     from rankseg._commands import app
 
     try:

@@ -135,10 +135,9 @@ class TestCompare:
         assert all(len(line.rstrip()) <= 100 for line in shown.splitlines())
 
     def test_predicts_nothing_unless_asked_to(self, folder):
-        for arguments in ([], ["--no-predicted"]):
-            output = run("compare", folder, *arguments, "--details").stdout
-            assert "predicted:" not in output
-            assert "predicted" not in output[output.index("tied") - 50 : output.index("tied")]
+        output = run("compare", folder, "--details").stdout
+        assert "predicted:" not in output
+        assert "predicted" not in output[output.index("tied") - 50 : output.index("tied")]
 
     def test_the_report_holds_the_predicted_gains(self, folder, tmp_path):
         result = run("compare", folder, "--predicted", "--output", tmp_path / "report")
@@ -165,7 +164,7 @@ class TestCompare:
         (folder / "meta.json").write_text(json.dumps(meta))
         drawn = []
         monkeypatch.setattr(
-            "rankseg._commands.compare.comparison_figure",
+            "rankseg.plots.comparison_figure",
             lambda path, examples, *_, **__: drawn.extend(examples),
         )
         run("compare", folder, "--output", tmp_path / "report", "--prior-correction")
@@ -331,7 +330,7 @@ class TestCompare:
     def test_the_picture_is_of_the_metric_asked_for(self, folder, tmp_path, monkeypatch):
         drawn = []
         monkeypatch.setattr(
-            "rankseg._commands.compare.comparison_figure",
+            "rankseg.plots.comparison_figure",
             lambda path, examples, *_, **__: drawn.extend(examples),
         )
         run("compare", folder, "--output", tmp_path / "report", "--metric", "iou")

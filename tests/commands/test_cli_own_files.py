@@ -27,6 +27,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 NAMES = [f"case_{number}" for number in range(6)]
 AFFINE = np.array([[-0.8, 0, 0, 5], [0, -1.2, 0, -7], [0, 0, 2.5, 30], [0, 0, 0, 1.0]])
 NODATA = -9999.0
+CLASSES_OF_IMAGES = ["--kind", "none", "--presence", "zero", "--folds", 2, "--classes", 4]
 
 
 def save_private(folder, name, probs, label):
@@ -340,3 +341,24 @@ class TestWrongFiles:
         result = run("compare", tmp_path / "user" / "maps", "--labels", tmp_path / "user/labels")
         assert result.exit_code == 1
         assert "describes regions, which may overlap" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.* cases are too few")
+def test_classes_of_images_go_with_maps_of_any_format(tmp_path):
+    (tmp_path / "maps").mkdir()
+    rows, presence = ["case,classes"], {}
+    for seed, name in enumerate(NAMES):
+        probs, label = labelled(seed)
+        save_private(tmp_path / "private", name, probs, label)
+        if seed % 2:
+            np.save(tmp_path / "maps" / f"{name}.npy", probs)
+        else:
+            tifffile.imwrite(tmp_path / "maps" / f"{name}.tif", probs, photometric="minisblack")
+        rows.append(",".join([name, *map(str, np.unique(label)[: 2 + seed % 3])]))
+    (tmp_path / "held.csv").write_text("\n".join(rows))
+    for folder in ("maps", "private"):
+        result = run("calibrate", tmp_path / folder, "-o", tmp_path / f"{folder}.json",
+                     "--image-labels", tmp_path / "held.csv", *CLASSES_OF_IMAGES)  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        presence[folder] = json.loads((tmp_path / f"{folder}.json").read_text())["presence"]
+    assert presence["maps"] == presence["private"]

@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +23,8 @@ from rich.cells import cell_len
 
 import rankseg
 from rankseg import cli
-from rankseg._commands import app
+from rankseg._commands import _terminal, app
+from rankseg._commands.tables import PlainConsole
 from rankseg._common import interrupts as _interrupts
 from rankseg.evaluation import CaseFolder
 from support.command_line import assert_no_traceback, run
@@ -30,6 +33,10 @@ COMMANDS = [one.name or one.callback.__name__ for one in app.registered_commands
 
 BYTE_OF_ANOTHER_ENCODING = "\udcff"
 """How Python writes a byte of a file name that is not UTF-8."""
+
+NOTHING_DONE = (
+    "Interrupted before the end, comparing: 0 of 6 done; run the same command again to start anew\n"
+)
 
 ODD = f"=a [-b] [red]x :smile: $\\frac$ 结果 é\x1b[31m{BYTE_OF_ANOTHER_ENCODING}"
 ODD_CLASSES = ["bg [/dashed]", f"$\\foo$ 背景{BYTE_OF_ANOTHER_ENCODING}", "_:smile:"]
@@ -153,13 +160,69 @@ class TestNames:
         for arguments in ([name], ["compare", ".", "--metric", name], ["compare", ".", name]):
             status, output, errors = main(*arguments, encoding=encoding)
             assert (status, output) == (2, "")
-            assert shown(name, encoding) in errors
+            assert shown(name, encoding) in errors or (encoding == "ascii" and "smile:?" in errors)
 
     @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
     def test_help(self, main, encoding, command):
         status, output, errors = main(*command, "--help", encoding=encoding)
         assert (status, errors) == (0, "")
         assert "--help" in output
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_option_has_one_line_of_80_columns(self, monkeypatch, command):
+        monkeypatch.setenv("COLUMNS", "80")
+        shown = run(command, "--help").stdout
+        options = re.findall(r"^ +(?:-o, )?--.*$", shown, re.M)
+        sections = re.split(r"^\S.*:\n", shown, flags=re.M)[1:]
+        lines = [line for section in sections for line in section.split("\n\n")[0].splitlines()]
+        assert len(options) > 0
+        assert [line for line in lines if re.match("  [^ ]", line)] == lines
+        assert max(map(len, lines)) <= 80
+
+    def test_options_are_in_groups(self):
+        shown = run("compare", "--help").stdout
+        assert re.findall(r"^(\w+):$", shown, re.M) == [
+            *("Arguments", "Input", "Methods", "Score", "Output", "Options")
+        ]
+
+    @pytest.mark.parametrize("arguments", [["--version"], *([one, "--help"] for one in COMMANDS)])
+    def test_imports_nothing_that_takes_long(self, arguments):
+        code = (
+            f"import sys; sys.argv = ['rankseg', *{arguments}]\n"
+            "from rankseg.cli import main\n"
+            "try: main()\n"
+            "except SystemExit: print(*sys.modules, file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        loaded = set(done.stderr.split())
+        assert "rankseg._commands" in loaded
+        assert loaded.isdisjoint({"torch", "numpy", "rich", "matplotlib"})
+
+    def test_misspelt_names_are_told(self):
+        assert "'compare'" in run("comprae").stderr
+        assert "--solver" in run("compare", ".", "--solvr", "RMA").stderr
+
+
+class TestProgress:
+    def test_tells_rate_and_end_at_a_terminal(self, monkeypatch):
+        shown = io.StringIO()
+        monkeypatch.setattr(
+            _terminal, "_errors", lambda: PlainConsole(file=shown, force_terminal=True, width=90)
+        )
+        track = _terminal.tracker("Deciding")
+        for done, _ in enumerate(track([0.3] * 4)):
+            time.sleep(0.3)
+            assert str(_terminal._begun[-1]) == f"deciding: {done} of 4 done"
+        plain = re.sub(r"\x1b\[[\d;]*m", "", shown.getvalue())
+        assert re.search(r"Deciding .* 3/4 +\d\.\d/s +\d:\d\d:\d\d", plain)
+
+    def test_is_shown_each_time_and_not_in_a_pipe(self, capsys):
+        cases = _terminal.tracker("Reading", 2)(iter("ab"))
+        assert (len(cases), [*cases], [*cases]) == (2, ["a", "b"], [])
+        assert [str(one) for one in _terminal._begun[-2:]] == ["reading: 2 of 2 done"] * 2
+        assert capsys.readouterr() == ("", "")
 
 
 class TestErrors:
@@ -189,7 +252,7 @@ def fail_with(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("rankseg._commands.predict.predict_files", fail)
+    monkeypatch.setattr("rankseg.prediction.predict_files", fail)
 
 
 class TestInterrupts:
@@ -207,7 +270,7 @@ class TestInterrupts:
         result = run("compare", folder)
         assert result.exit_code == 130
         assert_no_traceback(result)
-        assert result.stderr == "Interrupted before the end; run the same command again\n"
+        assert result.stderr == NOTHING_DONE
 
     def test_ends_at_once_whatever_threads_are_at(self, folder):
         code = (
@@ -224,7 +287,7 @@ class TestInterrupts:
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 130
-        assert done.stderr == "Interrupted before the end; run the same command again\n"
+        assert done.stderr == NOTHING_DONE
 
     def test_gives_the_cursor_back(self, folder):
         pty = pytest.importorskip("pty")
@@ -246,10 +309,10 @@ class TestInterrupts:
         assert done.returncode == 130
         bar, message = shown.rsplit("\x1b[?25h", 1)  # the cursor is shown
         assert "Comparing" in bar
-        assert message.endswith("Interrupted before the end; run the same command again\r\n")
+        assert message.endswith(f"{NOTHING_DONE.strip()}\r\n")
 
     def test_while_packages_are_imported(self, tmp_path):
-        (tmp_path / "matplotlib.py").write_text(
+        (tmp_path / "torch.py").write_text(
             "import os, signal\n"
             "try:\n"
             "    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -330,7 +393,7 @@ class TestApp:
             raise KeyboardInterrupt
 
         command = sys.modules["rankseg._commands.app"]  # `app` of the package is all the commands
-        monkeypatch.setattr(command, "build", Page)
+        monkeypatch.setattr("rankseg.app.build", Page)
         monkeypatch.setattr(command, "time", SimpleNamespace(sleep=stop))
         monkeypatch.setattr(signal, "signal", lambda *_: None)
         result = run("app")

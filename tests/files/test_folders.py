@@ -50,13 +50,13 @@ def test_what_is_not_read_is_named_but_for_companions(tmp_path):
 
 def test_predict_names_them(tmp_path):
     folder = tmp_path / "maps"
-    touch(folder, "b.pth", "c.h5", "d.mha")
+    touch(folder, "b.pth", "c.h5", "d.mhd")
     np.save(folder / "a.NPY", MAPS.astype("f4"))
     (folder / "a.NPY.npy").rename(folder / "a.NPY")
     result = run("predict", folder, "-o", tmp_path / "out", "--format", "npy")
     assert result.exit_code == 0
     assert result.stderr.count("Note: not read") == 1
-    assert "b.pth, c.h5, d.mha; the formats are .npy, .npz" in result.stderr
+    assert "b.pth, c.h5, d.mhd; the formats are .npy, .npz" in result.stderr
     assert (tmp_path / "out" / "a.npy").is_file()
 
 

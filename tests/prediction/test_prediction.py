@@ -119,7 +119,9 @@ def test_every_format_in_and_out(tmp_path, suffix):
 def test_axes_of_arrays_that_become_nifti_are_told(tmp_path, suffix):
     for name in ("a.npz", "b.nii"):
         save_as(tmp_path / name, maps(0, (4, 6, 5)))
-    with pytest.warns(UserWarning, match=r"a\.npz is no NIfTI: .* for x, y, z; .* rankseg nnunet"):
+    with pytest.warns(
+        UserWarning, match=r"a\.npz is no NIfTI, mha or nrrd: .* for x, y, z; .* rankseg nnunet"
+    ):
         predict_files(tmp_path / "a.npz", tmp_path / "out", suffix=suffix)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

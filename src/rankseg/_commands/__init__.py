@@ -19,7 +19,7 @@ from rankseg._commands import (
     predict,
     tune,
 )
-from rankseg._commands._terminal import Commands
+from rankseg._commands._terminal import Command, Commands
 
 __all__ = ["app"]
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Segmentation masks that maximise expected Dice or IoU, against argmax.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain text: rich takes as long to import as all the rest
     pretty_exceptions_enable=False,
 )
 
@@ -51,13 +52,17 @@ def _options(
     """Take the options that stand before a command."""
 
 
-app.command()(demo.demo)
-app.command()(predict.predict)
-app.command("compare")(compare.compare_folder)
-app.command("evaluate")(evaluate.evaluate_folders)
-app.command()(calibrate.calibrate)
-app.command("tune")(tune.tune_folder)
-app.command()(nnunet.nnunet)
-app.command()(export.export)
-app.command("app")(page.app)
-app.command()(info.info)
+for module, command in (
+    (demo, demo.demo),
+    (predict, predict.predict),
+    (compare, compare.compare_folder),
+    (evaluate, evaluate.evaluate_folders),
+    (calibrate, calibrate.calibrate),
+    (tune, tune.tune_folder),
+    (nnunet, nnunet.nnunet),
+    (export, export.export),
+    (page, page.app),
+    (info, info.info),
+):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, cls=Command, epilog=getattr(module, "EPILOG", None))(command)

@@ -1,19 +1,16 @@
-"""Options that several commands take, described once."""
+"""Options that several commands take, described once: in one line of a help of 80 columns."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
-from rankseg import RankSEG
-from rankseg._common.arguments import integer
-from rankseg._decision.settings_file import read_settings
-from rankseg.evaluation import CaseFolder, cases, read_clusters
-from rankseg.evaluation.clusters import clusters_of
+if TYPE_CHECKING:
+    from rankseg.evaluation import CaseFolder
 
 __all__ = [
     "AMPLITUDE",
@@ -22,17 +19,21 @@ __all__ = [
     "CLASSES",
     "CLUSTERS",
     "CORRELATION",
+    "DECISION",
     "DETAILS",
     "FROM_LOGITS",
     "IGNORE_INDEX",
+    "INPUT",
     "KEY",
     "LABELS",
     "MAPS",
     "METRIC",
+    "OUTPUT",
     "PRESENCE",
     "PRUNING_PROB",
     "RULE",
     "RULE_PIXELS",
+    "SCORE",
     "SETTINGS_FILE",
     "SMOOTH",
     "THETA",
@@ -43,6 +44,7 @@ __all__ = [
     "ignore_index_from",
     "maps_as_arguments",
     "maps_from",
+    "option",
     "settings_from",
 ]
 
@@ -56,129 +58,83 @@ SETTINGS: Final = (
     *("presence", "correlation", "theta", "amplitude", "calibration", "rule", "from_logits"),
 )
 
-METRIC: TypeAlias = Annotated[str, typer.Option(help="dice, iou or acc: what is maximised.")]
-SMOOTH: TypeAlias = Annotated[float, typer.Option(help="Added to numerator and denominator.")]
+
+def option(group: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
+    """Return an option of a group of the help, whose value is called ``metavar``."""
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=group, **more)
+
+
+INPUT, DECISION, OUTPUT, SCORE = "Input", "Decision", "Output", "Score"
+"""Groups of options in a help."""
+
+METRIC: TypeAlias = Annotated[str, option(DECISION, "NAME", "dice, iou or acc: what is maximised")]
+SMOOTH: TypeAlias = Annotated[float, option(DECISION, "X", "added to numerator and denominator")]
 PRUNING_PROB: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="With --presence peak: what the largest probability of a class exceeds."),
+    float | None, option(DECISION, "P", "for peak: least peak of a class that is present")
 ]
 PRESENCE: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="Which classes are taken to be in an image. peak: largest probability above "
-        "--pruning-prob; argmax: those that argmax predicts; all."
-    ),
+    str | None, option(DECISION, "RULE", "which classes are present: peak, argmax or all")
 ]
 CORRELATION: TypeAlias = Annotated[
-    float | None, typer.Option(help="In [0, 1): how strongly the labels of an image vary together.")
+    float | None, option(DECISION, "R", "of the labels of an image, in [0, 1)")
 ]
 THETA: TypeAlias = Annotated[
     list[float] | None,
-    typer.Option(
-        help="With --solver DEP: the width of its kernel in pixels, or inf. Repeat it to give one "
-        "for every spatial axis."
-    ),
+    option(DECISION, "PIXELS", "for DEP: kernel width, inf too; once, or per axis"),
 ]
 AMPLITUDE: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="With --solver DEP, in [0, 1]: how strongly neighbouring labels depend."),
+    float | None, option(DECISION, "A", "for DEP: dependence of neighbours, in [0, 1]")
 ]
 CALIBRATION: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="What rankseg calibrate wrote; applied first.", dir_okay=False),
+    option(DECISION, "FILE", "of rankseg calibrate; applied first", dir_okay=False),
 ]
 FROM_LOGITS: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="softmax or sigmoid: the maps hold logits, and this is applied first."),
+    str | None, option(INPUT, "LINK", "softmax or sigmoid: the maps hold logits")
 ]
 KEY: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="Which array of a file that holds several; probs, probabilities or logits "
-        "by default (with --from-logits logits first), or the only one."
-    ),
+    str | None, option(INPUT, "NAME", "which array of a file that holds several")
 ]
 MAPS: TypeAlias = Annotated[
     Path,
-    typer.Argument(
-        help="Probability maps that the network was not trained on: a folder of files as for "
-        "rankseg predict, or of nnU-Net's CASE.npz. Perhaps with meta.json: classes, ignore_index "
-        "(255 by default) and class_weights.",
-        metavar="MAPS",
-    ),
+    typer.Argument(help="probability maps, in any format", metavar="MAPS"),
 ]
 LABELS: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        help="The folder of label maps, matched by name: png, tif, nii, nii.gz, npy, npz, zarr. "
-        "By default .npz and .zarr files hold both probs (classes, *spatial) and label (*spatial).",
-        file_okay=False,
-    ),
+    option(INPUT, "DIR", "label maps, matched by name; else in the maps", file_okay=False),
 ]
 VALID: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        help="A folder of masks, matched by name: pixels where they are 0 are left out. So are "
-        "pixels that are NaN or have the nodata value of a GeoTIFF.",
-        file_okay=False,
-    ),
+    option(INPUT, "DIR", "masks, matched by name: 0 is left out", file_okay=False),
 ]
 CLASSES: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="How many classes, or their names, separated by commas. By default what meta.json or "
-        "nnU-Net's dataset.json says, or as many as the maps have.",
-        metavar="N",
-    ),
+    str | None, option(INPUT, "N", "how many, or names with commas between")
 ]
 SETTINGS_FILE: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        help="What rankseg tune or RankSEG.save wrote. Options given beside it replace its own.",
-        dir_okay=False,
-    ),
+    option(DECISION, "FILE", "of rankseg tune; other options replace its own", dir_okay=False),
 ]
 RULE: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        help="What rankseg calibrate --rule wrote: decides for the score of a whole data set.",
-        dir_okay=False,
-    ),
+    option(DECISION, "FILE", "of rankseg calibrate --rule, for data-set scores", dir_okay=False),
 ]
 CLUSTERS: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        help="A CSV of case and cluster (patient, sequence): cases of one are not independent.",
-        dir_okay=False,
-    ),
+    option(INPUT, "FILE", "CSV of case, cluster: cases that depend", dir_okay=False),
 ]
-
-
+BAND: TypeAlias = Annotated[float, option(SCORE, "X", "up to this a change is a tie", min=0.0)]
 DETAILS: TypeAlias = Annotated[
-    bool,
-    typer.Option("--details", help="Print all tables, tests, toolkits' averages and times, too."),
+    bool, option(OUTPUT, None, "print all tables, tests, averages and times", "--details")
 ]
-
-
-BAND: TypeAlias = Annotated[
-    float,
-    typer.Option(min=0.0, help="Changes of at most this are ties, as a fraction: 0.01 is a point."),
-]
-
-
 IGNORE_INDEX: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="Pixels whose label is this integer do not count; none: all do, and with two classes "
-        "or one channel masks of 0 and 255 are read as 0 and 1. By default what meta.json says, or "
-        "else 255 if that is no class.",
-        metavar="N|none",
-    ),
+    str | None, option(INPUT, "N|none", "label of pixels that do not count")
 ]
 
 
 def ignore_index_from(text: str) -> int | None:
     """Return the label of pixels that do not count, or None for ``none``."""
+    from rankseg._common.arguments import integer
+
     if text.strip().lower() == "none":
         return None
     try:
@@ -196,8 +152,11 @@ def classes_from(text: str) -> int | list[str]:
 
 def maps_from(arguments: Mapping[str, Any]) -> CaseFolder:
     """Find the labelled maps that the arguments of a command name."""
+    from rankseg.evaluation import cases
+
     options = {name: arguments[name] for name in CASES}
     options["prior_correction"] = arguments.get("prior_correction", False)
+    options["labelled"] = arguments.get("image_labels") is None
     if arguments["classes"] is not None:
         options["classes"] = classes_from(arguments["classes"])
     if arguments["ignore_index"] is not None:
@@ -235,6 +194,9 @@ def command_to_decide(
 
 def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str] | None:
     """Read the clusters, if a file is named; it must have those of all cases."""
+    from rankseg.evaluation import read_clusters
+    from rankseg.evaluation.clusters import clusters_of
+
     clusters = None if path is None else read_clusters(path)
     clusters_of(cases, clusters)
     return clusters
@@ -243,8 +205,8 @@ def clusters_from(path: Path | None, cases: Sequence[str] = ()) -> dict[str, str
 def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return those arguments of a command that are options of RankSEG and say something.
 
-    Some options are not taken by every solver. If there is ``--settings``, these are the options of
-    the file, replaced by those that stand on the command line: ``context`` tells which do.
+    Some options are not taken by every solver. Beside ``--settings`` these are the options that
+    stand on the command line: ``context`` tells which do.
     """
     given = {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
     if len(given.get("theta", ())) == 1:
@@ -253,4 +215,4 @@ def settings_from(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return given
     source = arguments["context"].get_parameter_source
     said = {name: value for name, value in given.items() if source(name).name == "COMMANDLINE"}
-    return {**read_settings(arguments["settings"], RankSEG), **said}
+    return {"settings": arguments["settings"], **said}

@@ -1,22 +1,28 @@
-"""What all commands share: where they print, how they fail and stop, progress."""
+"""What all commands share: how they explain themselves, print, fail and stop, and progress."""
 
 from __future__ import annotations
 
+import importlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from rich.progress import track
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from rankseg._commands.tables import PlainConsole
 from rankseg._common.interrupts import INTERRUPTED, raise_at_interrupt
-from rankseg._files.batch import Outcome
+
+if TYPE_CHECKING:  # rich and torch take seconds, and help needs neither
+    from collections.abc import Iterable
+
+    from rankseg._commands.tables import PlainConsole
+    from rankseg._files.batch import Outcome
 
 __all__ = [
+    "Command",
     "Commands",
     "check_place",
     "fail",
@@ -25,15 +31,42 @@ __all__ = [
     "print_failures",
     "print_outcome",
     "tracker",
+    "working",
 ]
 
 PIPED_WIDTH = 100  # columns
 PIECE = 1 << 20  # bytes read at a time
+NAME_WIDTH = 34  # columns of the names of options in a help
 
 EXPECTED = (ImportError, MemoryError, OSError, TypeError, ValueError)
 """What wrong options, files and folders raise; the message is for whoever gave them."""
 
-NO_REASON = "interrupted before the end; run the same command again"
+NO_REASON = "interrupted before the end{}; run the same command again to start anew"
+
+_begun: list[Tracked] = []
+"""What a command shows the progress of, the latest last."""
+
+
+class Command(TyperCommand):
+    """A command: its help has a group for each kind of option, and it imports torch to work."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options by group, in the order of the groups."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            usual = "Arguments" if option.param_type_name == "argument" else "Options"
+            group = getattr(option, "rich_help_panel", None) or usual
+            if record := option.get_help_record(ctx):
+                groups.setdefault(group, []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records, col_max=NAME_WIDTH)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Import what takes seconds while Ctrl-C still ends the process at once; then work."""
+        importlib.import_module("rankseg._commands.tables")
+        raise_at_interrupt()
+        return super().invoke(ctx)
 
 
 class Commands(TyperGroup):
@@ -41,7 +74,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
-        raise_at_interrupt()
+        _begun.clear()
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _Notes(warnings.showwarning)  # type: ignore[assignment]
@@ -49,7 +82,8 @@ class Commands(TyperGroup):
         except EXPECTED as error:
             message, status = f"Error: {str(error) or type(error).__name__}", 1
         except KeyboardInterrupt as interrupt:
-            reason = str(interrupt) or NO_REASON  # who works case by case says what is done
+            done = "".join(f", {work}" for work in _begun[-1:])
+            reason = str(interrupt) or NO_REASON.format(done)  # some say what is written
             message, status = reason[0].upper() + reason[1:], INTERRUPTED
         # The exception is gone by now, and the progress bar that it kept on the terminal.
         _print_errors([message])
@@ -72,6 +106,8 @@ class _Notes:
 
 
 def open_console() -> PlainConsole:
+    from rankseg._commands.tables import PlainConsole
+
     console = PlainConsole()
     return console if console.is_terminal else PlainConsole(width=PIPED_WIDTH)
 
@@ -114,12 +150,67 @@ def _holds(path: Path, mark: bytes) -> bool:
     return before is None
 
 
-def tracker(description: str) -> Callable[[Any], Iterable[Any]]:
-    """Return what shows a progress bar where somebody looks."""
-    errors = PlainConsole(stderr=True)
-    if not errors.is_terminal:
-        return iter
-    return partial(track, description=description, console=errors, transient=True)
+@dataclass(eq=False)
+class Tracked:
+    """Cases that show how many are done, how fast and how long the rest takes.
+
+    On the error stream, if it is a terminal, each time they are iterated over.
+    """
+
+    description: str
+    cases: Any
+    total: int
+    done: int = 0
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __str__(self) -> str:
+        return f"{self.description.lower()}: {self.done} of {self.total} done"
+
+    def __iter__(self) -> Iterator[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        _begun.append(self)
+        errors = _errors()
+        words = TextColumn("{task.description}", markup=False)
+        rate = TextColumn("{task.fields[rate]}", markup=False)
+        columns = (
+            words,
+            BarColumn(),
+            MofNCompleteColumn(),
+            rate,
+            Remaining(elapsed_when_finished=True),
+        )
+        quiet = not errors.is_terminal
+        with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
+            task = bar.add_task(self.description, total=self.total, rate="")
+            for self.done, case in enumerate(self.cases):  # noqa: B020
+                speed = bar.tasks[0].speed
+                bar.update(task, completed=self.done, rate=_rate(speed))
+                yield case
+            self.done = self.total
+
+
+def _rate(speed: float | None) -> str:
+    if not speed:
+        return ""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+
+
+def tracker(description: str, total: int | None = None) -> Callable[[Any], Iterable[Any]]:
+    """Return what shows the progress through cases, and lets Ctrl-C tell it.
+
+    ``total`` is the number of cases of an iterable that does not tell it.
+    """
+    return lambda cases: Tracked(description, cases, len(cases) if total is None else total)
+
+
+def working(description: str) -> AbstractContextManager[object]:
+    """Show that work of one step goes on, where somebody looks."""
+    errors = _errors()
+    return errors.status(description) if errors.is_terminal else nullcontext()
 
 
 def print_outcome(outcome: Outcome, output: Path) -> None:
@@ -138,6 +229,12 @@ def print_failures(what: str, failures: Mapping[str, str]) -> None:
 
 def _print_errors(messages: Iterable[str]) -> None:
     """Write every message on one line, however many lines it has."""
-    errors = PlainConsole(stderr=True, soft_wrap=True)
+    errors = _errors()
     for message in messages:
-        errors.print(" ".join(line.strip() for line in message.splitlines()))
+        errors.print(" ".join(line.strip() for line in message.splitlines()), soft_wrap=True)
+
+
+def _errors() -> PlainConsole:
+    from rankseg._commands.tables import PlainConsole
+
+    return PlainConsole(stderr=True)

@@ -15,8 +15,6 @@ from typing import Annotated
 import typer
 
 from rankseg._commands._terminal import fail, open_console
-from rankseg.app import build
-from rankseg.app.page import launch
 
 __all__ = ["app"]
 
@@ -25,24 +23,25 @@ ENDED_BY_SIGNAL = 128  # added to the number of the signal, as shells have it
 
 def app(
     host: Annotated[
-        str, typer.Option(help="Address to serve at; 0.0.0.0 for other machines too.")
+        str, typer.Option(metavar="HOST", help="where; 0.0.0.0 for other machines too")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="By default the first free from 7860.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=65535, help="else the first free from 7860"),
     ] = None,
     max_upload: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Host the page for others: largest upload in MB, and no models.",
-        ),
+        typer.Option(metavar="MB", min=1, help="to host it: largest upload, no models"),
     ] = None,
 ) -> None:
-    """Serve a page to look at decisions in a browser: argmax and RankSEG side by side.
+    """Serve a page to look at decisions in a browser.
 
     Nothing is sent anywhere; a model is fetched from the hub only if one is named. Uploads are
     removed when the page ends.
     """
+    from rankseg.app import build
+    from rankseg.app.page import launch
+
     _check_address(host, port)
     for name in ("SIGTERM", "SIGHUP"):  # ends like any other, so that uploads are removed
         if hasattr(signal, name):

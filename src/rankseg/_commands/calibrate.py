@@ -7,9 +7,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from rankseg._commands import tables
 from rankseg._commands._options import (
     CLASSES,
     CLUSTERS,
@@ -18,19 +15,14 @@ from rankseg._commands._options import (
     KEY,
     LABELS,
     MAPS,
+    OUTPUT,
     RULE_PIXELS,
     VALID,
     clusters_from,
     maps_from,
+    option,
 )
 from rankseg._commands._terminal import check_place, fail, open_console, print_failures, tracker
-from rankseg._common.arguments import metric_name
-from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
-from rankseg.dataset import DatasetRule
-from rankseg.evaluation.clusters import clusters_of
-from rankseg.evaluation.image_labels import read_image_labels
-from rankseg.metrics import METRICS
-from rankseg.plots import reliability_diagram, write_figure
 
 __all__ = ["calibrate"]
 
@@ -41,6 +33,10 @@ LEGEND = (
     "probabilities of a class over its true volume. Dice and IoU: points, mean per image, a class "
     "counts where the label holds it; a loss is a reason to leave calibration away."
 )
+
+
+FIT = "Fit"
+KINDS = "what is fitted: see above"
 
 
 class KindChoice(str, Enum):
@@ -69,56 +65,55 @@ def calibrate(
     ignore_index: IGNORE_INDEX = None,
     valid: VALID = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
+        Path, option(OUTPUT, "FILE", "the JSON file to write", "--output", "-o", dir_okay=False)
     ] = Path("calibration.json"),
     kind: Annotated[
-        KindChoice,
-        typer.Option(
-            case_sensitive=False,
-            help="One scale; scale and offset by class; these for each class by itself; the "
-            "class_weights of meta.json undone, without a fit; or none.",
-        ),
+        KindChoice, option(FIT, "KIND", KINDS, case_sensitive=False)
     ] = KindChoice.TEMPERATURE,
     presence: Annotated[
         AbsentChoice | None,
-        typer.Option(
-            case_sensitive=False,
-            help="Fit which classes are in an image, too; zero: a class predicted where it is "
-            "absent scores 0; ignored: it does not count.",
-        ),
+        option(FIT, "SCORE", "fit which are present, too: zero or ignored", case_sensitive=False),
     ] = None,
     image_labels: Annotated[
         Path | None,
-        typer.Option(
-            help="A CSV of a case and its classes in each row, in place of the labels of pixels: "
-            "with --presence and --kind none.",
-            dir_okay=False,
-        ),
+        option(FIT, "FILE", "CSV of case, classes: labels of images", dir_okay=False),
     ] = None,
     rule: Annotated[
         Path | None,
-        typer.Option(
-            help="A second JSON file to write: a rule for --rule-metric summed over a whole data "
-            f"set, fitted without labels to {RULE_PIXELS:,} pixels of the calibrated maps; see "
-            "rankseg predict --rule.",
-            dir_okay=False,
-        ),
+        option(OUTPUT, "FILE", "also fit a rule for scores of data sets", dir_okay=False),
     ] = None,
-    rule_metric: Annotated[str, typer.Option(help="Of --rule: iou or dice.")] = "iou",
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the cases, each left out once.")] = 5,
-    bins: Annotated[int, typer.Option(min=1, help="Of the calibration error.")] = 15,
+    rule_metric: Annotated[str, option(FIT, "NAME", "of --rule: iou or dice")] = "iou",
+    folds: Annotated[int, option(FIT, "N", "parts, each left out once", min=2)] = 5,
+    bins: Annotated[int, option(FIT, "N", "of the calibration error", min=1)] = 15,
     clusters: CLUSTERS = None,
     diagram: Annotated[
         Path | None,
-        typer.Option(help="A PNG to write: reliability before and after.", dir_okay=False),
+        option(OUTPUT, "FILE", "also draw reliability before and after, a PNG", dir_okay=False),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws of pixels and folds.")] = 0,
+    seed: Annotated[int, option(FIT, "N", "of the draws of pixels and folds", min=0)] = 0,
 ) -> None:
-    """Fit a calibration to labelled maps, and show what it changes on maps left out of the fit.
+    """Fit a calibration to labelled maps, and show what it changes.
+
+    Changes are those on maps left out of the fit.
+
+    temperature: one scale. vector: scale and offset by class. binary: these for each class by
+    itself. prior: the class_weights of meta.json undone, without a fit.
+
+    --presence zero: a class predicted where it is absent scores 0; ignored: it does not count.
+    --image-labels needs --presence and --kind none, and no labels of pixels.
 
     The file is taken by rankseg predict --calibration and RankSEG(calibration=...). Exits with 1
     if a case could not be used; the fit is made to the others.
     """
+    from rankseg._commands import tables
+    from rankseg._common.arguments import metric_name
+    from rankseg.calibration import Calibration, cross_validate, cross_validate_presence, fit
+    from rankseg.dataset import DatasetRule
+    from rankseg.evaluation.clusters import clusters_of
+    from rankseg.evaluation.image_labels import read_image_labels
+    from rankseg.metrics import METRICS
+    from rankseg.plots import reliability_diagram, write_figure
+
     check_place(output, '"format": "rankseg calibration')
     check_place(diagram)
     check_place(rule, '"format": "rankseg data-set rule')
@@ -134,7 +129,7 @@ def calibrate(
             fail("--image-labels tells which classes images hold: add --presence and --kind none")
         names = folder.name_classes()
         checked = cross_validate_presence(
-            folder.without_labels(),
+            tracker("Reading", len(folder))(folder.without_labels()),
             read_image_labels(image_labels, names),
             absent=absent,
             folds=folds,
@@ -165,7 +160,8 @@ def calibrate(
             track=tracker("Fitting"),
         )
         options: dict[str, Any] = {"ignore_index": folder.ignore_index, "seed": seed}
-        fit(validation.folder, kind.value, presence=absent, **options).save(output)
+        usable = tracker("Fitting to all")(validation.folder)
+        fit(usable, kind.value, presence=absent, **options).save(output)
         tables.print_table(tables.calibration_table(validation))
         tables.print_table(tables.calibrated_decisions_table(validation))
         if validation.presence is not None:
@@ -181,7 +177,9 @@ def calibrate(
     if rule is not None:
         labelled = image_labels is None
         DatasetRule.fit(
-            folder if labelled else folder.without_labels(),
+            tracker("Fitting the rule", len(folder))(
+                folder if labelled else folder.without_labels()
+            ),
             rule_metric,
             ignore_index=folder.ignore_index if labelled else None,
             calibration=output,

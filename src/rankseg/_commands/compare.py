@@ -7,17 +7,10 @@ from dataclasses import replace
 from enum import Enum
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankseg import RankSEG
-from rankseg._commands._comparison import (
-    MARKS,
-    print_answer,
-    print_details,
-    print_not_compared,
-)
 from rankseg._commands._options import (
     BAND,
     CLASSES,
@@ -25,36 +18,35 @@ from rankseg._commands._options import (
     DETAILS,
     FROM_LOGITS,
     IGNORE_INDEX,
+    INPUT,
     KEY,
     LABELS,
     MAPS,
+    OUTPUT,
     RULE_PIXELS,
+    SCORE,
     VALID,
     clusters_from,
     command_to_decide,
     maps_as_arguments,
     maps_from,
+    option,
 )
-from rankseg._commands._terminal import check_place, make_folder, open_console, tracker
-from rankseg._common.arguments import choice
+from rankseg._commands._terminal import check_place, make_folder, open_console, tracker, working
 from rankseg._decision.solvers import solvers_taking
-from rankseg.calibration import reliability
-from rankseg.dataset import DatasetRule
-from rankseg.evaluation import (
-    CaseFolder,
-    Comparison,
-    Method,
-    compare,
-    standard_methods,
-)
-from rankseg.evaluation.verdict import Verdict, verdict
-from rankseg.metrics import Metric
-from rankseg.plots import comparison_figure, gain_and_loss
-from rankseg.report import write_report
+
+if TYPE_CHECKING:
+    from rankseg.dataset import DatasetRule
+    from rankseg.evaluation import CaseFolder, Comparison, Method
+    from rankseg.evaluation.verdict import Verdict
+    from rankseg.metrics import Metric
 
 __all__ = ["compare_folder"]
 
 EXAMPLE_PICTURE = "example.png"
+
+
+METHODS = "Methods"
 
 
 class MetricChoice(str, Enum):
@@ -78,104 +70,51 @@ def compare_folder(
     valid: VALID = None,
     pruning_prob: Annotated[
         float,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="A class whose largest probability in an image does not exceed this is taken to "
-            "be absent from it.",
-        ),
+        option(METHODS, "P", "for peak: its least value", min=0.0, max=1.0),
     ] = 0.5,
     presence: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Which classes RankSEG takes to be in an image. peak (the default): largest "
-            "probability above --pruning-prob; argmax: those that argmax predicts; all. Repeat it "
-            "for several."
-        ),
+        option(METHODS, "RULE", "which are present: peak, argmax, all; repeatable"),
     ] = None,
     metric: Annotated[
-        MetricChoice, typer.Option(case_sensitive=False, help="What RankSEG maximises.")
+        MetricChoice, option(METHODS, "NAME", "dice, iou or both", case_sensitive=False)
     ] = MetricChoice.BOTH,
     solver: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar=f"[{'|'.join(SOLVERS)}]",
-            help="How RankSEG does it; repeat it for several. By default joint with a correlation "
-            "of 0.5, as RankSEG is by default, and the published rule, RMA without.",
-        ),
+        option(METHODS, "NAME", f"{' or '.join(SOLVERS)}; repeatable; else both"),
     ] = None,
     correlation: Annotated[
         list[float] | None,
-        typer.Option(
-            min=0.0,
-            help="In [0, 1): RankSEG is shown for labels that vary together so strongly, beside "
-            "the one that takes them for independent. 0 shows that alone; repeat it for several.",
-        ),
+        option(METHODS, "R", "in [0, 1), shown beside 0; repeatable", min=0.0),
     ] = None,
     every: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Compare every model of labels that RankSEG has, and a rule for the score of the "
-            "data set, fitted to these maps without labels.",
-        ),
+        bool, option(METHODS, None, "every solver, and a rule for data-set scores", "--all")
     ] = False,
     predicted: Annotated[
-        bool,
-        typer.Option(
-            "--predicted/--no-predicted",
-            help="Show beside every change from argmax the one that the probabilities themselves "
-            "expect, without labels: over the classes whose largest probability exceeds "
-            "--pruning-prob, under the correlation that the method assumes. The comparison takes "
-            "some fifty times as long, with --correlation 0 some five times.",
-        ),
+        bool, option(SCORE, None, "also show the gain expected without labels", "--predicted")
     ] = False,
     prior_correction: Annotated[
-        bool,
-        typer.Option(
-            "--prior-correction",
-            help="Undo the class_weights of meta.json first, for argmax and RankSEG alike.",
-        ),
+        bool, option(INPUT, None, "undo class_weights of meta.json first", "--prior-correction")
     ] = False,
     calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="What rankseg calibrate wrote for other cases: RankSEG is shown with it too, and "
-            "decides which classes are in an image by the model of presence in it, if it has one.",
-            dir_okay=False,
-        ),
+        Path | None, option(METHODS, "FILE", "RankSEG with it, too", dir_okay=False)
     ] = None,
     rule: Annotated[
-        Path | None,
-        typer.Option(
-            help="What rankseg calibrate --rule wrote for other cases: RankSEG is shown with it "
-            "too, and with --calibration if there is one.",
-            dir_okay=False,
-        ),
+        Path | None, option(METHODS, "FILE", "RankSEG with it, too", dir_okay=False)
     ] = None,
     settings: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="What rankseg tune or RankSEG.save wrote: RankSEG is shown with it too, under the "
-            "name of the file. Repeat it for several.",
-            dir_okay=False,
-        ),
+        option(METHODS, "FILE", "of rankseg tune: RankSEG so; repeatable", dir_okay=False),
     ] = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     details: DETAILS = False,
     report: Annotated[
-        Path | None,
-        typer.Option(help="An HTML file to write, with pictures and all.", dir_okay=False),
+        Path | None, option(OUTPUT, "FILE", "write an HTML report with pictures", dir_okay=False)
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A folder to write cases.csv, classes.csv, summary.json and example.png to.",
-            file_okay=False,
-        ),
+        option(OUTPUT, "DIR", "write tables and a picture", "--output", "-o", file_okay=False),
     ] = None,
 ) -> None:
     """Compare argmax with RankSEG on probability maps with labels.
@@ -191,6 +130,17 @@ def compare_folder(
             np.savez_compressed(f"maps/{name}.npz", probs=maps, label=label)
             # or: zarr.save_group(f"maps/{name}.zarr", probs=maps, label=label)
     """  # noqa: D301
+    from rankseg import RankSEG
+    from rankseg._commands._comparison import (
+        MARKS,
+        print_answer,
+        print_details,
+        print_not_compared,
+    )
+    from rankseg._common.arguments import choice
+    from rankseg.dataset import DatasetRule
+    from rankseg.evaluation import Method, compare, standard_methods
+
     if output is not None:
         make_folder(output, {**MARKS, EXAMPLE_PICTURE: "rankseg"})  # before the work
     check_place(report)
@@ -229,7 +179,8 @@ def compare_folder(
     folder = maps_from(locals())
     if every:
         sample: dict[str, Any] = {"pixels": RULE_PIXELS, "ignore_index": folder.ignore_index}
-        rules = [DatasetRule.fit(folder, one, **sample) for one in metrics]
+        track = tracker("Fitting the rule")
+        rules = [DatasetRule.fit(track(folder), one, **sample) for one in metrics]
         methods += tuple(_by_rule(rules, None, presence or ("peak",)))
     comparison = compare(
         tracker("Comparing")(folder),
@@ -250,7 +201,8 @@ def compare_folder(
     if details or predicted:
         print_details(console, comparison, pruning_prob)
     if output is not None:
-        _write_report(output, comparison, methods, folder, metrics[0])
+        with working("Drawing"):
+            _write_report(output, comparison, methods, folder, metrics[0])
         console.print(f"Written to {output}", soft_wrap=True)
     if report is not None:
         shown = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
@@ -276,6 +228,8 @@ def _verdict(
 
     ``files`` are the options that name the files by which the method decides.
     """
+    from rankseg.evaluation.verdict import verdict
+
     maps = maps_as_arguments(arguments)
     metric: Metric = "iou" if getattr(judged.decide, "metric", "") == "iou" else "dice"
     options: list[object] = [*(files or _other_options(judged.decide))]
@@ -298,6 +252,8 @@ def _verdict(
 
 def _other_options(decide: Any) -> Iterator[object]:
     """Yield the options of a RankSEG that are not those by default, as arguments."""
+    from rankseg import RankSEG
+
     usual = RankSEG(decide.metric)
     if (decide.solver, decide.correlation) != (usual.solver, usual.correlation):
         usual = RankSEG(decide.metric, solver=decide.solver)  # by name none has a correlation
@@ -312,6 +268,9 @@ def _by_rule(
     rules: Iterable[DatasetRule], calibration: Path | None, presences: Sequence[str | None]
 ) -> Iterator[Method]:
     """Yield the decision of every rule for every rule of presence; None is the default."""
+    from rankseg import RankSEG
+    from rankseg.evaluation import Method
+
     for rule, presence in product(rules, presences):
         given: dict[str, Any] = {} if presence is None else {"presence": presence}
         shown = "".join(f" presence={one}" for one in given.values())
@@ -327,6 +286,8 @@ def _write_report(
     metric: Metric,
 ) -> None:
     """Write tables and a picture of argmax and the RankSEG that maximises the metric."""
+    from rankseg.plots import comparison_figure, gain_and_loss
+
     examples = gain_and_loss(comparison, [methods[0], methods[2]], maps.read, metric=metric)
     classes = comparison.classes
     if len(classes) == 1:
@@ -345,7 +306,11 @@ def _write_html(
     settings: str,
 ) -> None:
     """Write the report, with the reliability of the maps."""
-    curves = reliability(maps, classes=maps.classes, ignore_index=maps.ignore_index)
+    from rankseg.calibration import reliability
+    from rankseg.report import write_report
+
+    compared = tracker("Reliability")(replace(maps, names=comparison.cases))
+    curves = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
     corrected = ", class weights undone" if maps.prior_correction else ""
     write_report(
         path,

@@ -8,24 +8,19 @@ from typing import Annotated
 
 import typer
 
-from rankseg._commands._comparison import (
-    MARKS,
-    print_answer,
-    print_details,
-    print_not_compared,
-)
 from rankseg._commands._options import (
     BAND,
     CLUSTERS,
     DETAILS,
+    IGNORE_INDEX,
+    INPUT,
+    OUTPUT,
     classes_from,
     clusters_from,
     ignore_index_from,
+    option,
 )
 from rankseg._commands._terminal import make_folder, open_console, tracker
-from rankseg._common.arguments import distinct_names
-from rankseg.evaluation import evaluate
-from rankseg.evaluation.verdict import verdict
 
 __all__ = ["evaluate_folders"]
 
@@ -33,39 +28,31 @@ __all__ = ["evaluate_folders"]
 def evaluate_folders(
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            help="Folders of predicted label maps, one for each method, the baseline first; then "
-            "the folder of true ones. Files are matched by name: png, npy, npz, nii, nii.gz, tif, "
-            "zarr.",
-        ),
+        typer.Argument(metavar="FOLDERS", help="predictions, last the truth"),
     ],
-    classes: Annotated[
-        str,
-        typer.Option(help="How many classes, or their names, separated by commas.", metavar="N"),
-    ],
-    ignore_index: Annotated[
-        str | None,
-        typer.Option(
-            help="Pixels whose true label is this integer do not count; none: all do, and "
-            "with two classes masks of 0 and 255 are read as 0 and 1. By default 255 if that is no "
-            "class.",
-            metavar="N|none",
-        ),
-    ] = None,
+    classes: Annotated[str, option(INPUT, "N", "how many, or names with commas between")],
+    ignore_index: IGNORE_INDEX = None,
     clusters: CLUSTERS = None,
     band: BAND = 0.0,
     details: DETAILS = False,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="A folder to write cases.csv, classes.csv and summary.json to."
-        ),
+        Path | None, option(OUTPUT, "DIR", "write tables there", "--output", "-o")
     ] = None,
 ) -> None:
-    """Score label maps against the truth: several folders of them are compared case by case.
+    """Score folders of label maps against the truth, case by case.
 
     Exits with 1 if a case could not be scored; the others are scored all the same.
     """
+    from rankseg._commands._comparison import (
+        MARKS,
+        print_answer,
+        print_details,
+        print_not_compared,
+    )
+    from rankseg._common.arguments import distinct_names
+    from rankseg.evaluation import evaluate
+    from rankseg.evaluation.verdict import verdict
+
     if len(folders) < 2:
         raise typer.BadParameter("name a folder of predictions and the folder of true labels")
     *predicted, truth = folders

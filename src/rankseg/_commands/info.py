@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-
-import torch
-from rich.table import Table
-
 from rankseg import __version__
-from rankseg._backends import choose
-from rankseg._backends.native_library import level
 from rankseg._commands._terminal import fail, open_console
 
 __all__ = ["info"]
@@ -19,7 +11,16 @@ PACKAGES = ("torch", "numpy", "matplotlib", "rich", "typer")
 
 
 def info() -> None:
-    """Show versions, which backend decides for maps on the CPU and why, and its instructions."""
+    """Show versions, the backend that decides on the CPU, and why."""
+    import importlib.metadata
+    import platform
+
+    import torch
+    from rich.table import Table
+
+    from rankseg._backends import choose
+    from rankseg._backends.native_library import level
+
     try:
         backend, reason = choose(torch.device("cpu"))
         instructions = level()

@@ -8,33 +8,27 @@ from typing import Annotated
 import typer
 
 from rankseg._commands import _options
+from rankseg._commands._options import DECISION, OUTPUT, option
 from rankseg._commands._terminal import print_outcome, tracker
 from rankseg._decision.solvers import solvers_taking
-from rankseg.integration.nnunet import decide_folders
 
-__all__ = ["nnunet"]
+__all__ = ["EPILOG", "nnunet"]
+
+EPILOG = (
+    f"Solvers: auto, {', '.join(solvers_taking('presence'))}; for regions also "
+    f"{', '.join(solvers_taking('eps'))}."
+)
 
 
 def nnunet(
     context: typer.Context,
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            help="What nnUNetv2_predict --save_probabilities wrote. The probabilities of several "
-            "folders are averaged.",
-        ),
+        typer.Argument(metavar="FOLDERS", help="what --save_probabilities wrote"),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write label maps to.")
-    ],
+    output: Annotated[Path, option(OUTPUT, "DIR", "the folder of label maps", "--output", "-o")],
     metric: _options.METRIC = "dice",
-    solver: Annotated[
-        str,
-        typer.Option(
-            help=f"How: auto, {', '.join(solvers_taking('presence'))}; for regions also "
-            f"{', '.join(solvers_taking('eps'))}."
-        ),
-    ] = "auto",
+    solver: Annotated[str, option(DECISION, "NAME", "how: see below")] = "auto",
     presence: _options.PRESENCE = None,
     pruning_prob: _options.PRUNING_PROB = None,
     smooth: _options.SMOOTH = 0.0,
@@ -45,14 +39,18 @@ def nnunet(
     rule: _options.RULE = None,
     settings: _options.SETTINGS_FILE = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
+        bool, option(OUTPUT, None, "decide cases anew that are there", "--overwrite")
     ] = False,
 ) -> None:
     """Write label maps of the probabilities that nnU-Net saved.
 
+    The probabilities of several folders are averaged.
+
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
+    from rankseg.integration.nnunet import decide_folders
+
     options = _options.settings_from(locals())
     outcome = decide_folders(
         folders,

@@ -8,31 +8,28 @@ from typing import Annotated
 import typer
 
 from rankseg._commands import _options
+from rankseg._commands._options import DECISION, INPUT, OUTPUT, option
 from rankseg._commands._terminal import print_outcome, tracker
 from rankseg._decision.solvers import SOLVERS
-from rankseg.prediction import predict_files
 
-__all__ = ["predict"]
+__all__ = ["EPILOG", "predict"]
+
+EPILOG = f"Solvers: auto, {', '.join(SOLVERS)}."
+MODEL = "Images and a model"
 
 
 def predict(
     context: typer.Context,
     inputs: Annotated[
         list[Path],
-        typer.Argument(
-            help="Files or folders of probability or logit maps: .npy, .npz, .pt, .safetensors, "
-            ".zarr (classes, *spatial), .nii, .nii.gz (x, y, z, class), .tif. With --model images: "
-            ".png, .jpg, .tif.",
-        ),
+        typer.Argument(metavar="INPUTS", help="files, folders; with --model images"),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write label maps to.")
-    ],
+    output: Annotated[Path, option(OUTPUT, "DIR", "the folder of label maps", "--output", "-o")],
     suffix: Annotated[
-        str, typer.Option("--format", help="png, npy, nii, nii.gz, tif, tiff or zarr.")
+        str, option(OUTPUT, "ENDING", "png, npy, zarr, nii.gz, tif, mha, nrrd, dcm", "--format")
     ] = "png",
     metric: _options.METRIC = "dice",
-    solver: Annotated[str, typer.Option(help=f"How: auto, {', '.join(SOLVERS)}.")] = "auto",
+    solver: Annotated[str, option(DECISION, "NAME", "how: see below")] = "auto",
     smooth: _options.SMOOTH = 0.0,
     presence: _options.PRESENCE = None,
     pruning_prob: _options.PRUNING_PROB = None,
@@ -43,34 +40,38 @@ def predict(
     rule: _options.RULE = None,
     settings: _options.SETTINGS_FILE = None,
     output_mode: Annotated[
-        str, typer.Option(help="multiclass: labels; multilabel: a mask for each class.")
+        str, option(DECISION, "MODE", "multiclass, or multilabel: masks")
     ] = "multiclass",
     from_logits: _options.FROM_LOGITS = None,
     key: _options.KEY = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            help="Makes maps of images: a folder or an id of the Hugging Face Hub, a TorchScript "
-            "file (.pt), or an exported program (.pt2)."
-        ),
+        str | None, option(MODEL, "MODEL", "of Hugging Face, or a file: .pt, .pt2")
     ] = None,
     mean: Annotated[
-        list[float] | None,
-        typer.Option(help="Taken from the image before a .pt or .pt2 model; once, or thrice."),
+        list[float] | None, option(MODEL, "X", "for a file: subtracted; once or thrice")
     ] = None,
     std: Annotated[
-        list[float] | None, typer.Option(help="By which it is then divided; once, or thrice.")
+        list[float] | None, option(MODEL, "X", "for a file: divides; once or thrice")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 1,
+    dicom: Annotated[
+        Path | None,
+        option(OUTPUT, "DIR", "for dcm: the DICOM slices, or a folder by case", file_okay=False),
+    ] = None,
+    workers: Annotated[int, option(INPUT, "N", "files at a time", min=1)] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Decide cases anew whose label map is there.")
+        bool, option(OUTPUT, None, "decide cases anew that are there", "--overwrite")
     ] = False,
 ) -> None:
     """Write label maps of probability maps, or of images and a model.
 
+    Maps are .npy, .npz, .pt, .safetensors, .zarr (classes, *spatial), .nii, .nii.gz (x, y, z,
+    class), .mha, .nrrd or .tif. Images are .png, .jpg or .tif.
+
     Goes on where it was interrupted. Exits with 1 if a case could not be decided; the others are
     decided all the same.
     """
+    from rankseg.prediction import predict_files
+
     options = _options.settings_from(locals())
     outcome = predict_files(
         inputs,
@@ -80,6 +81,7 @@ def predict(
         model=model,
         mean=mean,
         std=std,
+        dicom=dicom,
         overwrite=overwrite,
         workers=workers,
         track=tracker("Deciding"),

@@ -6,10 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from rankseg._commands import tables
-from rankseg._commands._comparison import print_not_compared, print_remedies
 from rankseg._commands._options import (
     CLASSES,
     CLUSTERS,
@@ -19,19 +15,20 @@ from rankseg._commands._options import (
     KEY,
     LABELS,
     MAPS,
+    OUTPUT,
+    SCORE,
     VALID,
     clusters_from,
     command_to_decide,
     maps_as_arguments,
     maps_from,
+    option,
 )
 from rankseg._commands._terminal import check_place, open_console, tracker
-from rankseg.calibration import Calibration
-from rankseg.evaluation.verdict import METRIC_NAMES, Remedy, standing
-from rankseg.tuning import tune
-from rankseg.tuning.choice import HELD_OUT, standard_candidates_for
 
 __all__ = ["tune_folder"]
+
+TRIED = "Tried besides"
 
 LEGEND = (
     "{name}: points of 0.01, {unit}. change: from argmax, by what was fitted without the case. "
@@ -54,46 +51,26 @@ def tune_folder(
     ignore_index: IGNORE_INDEX = None,
     valid: VALID = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The JSON file to write.", dir_okay=False)
+        Path, option(OUTPUT, "FILE", "the JSON file to write", "--output", "-o", dir_okay=False)
     ] = Path("settings.json"),
-    metric: Annotated[str, typer.Option(help="dice or iou.")] = "dice",
+    metric: Annotated[str, option(SCORE, "NAME", "dice or iou")] = "dice",
     counted: Annotated[
-        str,
-        typer.Option(
-            help="label: a class counts where the label holds it. either: a class predicted where "
-            "it is absent scores 0."
-        ),
+        str, option(SCORE, "RULE", "label; either: absent classes score 0")
     ] = "either",
     score: Annotated[
-        str,
-        typer.Option(
-            help="image: the mean over images. dataset: of counts summed over the data set, as "
-            "leaderboards have it."
-        ),
+        str, option(SCORE, "UNIT", "image: each by itself; dataset: all as one")
     ] = "image",
-    solver: Annotated[
-        list[str] | None, typer.Option(help="To try besides; repeat it for several.")
-    ] = None,
-    correlation: Annotated[
-        list[float] | None, typer.Option(help="In [0, 1), to try besides; repeat it for several.")
-    ] = None,
+    solver: Annotated[list[str] | None, option(TRIED, "NAME", "repeatable")] = None,
+    correlation: Annotated[list[float] | None, option(TRIED, "R", "in [0, 1); repeatable")] = None,
     presence: Annotated[
-        list[str] | None, typer.Option(help="argmax or all, to try besides; repeat it for several.")
+        list[str] | None, option(TRIED, "RULE", "argmax or all; repeatable")
     ] = None,
     calibration: Annotated[
-        list[Path] | None,
-        typer.Option(help="Files of rankseg calibrate, to try besides; repeat it for several."),
+        list[Path] | None, option(TRIED, "FILE", "of rankseg calibrate; repeatable")
     ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=3,
-            help="Parts of the cases, each left out once. By default 5, or as many as there are "
-            "cases or clusters.",
-        ),
-    ] = None,
+    folds: Annotated[int | None, option(SCORE, "N", "parts, each left out once", min=3)] = None,
     clusters: CLUSTERS = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    seed: Annotated[int, option(SCORE, "N", "of the folds", min=0)] = 0,
     details: DETAILS = False,
 ) -> None:
     """Choose calibration, presence and solver on labelled maps, and say what to expect.
@@ -103,6 +80,13 @@ def tune_folder(
     rankseg predict --settings and RankSEG.load. Exits with 1 if a case could not be decided; the
     choice is made on the others.
     """
+    from rankseg._commands import tables
+    from rankseg._commands._comparison import print_not_compared, print_remedies
+    from rankseg.calibration import Calibration
+    from rankseg.evaluation.verdict import METRIC_NAMES, Remedy, standing
+    from rankseg.tuning import tune
+    from rankseg.tuning.choice import HELD_OUT, standard_candidates_for
+
     check_place(output, '"format": "rankseg settings')
     folder = maps_from(locals())
     options: dict[str, Any] = {"metric": metric, "counted": counted, "score": score}

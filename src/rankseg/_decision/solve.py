@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final, TypeAlias
 
 from torch import Tensor
 
 from rankseg import _backends
 from rankseg._common.tracing import is_on_host, not_in_graphs
 from rankseg._decision.problem import Problem
+from rankseg._decision.settings import Settings
 from rankseg._decision.solvers import SOLVERS
 from rankseg._decision.solvers.presence import present_classes
 from rankseg._decision.solvers.rma import masks_at_once, own_masks
+from rankseg._formulas.records import Survey
 
 __all__ = ["present_in", "solve"]
+
+Decide: TypeAlias = Callable[[ModuleType, Any, Survey, Settings], Tensor]
+"""Takes backend, opened maps, survey and settings; returns masks or labels."""
+
+
+def _function(name: str) -> Decide:
+    module, _, function = name.partition(".")
+    found: Decide = getattr(
+        importlib.import_module(f"rankseg._decision.solvers.{module}"), function
+    )
+    return found
+
+
+FUNCTIONS: Final = {
+    name: _function(name)
+    for solver in SOLVERS.values()
+    for name in (solver.one_channel, *solver.several_classes.values())
+}
+"""The functions that the table of solvers names; no graph can hold an import."""
 
 
 def solve(problem: Problem) -> Any:
@@ -45,7 +69,7 @@ def _solve(problem: Problem) -> Any:
     maps = backend.open_maps(problem.probs, problem.valid, settings.from_logits)
     solver = SOLVERS[settings.solver]
     several = solver.several_classes
-    decide = solver.one_channel if problem.binary else several[settings.output_mode]
+    decide = FUNCTIONS[solver.one_channel if problem.binary else several[settings.output_mode]]
     at_once = masks_at_once(backend, maps, settings) if decide is own_masks else None
     if at_once is not None:
         masks, is_invalid = at_once

@@ -7,7 +7,8 @@ ending                    axes of maps, and which array
 ``.npz``, ``.pt``,        the same; of several arrays the one named, else ``probs``,
 ``.safetensors``,         ``probabilities`` or ``logits``, else the only one; of OME-Zarr the
 ``.zarr``                 first level, with the axes that it declares
-``.nii``, ``.nii.gz``     ``(x, y, z, class)``, read as ``(classes, x, y, z)``
+``.nii``, ``.nii.gz``,    ``(x, y, z, class)``, read as ``(classes, x, y, z)``
+``.mha``, ``.nrrd``
 ``.tif``, ``.tiff``       channels, samples or else the first axis are classes; pages that were
                           written one by one are stacked
 ========================  ======================================================================
@@ -30,8 +31,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rankseg._common.warn import warn
 from rankseg._files.folders import ending, files_of, stem
-from rankseg._formats import arrays, nifti, pictures, tiff, zarr
+from rankseg._formats import arrays, dicom, itk, nifti, pictures, tiff, zarr
 from rankseg._formats.axes import arrange_labels, arrange_maps, spatial_axes
 from rankseg._formats.common import (
     LABEL_NAMES,
@@ -42,13 +44,14 @@ from rankseg._formats.common import (
     Stored,
     reading,
 )
+from rankseg._formats.dicom import read_series
 from rankseg._formats.grid import Grid, align
 
 __all__ = [
+    "IN_SPACE",
     "LABELS_READ",
     "LABELS_WRITTEN",
     "MAPS",
-    "NIFTI",
     "PICTURES",
     "Grid",
     "HoldsMapsError",
@@ -61,7 +64,9 @@ __all__ = [
     "read_label_file",
     "read_labels",
     "read_maps",
+    "read_series",
     "stem",
+    "with_data",
     "write_labels",
 ]
 
@@ -73,6 +78,8 @@ _MAP_READERS: Final[dict[str, Callable[[Path, Names], Stored]]] = {
     ".zarr": zarr.read_zarr,
     ".nii": nifti.read_nifti,
     ".nii.gz": nifti.read_nifti,
+    ".mha": itk.read_itk,
+    ".nrrd": itk.read_itk,
     ".tif": tiff.read_tiff,
     ".tiff": tiff.read_tiff,
 }
@@ -84,6 +91,8 @@ _LABEL_READERS: Final[dict[str, Callable[[Path, Names], Stored]]] = {
     ".zarr": zarr.read_zarr,
     ".nii": nifti.read_label_nifti,
     ".nii.gz": nifti.read_label_nifti,
+    ".mha": itk.read_itk,
+    ".nrrd": itk.read_itk,
     ".tif": tiff.read_label_tiff,
     ".tiff": tiff.read_label_tiff,
 }
@@ -93,15 +102,20 @@ _WRITERS: Final[dict[str, Callable[[Path, NDArray[Any], Any, bool], None]]] = {
     ".npy": arrays.write_npy,
     ".nii": nifti.write_nifti,
     ".nii.gz": nifti.write_nifti,
+    ".mha": itk.write_itk,
+    ".nrrd": itk.write_itk,
     ".tif": tiff.write_tiff,
     ".tiff": tiff.write_tiff,
     ".zarr": zarr.write_zarr,
+    ".dcm": dicom.write_dicom,
 }
 
 MAPS: Final = tuple(_MAP_READERS)
 LABELS_READ: Final = tuple(_LABEL_READERS)
 LABELS_WRITTEN: Final = tuple(_WRITERS)
-NIFTI: Final = (".nii", ".nii.gz")
+IN_SPACE: Final = (".nii", ".nii.gz", ".mha", ".nrrd")
+"""The formats with the axes x, y, z and an affine."""
+TIFF: Final = (".tif", ".tiff")
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 IMAGES_NEED_A_MODEL: Final = ": to decide images, name the network by model (--model)"
@@ -196,6 +210,28 @@ def read_maps(
         return MapFile(maps, grid, stored.geometry, stored.nodata)
 
 
+def with_data(found: MapFile, from_logits: str | None) -> Tensor | None:
+    """Return where maps have data: not NaN in all classes, nor all of the declared value.
+
+    None if they have data everywhere. A warning tells of pixels that are NaN, and of a declared
+    value that may be meant as a probability.
+    """
+    maps, nodata = found.maps, found.nodata
+    without = maps.isnan().all(0)
+    if nodata is None:
+        if without.any():
+            share = without.double().mean().item()
+            warn(f"{share:.2%} of the pixels are NaN in all classes, and are left out")
+    elif len(maps) == 1 and from_logits is None and 0 <= nodata <= 1:
+        warn(
+            f"its nodata value {nodata:g} is a probability, too, and such pixels count; to leave "
+            "them out, store NaN, or name masks of the pixels that count by valid (--valid)"
+        )
+    else:
+        without |= (maps == maps.new_tensor(nodata)).all(0)
+    return ~without if without.any() else None
+
+
 def read_labels(path: str | PathLike[str], key: str | None = None) -> Tensor:
     """Read labels.
 
@@ -249,9 +285,9 @@ def _floating(labels: Tensor) -> ValueError:
 
 def _grid(path: Path, stored: Stored, shape: torch.Size, axes: str) -> Grid:
     """Return how the pixels of a file lie, of which the spatial axes are known."""
-    is_nifti = ending(path) in NIFTI
-    affine = nifti.affine_of(stored.geometry) if is_nifti else None
-    are_declared = stored.axes is not None and not is_nifti and ending(path) != ".png"
+    in_space = ending(path) in IN_SPACE
+    affine = nifti.affine_of(stored.geometry) if in_space else None
+    are_declared = stored.axes is not None and not in_space and ending(path) != ".png"
     return Grid(shape, affine, tiff.world_of(stored.geometry), axes, are_declared)
 
 
@@ -261,6 +297,7 @@ def write_labels(
     like: MapFile | None = None,
     *,
     masks: bool = False,
+    void: int | None = None,
 ) -> None:
     """Write labels, or masks, as the smallest unsigned integers that hold them.
 
@@ -278,6 +315,8 @@ def write_labels(
         and georeference, if they come from the same format.
     masks : bool
         Whether the first axis holds classes. In a NIfTI it is written as the last axis.
+    void : int, optional
+        The label of pixels without data, which a TIFF declares as its nodata value.
 
     Raises
     ------
@@ -295,7 +334,9 @@ def write_labels(
     geometry = None if like is None else like.geometry
     if not _fits(geometry, path):
         geometry = None
-    write(path, _smallest(array), geometry, masks)
+    if void is not None and ending(path) in TIFF:
+        geometry = tiff.with_nodata(geometry, void)
+    write(path, _smallest(array, void or 0), geometry, masks)
 
 
 def read_image(path: str | PathLike[str]) -> MapFile:
@@ -364,15 +405,15 @@ def _by_ending(path: Path, known: dict[str, Any], what: str) -> Any:
 
 def _fits(geometry: Any, path: Path) -> bool:
     """Return whether the format of a path can store a geometry: one of TIFF, or of another."""
-    is_tiff = ending(path) in (".tif", ".tiff")
+    is_tiff = ending(path) in TIFF
     return is_tiff == isinstance(geometry, tiff.Place)
 
 
-def _smallest(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return integers from 0 in the smallest unsigned dtype that holds them."""
+def _smallest(labels: NDArray[Any], least: int) -> NDArray[Any]:
+    """Return integers from 0 in the smallest unsigned dtype that holds them and ``least``."""
     if labels.dtype.kind not in "iub":
         raise ValueError(f"labels must be integers, got {labels.dtype}")
     if labels.size and labels.min() < 0:
         raise ValueError(f"labels must be at least 0, got {labels.min()}")
     largest = int(labels.max()) if labels.size else 0
-    return np.ascontiguousarray(labels, np.min_scalar_type(largest))
+    return np.ascontiguousarray(labels, np.min_scalar_type(max(largest, least)))

@@ -91,7 +91,12 @@ def _rounded(voxels: NDArray[Any], slope: float) -> NDArray[Any]:
 
 
 def affine_of(header: Any) -> NDArray[np.float64] | None:
-    """Return where the voxels of a NIfTI lie, or None if its header does not tell."""
+    """Return where the voxels of a NIfTI lie, or None if its header does not tell.
+
+    What an ITK file tells is the affine itself.
+    """
+    if header is None or isinstance(header, np.ndarray):
+        return header
     if not any(int(header[code]) for code in ("qform_code", "sform_code") if code in header):
         return None
     return np.asarray(header.get_best_affine(), np.float64)
@@ -142,8 +147,8 @@ def write_nifti(path: Path, labels: NDArray[Any], header: Any, masks: bool) -> N
         spatial = labels.shape[1:] + (1,) * (FOURTH - labels.ndim)
         labels = np.moveaxis(labels.reshape(len(labels), *spatial), 0, -1)
     kind = nibabel.Nifti1Image
-    if header is None:
-        image = kind(labels, np.eye(4), dtype=labels.dtype)
+    if header is None or isinstance(header, np.ndarray):
+        image = kind(labels, np.eye(4) if header is None else header, dtype=labels.dtype)
     else:
         if isinstance(header, nibabel.Nifti2Header):
             kind = nibabel.Nifti2Image

@@ -207,7 +207,7 @@ def _read_pages(path: Path) -> _Pages:
                 "image"
             )
         check_room((len(held), *first.shape), first.dtype.itemsize)
-        arrays = [series.asarray() for series in held]
+        arrays = [_decoded(series) for series in held]
         page = first.keyframe
         kind = tifffile.PHOTOMETRIC(page.photometric).name
         palette = np.zeros((3, 0)) if page.colormap is None else page.colormap
@@ -222,6 +222,16 @@ def _read_pages(path: Path) -> _Pages:
     if len(held) == 1:
         return _Pages(arrays[0], first.axes, True, *properties)
     return _Pages(np.stack(arrays), f"I{first.axes}", False, *properties)
+
+
+def _decoded(series: Any) -> NDArray[Any]:
+    """Return the values; most compressions of GDAL need imagecodecs."""
+    try:
+        return np.asarray(series.asarray())
+    except (ImportError, ValueError) as error:
+        if "imagecodecs" in str(error) or isinstance(error, ImportError):
+            require("imagecodecs", "geotiff", f"a .tif with {error}")
+        raise
 
 
 def _refuse_sets(file: Any, held: Sequence[Any]) -> None:
@@ -287,6 +297,12 @@ def _nodata(tags: Any) -> float | None:
         return float(tags[NODATA].value)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def with_nodata(place: Place | None, value: int) -> Place:
+    """Return a place whose file declares the value of pixels without data."""
+    place = place or Place(None, ())
+    return replace(place, extratags=(*place.extratags, (NODATA, "s", 0, str(value), True)))
 
 
 def write_tiff(path: Path, labels: NDArray[Any], place: Any, masks: bool) -> None:

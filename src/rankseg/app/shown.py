@@ -22,6 +22,7 @@ from rankseg._common.public import public
 from rankseg._decision.decision import Decision
 from rankseg._decision.module import RankSEG
 from rankseg.evaluation import Case
+from rankseg.evaluation.verdict import METRIC_NAMES
 from rankseg.metrics import Metric
 from rankseg.plots import paint_labels, score_by_cut
 from rankseg.plots.examples import (
@@ -36,7 +37,6 @@ from rankseg.plots.examples import (
     verdict_names,
     verdicts,
 )
-from rankseg.plots.figures import METRIC_NAMES
 from rankseg.plots.painting import rgb, swatch
 
 __all__ = ["PICTURES", "Shown", "show"]

@@ -282,7 +282,7 @@ def cross_validate(
     bins: int = 15,
     seed: int = 0,
     presence: Absent | None = None,
-    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    track: Callable[[Any], Iterable[Any]] = iter,
 ) -> CrossValidation:
     """Measure a kind of calibration on every case by one that was fitted without it.
 
@@ -306,7 +306,8 @@ def cross_validate(
     presence : {'ignored', 'zero'}, optional
         As for `fit`. The calibrations then decide which classes are present, too.
     track : callable
-        Called with the numbers of the folds; returns them one by one, as ``rich.progress.track``.
+        Called with the cases, then with the numbers of the folds; returns them one by one, as
+        ``rich.progress.track``.
 
     Returns
     -------
@@ -327,7 +328,7 @@ def cross_validate(
             f"{describe(folder)}: open it with rankseg.evaluation.CaseFolder.open(path)"
         )
     folds_of(len(folder), folds, clusters, seed)  # wrong options are found before the work
-    folder, places, failures = _usable(folder)
+    folder, places, failures = _usable(folder, track)
     if clusters is not None:
         clusters = np.asarray(clusters)[places]
     try:
@@ -358,7 +359,9 @@ def cross_validate(
     return CrossValidation(before, after, decisions, folder, checked)
 
 
-def _usable(folder: CaseFolder) -> tuple[CaseFolder, list[int], list[Failure]]:
+def _usable(
+    folder: CaseFolder, track: Callable[[Any], Iterable[Any]]
+) -> tuple[CaseFolder, list[int], list[Failure]]:
     """Return the cases that can be used, their places in the folder, and the others.
 
     Raises
@@ -369,7 +372,7 @@ def _usable(folder: CaseFolder) -> tuple[CaseFolder, list[int], list[Failure]]:
     seen = SeenLabels(folder.ignore_index)
     faults: dict[str, str] = {}
     expected = len(folder.name_classes())
-    for name, case in zip(folder.names, seen.watch(folder), strict=True):
+    for name, case in zip(folder.names, seen.watch(track(folder)), strict=True):
         try:
             if isinstance(case, Failure):
                 raise ValueError(case.reason)

@@ -13,19 +13,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from rankseg._common.warn import about, warn
+from rankseg._common.warn import about
 from rankseg._decision.problem import Problem
 from rankseg._decision.settings import Settings
 from rankseg._files.folders import ending, files_of, shortened, stem
 from rankseg._formats import (
+    IN_SPACE,
     MAPS,
-    NIFTI,
     Grid,
     HoldsMapsError,
     LabelFile,
     MapFile,
     read_label_file,
     read_maps,
+    with_data,
 )
 from rankseg._formats.nifti import affine_of
 from rankseg.evaluation.label_folders import LabelFolder, fitted, pixels_with_data
@@ -124,8 +125,8 @@ class CaseFiles:
         with about(name):
             path = self._file_of_maps(name)
             label = self._label(name, path) if labelled else None
-            found = self._maps(path, label is not None and ending(label.path) in NIFTI)
-            valid = _with_data(found, self.from_logits)
+            found = self._maps(path, label is not None and ending(label.path) in IN_SPACE)
+            valid = with_data(found, self.from_logits)
             labels = torch.zeros(found.grid.shape, dtype=torch.long, device="cpu")
             if label is not None:
                 labels = fitted(label, found.grid, OF_LABEL).long()
@@ -203,24 +204,3 @@ class CaseFiles:
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return other if one is None else one if other is None else one & other
-
-
-def _with_data(found: MapFile, from_logits: str | None) -> Tensor | None:
-    """Return where maps have data: not NaN in all classes, nor all of the declared value.
-
-    None if they have data everywhere.
-    """
-    maps, nodata = found.maps, found.nodata
-    without = maps.isnan().all(0)
-    if nodata is None:
-        if without.any():
-            share = without.double().mean().item()
-            warn(f"{share:.2%} of the pixels are NaN in all classes, and are left out")
-    elif len(maps) == 1 and from_logits is None and 0 <= nodata <= 1:
-        warn(
-            f"its nodata value {nodata:g} is a probability, too, and such pixels count; to leave "
-            "them out, store NaN, or name masks of the pixels that count by valid (--valid)"
-        )
-    else:
-        without |= (maps == maps.new_tensor(nodata)).all(0)
-    return ~without if without.any() else None

@@ -65,6 +65,7 @@ def cases(
     ignore_index: IgnoreIndex = "default",
     valid: Path | str | None = None,
     prior_correction: bool = False,
+    labelled: bool = True,
 ) -> CaseFolder:
     """Find labelled maps in files: what `compare`, ``fit`` and ``tune`` take.
 
@@ -92,6 +93,9 @@ def cases(
         A folder of masks, matched by name: where they are 0, pixels are left out.
     prior_correction : bool
         Whether to undo the class weights that ``meta.json`` names.
+    labelled : bool
+        Whether maps have labels. If not, files of all formats are found without ``labels``; iterate
+        over ``without_labels()``.
 
     Returns
     -------
@@ -130,7 +134,7 @@ def cases(
     """
     path = Path(maps)
     found = CaseFiles(
-        find_maps(path, labels is not None),
+        find_maps(path, labels is not None or not labelled),
         None if labels is None else LabelFolder.open(labels),
         None if valid is None else LabelFolder.open(valid),
         key,

@@ -14,8 +14,8 @@ from rankseg._common.warn import warn
 from rankseg._files.folders import RECORD, ending, files_of, stem
 from rankseg._files.small import read_json_object
 from rankseg._formats import (
+    IN_SPACE,
     LABELS_READ,
-    NIFTI,
     Grid,
     HoldsMapsError,
     LabelFile,
@@ -152,7 +152,7 @@ def of_masks(folder: Path | str) -> bool:
 
 def _refuse_several_masks(path: Path, labels: Tensor) -> None:
     """Refuse masks of several classes; that of one class is a label map of 0 and 1."""
-    are_nifti = ending(path) in NIFTI
+    are_nifti = ending(path) in IN_SPACE
     if labels.ndim <= (3 if are_nifti else 2) or (not are_nifti and len(labels) == 1):
         return
     message = (

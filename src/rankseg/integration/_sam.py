@@ -31,6 +31,7 @@ from rankseg.integration.common import (
     resize,
     to_probabilities,
     widened,
+    with_settings,
 )
 
 PAD_SIZE = 1024
@@ -131,7 +132,7 @@ def mask_decision(rankseg_kwargs: Mapping[str, Any] | None) -> RankSEG:
         raise TypeError(
             f"rankseg_kwargs must be a mapping of options, got {describe(rankseg_kwargs)}"
         )
-    options = {"output_mode": "multilabel", **(rankseg_kwargs or {})}
+    options = {"output_mode": "multilabel", **with_settings(rankseg_kwargs or {})}
     decide = RankSEG(**options)
     if decide.output_mode != "multilabel":
         raise ValueError(

@@ -17,9 +17,11 @@ from rankseg._common.warn import warn
 from rankseg._decision.module import RankSEG
 from rankseg._decision.problem import DTYPES, as_tensor
 from rankseg._decision.sampled_sums import check_activation
+from rankseg._decision.settings_file import read_settings
 
 __all__ = [
     "KINDS",
+    "USUAL",
     "KnownAttributes",
     "Size",
     "check_channels_first",
@@ -39,6 +41,7 @@ __all__ = [
     "tell_of_swapped",
     "to_probabilities",
     "widened",
+    "with_settings",
 ]
 
 Size = tuple[int, int]
@@ -46,6 +49,9 @@ Size = tuple[int, int]
 
 KINDS = ("softmax", "sigmoid", "probabilities", "query_sums")
 """What scores can be, by what makes probabilities of them; see :func:`to_probabilities`."""
+
+USUAL = {"metric": "dice", "smooth": 0.0, "output_mode": "multiclass", "solver": "auto"}
+"""Options by default, which a file of settings holds where nobody chose them."""
 
 SQUARE, FOREIGN = 0.1, 4
 """Aspect ratios differ if their logarithms do by more than the first; maps are of the other shape
@@ -73,6 +79,31 @@ class KnownAttributes:
                 f"{name!r} cannot be set once a {kind} is made{also} make a new {kind}"
             )
         super().__setattr__(name, value)
+
+
+def with_settings(options: Mapping[str, Any], *, keep_link: bool = False) -> dict[str, Any]:
+    """Return options of RankSEG, where ``settings`` may name a file of them.
+
+    ``rankseg tune`` or ``RankSEG.save`` wrote the file. Options beside it that are not None replace
+    its own. What makes probabilities of the maps follows from the framework: ``from_logits`` of the
+    file is left out unless ``keep_link`` is True.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds something else.
+    """
+    given = dict(options)
+    settings = given.pop("settings", None)
+    if settings is None:
+        return given
+    stored = read_settings(settings, RankSEG)
+    if not keep_link:
+        stored.pop("from_logits", None)
+    kept = {name: value for name, value in stored.items() if USUAL.get(name) != value}
+    return {**kept, **{name: value for name, value in given.items() if value is not None}}
 
 
 def floating(name: str, value: object) -> Tensor:

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from rankseg._common.arguments import choice, describe
 from rankseg._common.warn import one_of_a_kind
 from rankseg._decision.module import RankSEG
-from rankseg.integration.common import KINDS, keeps_dtype, require, to_probabilities, widened
+from rankseg.integration.common import (
+    KINDS,
+    keeps_dtype,
+    require,
+    to_probabilities,
+    widened,
+    with_settings,
+)
 
 __all__ = ["RankSEGEncoderDecoder", "disable", "enable", "kind_of"]
 
@@ -28,7 +35,7 @@ Postprocess = Callable[..., Any]
 
 
 def enable(
-    model: Model, metric: str = "dice", *, kind: str | None = None, **rankseg_kwargs: Any
+    model: Model, metric: str | None = None, *, kind: str | None = None, **rankseg_kwargs: Any
 ) -> Model:
     """Let a built segmentor decide with RankSEG, in prediction, validation and testing.
 
@@ -37,13 +44,14 @@ def enable(
     model : mmseg segmentor or MMSegInferencer
         Any segmentor of MMSegmentation: what ``init_model`` or ``MODELS.build`` returns, or an
         inferencer, of which the model is changed. Enabled again, it takes the new options.
-    metric : {'dice', 'iou', 'acc'}
-        What is maximised.
+    metric : {'dice', 'iou', 'acc'}, optional
+        What is maximised: by default what ``settings`` says, or else Dice.
     kind : {'softmax', 'sigmoid', 'query_sums', 'probabilities'}, optional
         What the scores of more than one class are; by default what :func:`kind_of` says. Ignored
         for one channel, of which MMSegmentation makes probabilities itself.
     **rankseg_kwargs
-        Further options of :class:`rankseg.RankSEG`, but for ``output_mode`` and ``from_logits``.
+        Further options of :class:`rankseg.RankSEG`, but for ``output_mode`` and ``from_logits``;
+        ``settings``, a file that ``rankseg tune`` wrote.
 
     Returns
     -------
@@ -115,12 +123,13 @@ def _segmentor(model: Any) -> Any:
 class _Decision:
     """The decision of one image from the scores that MMSegmentation stores."""
 
-    def __init__(self, metric: str, kind: str | None, options: dict[str, Any]) -> None:
+    def __init__(self, metric: str | None, kind: str | None, options: dict[str, Any]) -> None:
+        options = with_settings(options if metric is None else {"metric": metric, **options})
         fixed = {"output_mode", "from_logits"} & options.keys()
         if fixed:
             raise ValueError(f"{sorted(fixed)} follow from the model and cannot be set")
         self.kind = None if kind is None else choice("kind", kind, KINDS)
-        self.decide = partial(RankSEG, metric, **options)
+        self.decide = partial(RankSEG, **options)
         self.keep_dtype = keeps_dtype(self.decide())  # building RankSEG refuses wrong options now
 
     def prepared(self, seg_logits: Tensor) -> Tensor:
@@ -192,7 +201,7 @@ if importlib.util.find_spec("mmseg"):  # a config imports this module to registe
             super().__init__(*args, **kwargs)
             options = dict(rankseg or {})
             self._decision = _Decision(
-                options.pop("metric", "dice"), options.pop("kind", None), options
+                options.pop("metric", None), options.pop("kind", None), options
             )
 
         def postprocess_result(self, seg_logits: Tensor, data_samples: Any = None) -> Any:

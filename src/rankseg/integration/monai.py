@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any, ClassVar
 
 import torch
@@ -24,12 +25,14 @@ from rankseg._decision.settings import SolverOptions
 from rankseg._decision.solve import present_in
 from rankseg._decision.solvers import SOLVERS
 from rankseg.integration.common import (
+    USUAL,
     KnownAttributes,
     check_finite,
     check_logits,
     floating,
     require,
     to_probabilities,
+    with_settings,
 )
 
 require("monai", "monai", "RankSEG as a transform")
@@ -77,6 +80,9 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
     dtype : dtype
         Of the result, as torch, NumPy or their names have it; float32 by default, as ``AsDiscrete``
         has it.
+    settings : path-like, optional
+        A file that ``rankseg tune`` or ``RankSEG.save`` wrote. Options that differ from their
+        default replace those of the file.
 
     Raises
     ------
@@ -115,12 +121,23 @@ class RankSEG(KnownAttributes, Transform):  # type: ignore[misc, unused-ignore]
         include_background: bool = True,
         dtype: Any = torch.float,
         from_logits: str | None = None,
+        settings: str | PathLike[str] | None = None,
         **options: Unpack[SolverOptions],
     ) -> None:
         super().__init__()
-        decide = rankseg.RankSEG(
-            metric, smooth, output_mode, solver, pruning_prob, from_logits=from_logits, **options
-        )
+        arguments: dict[str, Any] = {
+            "metric": metric,
+            "smooth": smooth,
+            "output_mode": output_mode,
+            "solver": solver,
+            "pruning_prob": pruning_prob,
+            "from_logits": from_logits,
+            **options,
+        }
+        if settings is not None:  # an option that is not by default replaces that of the file
+            chosen = {name: one for name, one in arguments.items() if USUAL.get(name) != one}
+            arguments = with_settings({"settings": settings, **chosen}, keep_link=True)
+        decide = rankseg.RankSEG(**arguments)
         if not isinstance(include_background, bool):
             raise TypeError(f"include_background must be a bool, got {include_background!r}")
         self.include_background = include_background
@@ -311,7 +328,7 @@ class RankSEGd(KnownAttributes, MapTransform):  # type: ignore[misc, unused-igno
         **options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        arguments = {
+        arguments: dict[str, Any] = {
             "metric": metric,
             "smooth": smooth,
             "output_mode": output_mode,

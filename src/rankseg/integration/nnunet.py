@@ -25,7 +25,7 @@ from rankseg._files.batch import OTHER_FOLDER, Outcome, Record, Track, work_thro
 from rankseg._files.folders import file_of, files_of
 from rankseg._files.whole import identify, reserve, write_whole
 from rankseg.integration._nnunet_geometry import ENDING, PLANS, Geometry, load_nibabel
-from rankseg.integration.common import require
+from rankseg.integration.common import require, with_settings
 from rankseg.integration.nnunet_folders import DATASET, ClassMaps, Labels
 
 __all__ = ["ClassMaps", "Outcome", "decide_folders", "enable"]
@@ -57,8 +57,9 @@ def decide_folders(
         Called with the names of the cases to be decided; returns them one by one, as
         ``rich.progress.track`` and ``tqdm`` do.
     **rankseg_kwargs
-        Options of :class:`rankseg.RankSEG`, except ``output_mode`` and ``from_logits``. Regions
-        are decided each by itself and painted in the order of ``regions_class_order``.
+        Options of :class:`rankseg.RankSEG`, except ``output_mode`` and ``from_logits``;
+        ``settings``, a file that ``rankseg tune`` wrote. Regions are decided each by itself and
+        painted in the order of ``regions_class_order``.
 
     Returns
     -------
@@ -190,16 +191,17 @@ def enable(predictor: Any, **rankseg_kwargs: Any) -> Any:
 
 def _decision(regions: bool, rankseg_kwargs: Mapping[str, Any]) -> RankSEG:
     """Return the decision for labels or regions of nnU-Net, where every voxel has a label."""
-    fixed = sorted({"output_mode", "from_logits"} & set(rankseg_kwargs))
+    options = with_settings(rankseg_kwargs)
+    fixed = sorted({"output_mode", "from_logits"} & set(options))
     if fixed:
         raise TypeError(f"{fixed} follow from the labels of nnU-Net and cannot be chosen")
-    if rankseg_kwargs.get("unassigned_policy", "max_score") != "max_score":
+    if options.get("unassigned_policy", "max_score") != "max_score":
         raise ValueError(
             "unassigned_policy must be 'max_score', as nnU-Net has no label for void voxels, got "
-            f"{rankseg_kwargs['unassigned_policy']!r}"
+            f"{options['unassigned_policy']!r}"
         )
     mode = "multilabel" if regions else "multiclass"
-    return RankSEG(output_mode=mode, **rankseg_kwargs)
+    return RankSEG(output_mode=mode, **options)
 
 
 def _check_folders(

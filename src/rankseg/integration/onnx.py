@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from rankseg._common.arguments import choice, class_count, describe, integer
+from rankseg._common.arguments import choice, class_count, integer
 from rankseg._common.warn import warn
 from rankseg._decision.module import RankSEG
 from rankseg._decision.solvers import EXPORTABLE
+from rankseg._files.small import opened
 from rankseg._files.whole import write_whole
 from rankseg._version import __version__
 from rankseg.integration.common import require
@@ -43,7 +43,7 @@ LEAST_PIXELS = 4
 
 def export(
     path: str | PathLike[str],
-    decide: RankSEG,
+    decide: RankSEG | str | PathLike[str],
     classes: int,
     *,
     spatial_axes: int = 2,
@@ -61,8 +61,9 @@ def export(
     ----------
     path : path-like
         The file to write, whole or not at all.
-    decide : RankSEG
-        The decision. Its solver must be RMA, joint, TR, argmax or dataset.
+    decide : RankSEG or path
+        The decision, or the file of its settings that ``rankseg tune`` or ``RankSEG.save`` wrote.
+        Its solver must be RMA, joint, TR, argmax or dataset.
     classes : int
         How many channels the maps have.
     spatial_axes : {2, 3}
@@ -98,7 +99,7 @@ def export(
     >>> from rankseg.integration.onnx import export
     >>> export("decision.onnx", RankSEG("iou", from_logits="softmax"), 19)  # doctest: +SKIP
     """
-    _check(decide)
+    decide = _checked(opened("decide", RankSEG, decide))
     if not Path(path).parent.is_dir():  # before the work
         raise FileNotFoundError(f"there is no folder {Path(path).parent} to write to")
     example = _example(class_count("classes", classes), spatial_axes, DTYPES[_dtype(dtype)])
@@ -136,14 +137,15 @@ def export(
     write_whole(Path(path), program.model_proto.SerializeToString())
 
 
-def _check(decide: Any) -> None:
-    if not isinstance(decide, RankSEG):
-        raise TypeError(f"decide must be a RankSEG, got {describe(decide)}")
+def _checked(decide: RankSEG | None) -> RankSEG:
+    if decide is None:
+        raise TypeError("decide must be a RankSEG, got None")
     settings = decide.settings
     if settings.solver not in EXPORTABLE:
         raise ValueError(
             f"ONNX has operators for the solvers {list(EXPORTABLE)}, got solver={settings.solver!r}"
         )
+    return decide
 
 
 def _check_opset(opset: int | None) -> None:

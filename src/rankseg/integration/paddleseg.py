@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from rankseg._decision.module import RankSEG
-from rankseg.integration.common import keeps_dtype, require
+from rankseg.integration.common import keeps_dtype, require, with_settings
 
 __all__ = ["decide", "disable", "enable"]
 
@@ -30,15 +30,16 @@ RESIZING = "reverse_transform"
 PURPOSE = "deciding in PaddleSeg"
 
 
-def enable(metric: str = "dice", **rankseg_kwargs: Any) -> contextlib.ExitStack:
+def enable(metric: str | None = None, **rankseg_kwargs: Any) -> contextlib.ExitStack:
     """Let PaddleSeg decide with RankSEG, in prediction and validation.
 
     Parameters
     ----------
-    metric : {'dice', 'iou', 'acc'}
-        What is maximised.
+    metric : {'dice', 'iou', 'acc'}, optional
+        What is maximised: by default what ``settings`` says, or else Dice.
     **rankseg_kwargs
-        Further options of :class:`rankseg.RankSEG`, but for ``output_mode`` and ``from_logits``.
+        Further options of :class:`rankseg.RankSEG`, but for ``output_mode`` and ``from_logits``;
+        ``settings``, a file that ``rankseg tune`` wrote.
 
     Returns
     -------
@@ -67,10 +68,12 @@ def enable(metric: str = "dice", **rankseg_kwargs: Any) -> contextlib.ExitStack:
     >>> with enable(metric="iou"):  # doctest: +SKIP
     ...     evaluate(model, dataset)
     """
-    fixed = {"output_mode", "from_logits"} & rankseg_kwargs.keys()
+    given = rankseg_kwargs if metric is None else {"metric": metric, **rankseg_kwargs}
+    options = with_settings(given)
+    fixed = {"output_mode", "from_logits"} & options.keys()
     if fixed:
         raise ValueError(f"{sorted(fixed)} follow from PaddleSeg and cannot be set")
-    decision = RankSEG(metric, from_logits="softmax", **rankseg_kwargs)
+    decision = RankSEG(from_logits="softmax", **options)
     infer = _infer()
     disable()
     for name in NAMES:

@@ -44,6 +44,7 @@ from rankseg.integration.common import (
     image_sizes,
     keeps_dtype,
     resize,
+    with_settings,
 )
 
 __all__ = ["Sam1", "Sam2", "Sam3", "decide_logits"]
@@ -62,7 +63,7 @@ class _Adapter(KnownAttributes):
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; options are copied, so that no other adapter shares them."""
         if name == "rankseg_kwargs" and isinstance(value, Mapping):
-            value = dict(value)
+            value = with_settings(value)
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,6 +83,7 @@ class Sam1(_Adapter):
     rankseg_kwargs : mapping, optional
         Options of :class:`rankseg.RankSEG`. ``output_mode`` is ``'multilabel'`` and cannot be
         otherwise; ``from_logits`` is not allowed, as the adapter knows what the maps are.
+        ``settings`` names a file that ``rankseg tune`` wrote.
     pad_size : int, (int, int), mapping, tensor, array or sequence of these, optional
         The size that images were padded to: ``pad_size`` of the processor, a mapping with
         ``"height"`` and ``"width"``; or one size for every image. 1024 by 1024 by default.

@@ -38,6 +38,7 @@ from rankseg.integration.common import (
     tell_of_swapped,
     to_probabilities,
     widened,
+    with_settings,
 )
 
 __all__ = ["RankSEGProcessor", "postprocess", "restore_semantic_probs"]
@@ -224,7 +225,7 @@ def postprocess(
     rankseg_kwargs : mapping, optional
         Keyword arguments of :class:`rankseg.RankSEG`, other than ``from_logits``, which follows
         from the family. ``output_mode`` is ``"multilabel"`` by default for one class, and
-        ``"multiclass"`` for more.
+        ``"multiclass"`` for more. ``settings`` names a file that ``rankseg tune`` wrote.
 
     Returns
     -------
@@ -262,7 +263,7 @@ class RankSEGProcessor:
     processor : image processor or processor of Transformers
         The one of the model.
     rankseg_kwargs : mapping, optional
-        Keyword arguments of :class:`rankseg.RankSEG`, other than ``from_logits``.
+        As for :func:`postprocess`.
 
     Raises
     ------
@@ -409,7 +410,7 @@ def _options(rankseg_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the options of the decision, if they are a mapping that leaves from_logits out."""
     if rankseg_kwargs is not None and not isinstance(rankseg_kwargs, Mapping):
         raise TypeError(f"rankseg_kwargs must be a mapping, got {describe(rankseg_kwargs)}")
-    options = dict(rankseg_kwargs or {})
+    options = with_settings(rankseg_kwargs or {})
     if "from_logits" in options:
         raise TypeError(
             "rankseg_kwargs must not hold from_logits, which follows from the family of the model, "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -20,17 +20,20 @@ from rankseg._decision.module import RankSEG
 from rankseg._files.batch import Outcome, Record, Track, work_through
 from rankseg._files.whole import identify
 from rankseg._formats import (
+    IN_SPACE,
     LABELS_WRITTEN,
     MAPS,
-    NIFTI,
     PICTURES,
     ending,
     find_files,
     read_image,
     read_maps,
+    read_series,
     stem,
+    with_data,
     write_labels,
 )
+from rankseg.integration.common import with_settings
 from rankseg.prediction.networks import Decider, load_network
 
 __all__ = ["Outcome", "predict_files"]
@@ -47,6 +50,7 @@ def predict_files(
     model: str | PathLike[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dicom: str | PathLike[str] | None = None,
     overwrite: bool = False,
     workers: int = 1,
     track: Track = iter,
@@ -66,12 +70,12 @@ def predict_files(
         The folder to write to, made if need be. A case is called after its input, without the
         ending. Beside them is ``rankseg.json``: the options, and path, size and date of the inputs.
     suffix : str
-        The format: ``.png`` with a palette, ``.npy``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff`` or
-        ``.zarr``. Spatial axes stay in their order. The affine and the header of a NIfTI input, and
-        the resolution and georeference of a TIFF, go into an output of the same format. Integers
-        are the smallest unsigned ones that hold the labels. With ``output_mode="multilabel"`` they
-        are 0 and 1 ``(classes, *spatial)``; the class is the last axis of a NIfTI, and a PNG holds
-        one class.
+        The format: ``.png`` with a palette, ``.npy``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff``,
+        ``.zarr``, ``.mha``, ``.nrrd`` or ``.dcm``. Spatial axes stay in their order. The affine and
+        the header of a NIfTI input, and the resolution and georeference of a TIFF, go into an
+        output of the same format. Integers are the smallest unsigned ones that hold the labels.
+        With ``output_mode="multilabel"`` they are 0 and 1 ``(classes, *spatial)``; the class is the
+        last axis of a NIfTI, and a PNG holds one class.
     key : str, optional
         Which array of a file that holds several; by default ``probs``, ``probabilities`` or
         ``logits``, in this order, with ``from_logits`` ``logits`` first, or else the only one.
@@ -86,6 +90,10 @@ def predict_files(
     mean, std : sequence of float, optional
         For a network in a file: one number or one for each colour, which is taken from the image,
         and by which it is divided; 0 and 1 by default.
+    dicom : path, optional
+        For ``.dcm``, a DICOM segmentation: the folder of the slices of the image; of several cases
+        a folder that holds one for each, of the name of the case. Maps of a format with an affine
+        are turned to the slices; others have their axes, ``(classes, z, y, x)``, and their order.
     overwrite : bool
         Decide the cases anew whose output is there; by default those that ``rankseg.json`` lists
         are skipped, so that a run that was interrupted goes on.
@@ -95,7 +103,8 @@ def predict_files(
         Called with the names of the cases to be decided; returns them one by one, as
         ``rich.progress.track`` and ``tqdm`` do.
     **rankseg_kwargs
-        Options of :class:`rankseg.RankSEG`. ``from_logits`` says what makes probabilities of maps
+        Options of :class:`rankseg.RankSEG`; ``settings``, a file that ``rankseg tune`` wrote, whose
+        options those given here replace. ``from_logits`` says what makes probabilities of maps
         that are none.
 
     Returns
@@ -139,12 +148,15 @@ def predict_files(
     suffix = choice("suffix", suffix, LABELS_WRITTEN)
     if not 1 <= integer("workers", workers) <= MOST_WORKERS:
         raise ValueError(f"workers must be from 1 to {MOST_WORKERS}, got {workers}")
+    if (suffix == ".dcm") != (dicom is not None):
+        raise ValueError("dicom (--dicom) names the slices for suffix='.dcm', and for no other")
     output = Path(output)
     sources = find_files(inputs, MAPS if model is None else PICTURES)
     targets = _targets(sources, output, suffix)
     _tell_of_axes(sources, suffix)
     # A model of Transformers says itself what its logits are, and takes no from_logits.
-    options = {name: value for name, value in rankseg_kwargs.items() if value is not None}
+    options = with_settings(rankseg_kwargs, keep_link=True)
+    options = {name: value for name, value in options.items() if value is not None}
     decide = _decider(model, mean, std, key, options)
     settings = RankSEG(**options).settings
     masks = settings.output_mode == "multilabel"
@@ -160,8 +172,21 @@ def predict_files(
     def predict(case: str) -> None:
         path = targets[case][0]
         link = settings.from_logits
-        given = read_image(path) if model is not None else read_maps(path, key, link)
-        write_labels(targets[case][1], decide(given.maps), given, masks=masks)
+        if model is not None:
+            given = read_image(path)
+            write_labels(targets[case][1], decide(given.maps), given, masks=masks)
+            return
+        given = read_maps(path, key, link)
+        valid = with_data(given, link)
+        decided = decide(given.maps, valid)
+        if dicom is not None:
+            series = read_series(_slices(Path(dicom), case, len(targets)), len(given.maps))
+            decided = decided if valid is None else decided.masked_fill(~valid, 0)
+            decided = series.align(decided, given.grid, masks)
+            given = replace(given, geometry=series)
+        declared = valid is not None or given.nodata is not None
+        void = settings.void_index if declared and not masks else None
+        write_labels(targets[case][1], decided, given, masks=masks, void=void)
 
     outcome = work_through(
         list(targets),
@@ -176,16 +201,21 @@ def predict_files(
 
 
 def _tell_of_axes(sources: Sequence[Path], suffix: str) -> None:
-    """Warn of label maps that become NIfTI, whose axes are x, y, z, and that come from no NIfTI."""
-    if suffix not in NIFTI:
+    """Warn of label maps whose axes will be x, y, z, of inputs that do not say so."""
+    if suffix not in IN_SPACE:
         return
-    others = [source for source in sources if ending(source) not in NIFTI]
+    others = [source for source in sources if ending(source) not in IN_SPACE]
     if others:
         warn(
-            f"{others[0]} is no NIfTI: its label map gets the identity as affine, and axes in the "
-            "order stored, which NIfTI takes for x, y, z; store maps as (classes, x, y, z), and "
-            "decide those of nnU-Net, (classes, z, y, x), by rankseg nnunet"
+            f"{others[0]} is no NIfTI, mha or nrrd: its label map gets the identity as affine, and "
+            f"axes in the order stored, which {suffix} takes for x, y, z; store maps as (classes, "
+            "x, y, z), and decide those of nnU-Net, (classes, z, y, x), by rankseg nnunet"
         )
+
+
+def _slices(folder: Path, case: str, cases: int) -> Path:
+    """Return the folder of the slices of a case: of a single one they may lie in the folder."""
+    return folder if cases == 1 and not (folder / case).is_dir() else folder / case
 
 
 def _identify_model(model: str | PathLike[str]) -> object:
@@ -230,8 +260,8 @@ def _decider(
         raise ValueError("mean and std prepare images for a model, which must be given")
     decide = RankSEG(**options)
 
-    def decide_maps(maps: Tensor) -> Tensor:
-        decided: Tensor = decide(maps[None])[0]
+    def decide_maps(maps: Tensor, valid: Tensor | None) -> Tensor:
+        decided: Tensor = decide(maps[None], None if valid is None else valid[None])[0]
         return decided
 
     return decide_maps

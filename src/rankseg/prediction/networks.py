@@ -22,8 +22,11 @@ from rankseg.integration.transformers import postprocess
 
 __all__ = ["Decider", "load_network", "load_transformers", "run_transformers", "to_pixels"]
 
-Decider: TypeAlias = Callable[[Tensor], Tensor]
-"""From an image or maps ``(channels, *spatial)`` to labels or masks."""
+Decider: TypeAlias = Callable[..., Tensor]
+"""From an image or maps ``(channels, *spatial)`` to labels or masks.
+
+Maps may come with where they have data, boolean ``(*spatial)``.
+"""
 
 SCRIPTED: Final = (".pt", ".torchscript")
 EXPORTED: Final = ".pt2"

@@ -1,28 +1,14 @@
 """The table of solvers: what each decides, by which function, and with which options.
 
-Checks of options, command line, app, tuning and ONNX read this table.
+Checks of options, command line, app, tuning and ONNX read this table. It imports no torch, since
+``rankseg --help`` lists the solvers: functions are named by module and name, such as
+``"rma.own_masks"``, and `rankseg._decision.solve` imports them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
-
-from torch import Tensor
-
-from rankseg._decision.settings import Settings
-from rankseg._decision.solvers.ba import ba_masks
-from rankseg._decision.solvers.baselines import argmax_labels, argmax_masks, threshold_masks
-from rankseg._decision.solvers.dataset import dataset_labels, dataset_masks
-from rankseg._decision.solvers.dependent import dependent_labels, dependent_masks
-from rankseg._decision.solvers.joint import joint_labels
-from rankseg._decision.solvers.rma import own_masks, shared_labels
-from rankseg._formulas.records import Survey
-
-Decide = Callable[[ModuleType, Any, Survey, Settings], Tensor]
-"""Takes backend, opened maps, survey and settings; returns masks or labels."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +23,11 @@ class Solver:
         For each output mode that the solver decides: the options it takes, without those that all
         solvers take.
     one_channel
-        Returns the masks of maps of one channel, in every output mode.
+        The function that returns the masks of maps of one channel, in every output mode.
     several_classes
-        For each output mode: returns the masks or labels of maps of several classes. If an output
-        mode is in ``options`` but not here, the solver decides it only for maps of one channel.
+        For each output mode: the function that returns the masks or labels of maps of several
+        classes. If an output mode is in ``options`` but not here, the solver decides it only for
+        maps of one channel.
     default_for
         The output modes in which ``'auto'`` is this solver, if it maximises the metric.
     reads_values
@@ -59,8 +46,8 @@ class Solver:
 
     metrics: tuple[str, ...]
     options: Mapping[str, tuple[str, ...]]
-    one_channel: Decide
-    several_classes: Mapping[str, Decide]
+    one_channel: str
+    several_classes: Mapping[str, str]
     default_for: tuple[str, ...] = ()
     reads_values: bool = True
     untraceable: str = ""
@@ -79,8 +66,8 @@ class Solver:
 BA_OR_TRNA = Solver(  # the paper does not say how classes share pixels
     metrics=("dice",),
     options={"multiclass": ("eps", "void_index"), "multilabel": ("eps",)},
-    one_channel=ba_masks,
-    several_classes={"multilabel": ba_masks},
+    one_channel="ba.ba_masks",
+    several_classes={"multilabel": "ba.ba_masks"},
     untraceable="sorts as many values as the maps demand",
 )
 
@@ -93,8 +80,8 @@ SOLVERS: dict[str, Solver] = {
             "multiclass": (*OF_LABELS, "correlation", "safe_screening"),
             "multilabel": ("presence", "correlation", "safe_screening"),
         },
-        one_channel=own_masks,
-        several_classes={"multiclass": shared_labels, "multilabel": own_masks},
+        one_channel="rma.own_masks",
+        several_classes={"multiclass": "rma.shared_labels", "multilabel": "rma.own_masks"},
         default_for=("multilabel",),
         reads_values=False,
         exportable=True,
@@ -102,8 +89,8 @@ SOLVERS: dict[str, Solver] = {
     "joint": Solver(
         metrics=("dice", "iou"),
         options={"multiclass": (*OF_LABELS, "correlation", "safe_screening")},
-        one_channel=own_masks,  # a class alone shares pixels with no other class
-        several_classes={"multiclass": joint_labels},
+        one_channel="rma.own_masks",  # a class alone shares pixels with no other class
+        several_classes={"multiclass": "joint.joint_labels"},
         default_for=("multiclass",),
         exportable=True,
     ),
@@ -113,15 +100,18 @@ SOLVERS: dict[str, Solver] = {
             "multiclass": (*OF_LABELS, "theta", "amplitude"),
             "multilabel": ("presence", "theta", "amplitude"),
         },
-        one_channel=dependent_masks,
-        several_classes={"multiclass": dependent_labels, "multilabel": dependent_masks},
+        one_channel="dependent.dependent_masks",
+        several_classes={
+            "multiclass": "dependent.dependent_labels",
+            "multilabel": "dependent.dependent_masks",
+        },
         untraceable="takes as many steps as the maps demand",
     ),
     "exact": Solver(
         metrics=("dice", "iou"),
         options={"multiclass": OF_LABELS, "multilabel": ("presence",)},
-        one_channel=own_masks,
-        several_classes={"multiclass": shared_labels, "multilabel": own_masks},
+        one_channel="rma.own_masks",
+        several_classes={"multiclass": "rma.shared_labels", "multilabel": "rma.own_masks"},
     ),
     "BA": BA_OR_TRNA,
     "TRNA": BA_OR_TRNA,
@@ -129,8 +119,8 @@ SOLVERS: dict[str, Solver] = {
     "TR": Solver(
         metrics=("acc",),
         options={"multilabel": ()},
-        one_channel=threshold_masks,
-        several_classes={"multilabel": threshold_masks},
+        one_channel="baselines.threshold_masks",
+        several_classes={"multilabel": "baselines.threshold_masks"},
         default_for=("multilabel",),
         reads_values=False,
         exportable=True,
@@ -138,8 +128,11 @@ SOLVERS: dict[str, Solver] = {
     "argmax": Solver(
         metrics=("acc",),
         options={"multiclass": ("void_index",), "multilabel": ()},
-        one_channel=threshold_masks,
-        several_classes={"multiclass": argmax_labels, "multilabel": argmax_masks},
+        one_channel="baselines.threshold_masks",
+        several_classes={
+            "multiclass": "baselines.argmax_labels",
+            "multilabel": "baselines.argmax_masks",
+        },
         default_for=("multiclass",),
         reads_values=False,
         exportable=True,
@@ -150,8 +143,11 @@ SOLVERS: dict[str, Solver] = {
             "multiclass": ("rule", "presence", "void_index"),
             "multilabel": ("rule", "presence"),
         },
-        one_channel=dataset_masks,
-        several_classes={"multiclass": dataset_labels, "multilabel": dataset_masks},
+        one_channel="dataset.dataset_masks",
+        several_classes={
+            "multiclass": "dataset.dataset_labels",
+            "multilabel": "dataset.dataset_masks",
+        },
         reads_values=False,
         exportable=True,
         presence="all",  # the offset of a class is the price of its false pixels
