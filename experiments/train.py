@@ -1,0 +1,150 @@
+"""Train a network: ``python -m experiments.train data=... model=... loss=... seed=...``.
+
+What is trained depends on the configuration and the seed alone. A run that was interrupted goes on
+where it stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from experiments.batches import Draws, Resized, batches
+from experiments.data import DataSet
+
+NETWORK, CHECKPOINT, LOG = "network.pt", "checkpoint.pt", "training.csv"
+
+
+def input_of(images: Tensor, config: DictConfig) -> Tensor:
+    """Return images as the network takes them: centred and scaled."""
+    centred: Tensor = (images - config.data.centre) / config.data.spread
+    return centred
+
+
+def build_network(config: DictConfig, data: DataSet) -> nn.Module:
+    """Return an untrained network for the channels and classes of a data set."""
+    torch.manual_seed(config.seed)
+    sizes = {"channels": config.data.channels, "classes": len(data.classes)}
+    return instantiate(config.model.network, **sizes)  # type: ignore[no-any-return]
+
+
+def run_folder(config: DictConfig) -> Path:
+    """Return the folder of the run that a configuration describes."""
+    return Path(config.runs, config.run)
+
+
+def learning_rate(step: int, steps: int, warm_up: int) -> float:
+    """Return the factor of the peak rate: rising for ``warm_up`` steps, then falling to 0."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return float((1 - (step - warm_up) / max(1, steps - warm_up)) ** 0.9)
+
+
+class Run:
+    """A training under way: network, optimiser, learning rate and the step it is at."""
+
+    def __init__(self, config: DictConfig, data: DataSet) -> None:
+        self.network = build_network(config, data).train()
+        self.optimiser = instantiate(config.optim)(self.network.parameters())
+        schedule = config.schedule
+        self.rate = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser,
+            lambda step: learning_rate(step, schedule.steps, schedule.warm_up),
+        )
+        self.step = 0
+        self.seconds = 0.0
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "optimiser": self.optimiser, "rate": self.rate}
+
+    def save(self, path: Path) -> None:
+        """Write everything that training goes on from."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        save(state | {"step": self.step, "seconds": self.seconds}, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        state = torch.load(path, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def save(content: Any, path: Path) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def train(config: DictConfig) -> None:
+    """Train the network of a configuration, or what is left of it to train."""
+    folder = run_folder(config)
+    if (folder / NETWORK).exists():
+        print(f"{folder} is trained already")
+        return
+    data = instantiate(config.data.reader)
+    run = Run(config, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    if (folder / CHECKPOINT).exists():
+        run.load(folder / CHECKPOINT)
+        print(f"{folder}: going on from step {run.step}")
+    images = Resized(data, "train", config.data.shape, config.data.in_memory)
+    steps = range(run.step, config.schedule.steps)
+    draws = Draws(len(images), config.schedule.batch_size, config.seed, steps)
+    loss = instantiate(config.loss.loss)
+    start, total = time.perf_counter() - run.seconds, 0.0
+    for batch, labels in batches(images, draws, config.workers):
+        error = loss(run.network(input_of(batch, config)), labels)
+        run.optimiser.zero_grad()
+        error.backward()
+        run.optimiser.step()
+        run.rate.step()
+        run.step, total = run.step + 1, total + error.item()
+        if run.step % config.log_every == 0 or run.step == config.schedule.steps:
+            run.seconds = time.perf_counter() - start
+            report(folder, run, total / config.log_every, config)
+            run.save(folder / CHECKPOINT)
+            total = 0.0
+    save(run.network.state_dict(), folder / NETWORK)
+    (folder / CHECKPOINT).unlink()
+
+
+def report(folder: Path, run: Run, loss: float, config: DictConfig) -> None:
+    """Print a line of progress and add it to the log."""
+    path = folder / LOG
+    header = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if header:
+            writer.writerow(["step", "loss", "learning_rate", "seconds"])
+        rate = run.rate.get_last_lr()[0]
+        writer.writerow([run.step, f"{loss:.5f}", f"{rate:.3e}", f"{run.seconds:.1f}"])
+    steps = config.schedule.steps
+    left = run.seconds / run.step * (steps - run.step)
+    print(
+        f"{config.run}: step {run.step} of {steps}, loss {loss:.4f}, {run.seconds:.0f} s, "
+        f"{left:.0f} s left",
+        flush=True,
+    )
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="experiment")
+def main(config: DictConfig) -> None:
+    """Train."""
+    torch.set_num_threads(config.threads)
+    train(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Readers of data sets, on small trees of their layout; what is missing or wrong is one error."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.data import IGNORED, decathlon, folder_of_splits, nuclei
+
+nibabel = pytest.importorskip("nibabel")
+
+
+def write_image(path, shape=(6, 8), value=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*shape, 3), value, np.uint8)).save(path)
+
+
+def write_label(path, label):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(label, np.uint8)).save(path)
+
+
+@pytest.fixture
+def splits(tmp_path):
+    """Return a folder of splits with three images, one in each."""
+    for name in ("a_1", "a_2", "b_1"):
+        write_image(tmp_path / "images" / f"{name}.jpg")
+        write_label(tmp_path / "masks" / f"{name}.png", np.full((6, 8), IGNORED))
+    write_label(tmp_path / "masks" / "a_1.png", [[0, 1], [2, 255]])
+    write_image(tmp_path / "images" / "a_1.jpg", (2, 2))
+    for split, name in {"train": "a_1", "val": "a_2", "test": "b_1"}.items():
+        (tmp_path / f"{split}.txt").write_text(f"{name}\n")
+    (tmp_path / "meta.json").write_text(json.dumps({"classes": ["one", "two", "three"]}))
+    return tmp_path
+
+
+def test_a_folder_of_splits(splits):
+    data = folder_of_splits(str(splits))
+    assert data.classes == ("one", "two", "three")
+    assert [files.name for files in data.splits["val"]] == ["a_2"]
+    image, label = data.read(data.splits["train"][0])
+    assert image.shape == (3, 2, 2)
+    assert image.mean() == pytest.approx(100 / 255, abs=0.01)
+    assert label.tolist() == [[0, 1], [2, IGNORED]]
+
+
+def test_a_missing_file_is_an_error_before_anything_is_read(splits):
+    (splits / "masks" / "b_1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 files of the 2 .*b_1\.png.*unpacked"):
+        folder_of_splits(str(splits))
+    (splits / "meta.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing: meta\.json.*DATA\.md"):
+        folder_of_splits(str(splits))
+
+
+def test_a_label_that_is_no_class_is_an_error(splits):
+    write_label(splits / "masks" / "a_1.png", [[0, 3]])
+    data = folder_of_splits(str(splits))
+    with pytest.raises(ValueError, match=r"a_1\.png holds the labels \[3\].*3 classes"):
+        data.read(data.splits["train"][0])
+
+
+def test_frames_in_a_row_are_a_cluster(splits):
+    assert folder_of_splits(str(splits)).clusters(["a_1", "b_1"]) is None
+    data = folder_of_splits(str(splits), frames_per_cluster=2)
+    found = data.clusters(["b_1", "a_3", "a_1", "a_2"])
+    assert found == {"a_1": "a 0", "a_2": "a 0", "a_3": "a 1", "b_1": "b 0"}
+
+
+def test_nuclei(tmp_path):
+    for number in range(9):
+        write_image(tmp_path / "images" / f"{number}.png")
+        write_label(tmp_path / "masks" / f"{number}.png", np.eye(6, 8) * 255)
+    (tmp_path / "validation.txt").write_text("3\n5\n")
+    data = nuclei(str(tmp_path))
+    names = {split: [one.name for one in files] for split, files in data.splits.items()}
+    assert names == {"train": ["1", "2", "4", "6", "7"], "val": ["0", "8"], "test": ["3", "5"]}
+    _, label = data.read(data.splits["test"][0])
+    assert torch.equal(label, torch.eye(6, 8, dtype=torch.uint8))
+
+
+def write_task(folder, cases, labels=("background", "liver")):
+    """Write a task of the decathlon whose volumes are 4 x 5 x 6."""
+    for place in ("imagesTr", "labelsTr"):
+        (folder / place).mkdir(parents=True)
+    pairs = []
+    for number in range(cases):
+        name = f"liver_{number}.nii.gz"
+        volume = np.random.default_rng(number).normal(40, 7, (4, 5, 6)).astype(np.float32)
+        label = np.zeros((4, 5, 6), np.uint8)
+        label[1] = 1
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "imagesTr" / name)
+        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), folder / "labelsTr" / name)
+        pairs.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    classes = {str(number): name for number, name in enumerate(labels)}
+    (folder / "dataset.json").write_text(json.dumps({"labels": classes, "training": pairs}))
+
+
+def test_a_task_of_the_decathlon(tmp_path):
+    write_task(tmp_path, 10)
+    data = decathlon(str(tmp_path))
+    assert data.classes == ("background", "liver")
+    assert [one.name for one in data.splits["test"]] == ["liver_0", "liver_5"]
+    image, label = data.read(data.splits["test"][0])
+    assert image.shape == (1, 4, 5, 6)
+    assert image.mean() == pytest.approx(0, abs=1e-5)
+    assert image.std() == pytest.approx(1, abs=0.01)
+    assert label.unique(return_counts=True)[1].tolist() == [90, 30]
+    named = decathlon(str(tmp_path), test_ids=["liver_9"])
+    assert [one.name for one in named.splits["test"]] == ["liver_9"]
+    assert len(named.splits["train"]) + len(named.splits["val"]) == 9
