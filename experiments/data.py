@@ -69,8 +69,20 @@ class DataSet:
             for place, name in enumerate(frames)
         }
 
+    def frequencies(self) -> list[float]:
+        """Return the fraction of the labelled pixels of the training images in every class."""
+        pixels = torch.zeros(256, dtype=torch.int64)
+        for files in self.splits["train"]:
+            pixels += torch.bincount(self.read_label(files).flatten(), minlength=256)
+        counted = pixels[: len(self.classes)].double()
+        return (counted / counted.sum()).tolist()
+
     def read(self, files: Files) -> tuple[Tensor, Tensor]:
         """Return an image, float32 (channels, *spatial), and its label, uint8 (*spatial)."""
+        return read_image(files.image), self.read_label(files)
+
+    def read_label(self, files: Files) -> Tensor:
+        """Return the label alone; raise ValueError if it holds what is no class."""
         label = read_label(files.label)
         label = label if self.to_class is None else self.to_class(label)
         wrong = np.setdiff1d(label, [*range(len(self.classes)), IGNORED])
@@ -79,7 +91,7 @@ class DataSet:
                 f"{files.label} holds the labels {wrong.tolist()} beside those of the "
                 f"{len(self.classes)} classes of {self.name} and {IGNORED} for ignored pixels"
             )
-        return read_image(files.image), torch.from_numpy(label.astype(np.uint8))
+        return torch.from_numpy(label.astype(np.uint8))
 
 
 def read_image(path: Path) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,6 +25,14 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the pixels that are not ignored."""
         return F.cross_entropy(logits, labels, self.weights, ignore_index=IGNORED)
+
+
+def weighted_cross_entropy(frequencies: Sequence[float]) -> CrossEntropy:
+    """Return cross-entropy with the weights ``1 / log(1.02 + frequency)`` of ENet (2016).
+
+    ``frequencies`` are the fractions of the labelled pixels of the training images.
+    """
+    return CrossEntropy([1 / math.log(1.02 + frequency) for frequency in frequencies])
 
 
 class Mixed(nn.Module):

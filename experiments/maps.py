@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from experiments.batches import LINEAR, resize
 from experiments.data import IGNORED, DataSet, Files
-from experiments.train import NETWORK, build_network, input_of, run_folder
+from experiments.train import NETWORK, build_loss, build_network, input_of, run_folder
 
 SPLITS = ("val", "test")
 
@@ -48,10 +48,13 @@ def keep_maps(config: DictConfig) -> Path:
     network = build_network(config, data)
     network.load_state_dict(torch.load(folder / NETWORK, weights_only=True))
     network.eval()
+    meta: dict[str, Any] = {"classes": data.classes, "ignore_index": IGNORED}
+    weights = getattr(build_loss(config, data), "weights", None)
+    if weights is not None:
+        meta["class_weights"] = weights.tolist()
     for split in SPLITS:
         target = folder / "maps" / split
         target.mkdir(parents=True, exist_ok=True)
-        meta = {"classes": data.classes, "ignore_index": IGNORED}
         (target / "meta.json").write_text(json.dumps(meta, indent=1))
         for files in data.splits[split]:
             keep_case(network, data, files, target, config)

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments.data import IGNORED
-from experiments.maps import keep_maps
+from experiments.maps import SPLITS, keep_maps
 from experiments.methods import Calibrated, Methods, calibrated
 from experiments.records import read_comparison, write_comparison
 from experiments.tables import HEADER, markdown, rows_of
@@ -24,12 +24,17 @@ from experiments.train import run_folder
 from rankseg._files.whole import write_whole
 from rankseg.evaluation import Case, Comparison, Failure, cases, compare
 
+PRIOR = "prior"
+
 
 def test(config: DictConfig) -> None:
     """Decide and count, unless that is done, and write ``table.csv`` and ``table.md``."""
     folder = run_folder(config)
     rows: list[list[object]] = []
-    for maps, kind in config.test.calibration.items():
+    kinds = dict(config.test.calibration)
+    if config.loss.get("needs_frequencies", False):
+        kinds["weights undone"] = PRIOR
+    for maps, kind in kinds.items():
         path = folder / f"decisions-{maps}.npz"
         if not path.exists() or config.test.again:
             write_comparison(decide(config, kind), path)
@@ -44,10 +49,15 @@ def test(config: DictConfig) -> None:
 
 
 def decide(config: DictConfig, kind: str) -> Comparison:
-    """Decide on the test maps after a calibration of some kind, ``'none'`` included."""
+    """Decide on the test maps after a calibration of some kind.
+
+    ``'none'`` leaves them as they are, and ``'prior'`` undoes the class weights of the loss.
+    """
     folder = keep_maps(config)
-    validation, test_maps = cases(folder / "val"), cases(folder / "test")
-    validation_maps = calibrated(validation, validation, kind)
+    validation, test_maps = (
+        cases(folder / split, prior_correction=kind == PRIOR) for split in SPLITS
+    )
+    validation_maps = calibrated(validation, validation, "none" if kind == PRIOR else kind)
     data = instantiate(config.data.reader)
     presences = config.test.presence
     if len(data.classes) == 2:  # one is likeliest in a pixel exactly if it has its peak above 0.5

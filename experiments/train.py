@@ -37,6 +37,14 @@ def build_network(config: DictConfig, data: DataSet) -> nn.Module:
     return instantiate(config.model.network, **sizes)  # type: ignore[no-any-return]
 
 
+def build_loss(config: DictConfig, data: DataSet) -> nn.Module:
+    """Return the loss; if it weighs the classes, by their frequencies in the training images."""
+    given = {}
+    if config.loss.get("needs_frequencies", False):
+        given["frequencies"] = data.frequencies()
+    return instantiate(config.loss.loss, **given)  # type: ignore[no-any-return]
+
+
 def run_folder(config: DictConfig) -> Path:
     """Return the folder of the run that a configuration describes."""
     return Path(config.runs, config.run)
@@ -102,7 +110,7 @@ def train(config: DictConfig) -> None:
     images = Resized(data, "train", config.data.shape, config.data.in_memory)
     steps = range(run.step, config.schedule.steps)
     draws = Draws(len(images), config.schedule.batch_size, config.seed, steps)
-    loss = instantiate(config.loss.loss)
+    loss = build_loss(config, data)
     start, total = time.perf_counter() - run.seconds, 0.0
     for batch, labels in batches(images, draws, config.workers):
         error = loss(run.network(input_of(batch, config)), labels)

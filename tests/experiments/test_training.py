@@ -155,6 +155,24 @@ def test_weighted_cross_entropy_counts_classes_by_weight():
     assert float(weighted) == pytest.approx((losses[0] + 3 * losses[1]) / 4, abs=1e-6)
 
 
+def test_class_weights_are_written_beside_the_maps_and_can_be_undone(configured, tmp_path):
+    config = configured(
+        *("loss=ce_weighted", "predict=pruned_argmax", "schedule.steps=1"),
+        "~test.calibration.calibrated",
+    )
+    train(config)
+    folder = keep_maps(config)
+    meta = json.loads((folder / "test" / "meta.json").read_text())
+    frequencies = [1 - 64 / 456, 64 / 1368 * 2, 64 / 1368]  # of 0, 1, 2: two lesions and one
+    expected = [1 / np.log(1.02 + one) for one in frequencies]
+    assert meta["class_weights"] == pytest.approx(expected, rel=1e-3)
+    run_test(config)
+    table = (
+        tmp_path / "runs" / "busi" / "small_unet-ce_weighted" / "seed0" / "table.csv"
+    ).read_text()
+    assert "\nweights undone,argmax,dice" in table
+
+
 def test_the_learning_rate_rises_then_falls_to_zero():
     rates = [learning_rate(step, 10, 4) for step in range(11)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
