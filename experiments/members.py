@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import hydra
@@ -20,6 +19,7 @@ from torch import Tensor
 from experiments.data import IGNORED
 from experiments.maps import keep_maps
 from experiments.records import write_comparison
+from experiments.train import run_folder
 from rankseg import RankSEG, metrics
 from rankseg.evaluation import CaseFolder, Comparison, argmax, cases
 from rankseg.metrics import METRICS, Counts, Metric
@@ -145,8 +145,8 @@ def main(config: DictConfig) -> None:
         of_seed = OmegaConf.merge(config, {"seed": seed})
         folders.append(cases(keep_maps(of_seed) / "test"))
     comparison = compare_members(folders, folders[0].name_classes())
-    path = Path(config.runs) / config.data.name / "members.npz"
-    write_comparison(comparison, path)
+    path = run_folder(config).parent / f"members-{config.seeds}.npz"
+    write_comparison(comparison, path, config.data.background)
     print(f"wrote {path}")
 
 

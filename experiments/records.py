@@ -15,13 +15,17 @@ from rankseg.metrics import Counts
 __all__ = ["read_comparison", "write_comparison"]
 
 
-def write_comparison(comparison: Comparison, path: Path) -> None:
-    """Write the counts and seconds of a comparison to an ``.npz`` file."""
+def write_comparison(comparison: Comparison, path: Path, background: bool) -> None:
+    """Write the counts and seconds of a comparison to an ``.npz`` file.
+
+    ``background`` tells to leave class 0 out of all scores.
+    """
     counts = comparison.counts.values()
     content = io.BytesIO()
     np.savez_compressed(
         content,
         classes=np.array(comparison.classes),
+        background=np.array(background),
         cases=np.array(comparison.cases),
         clusters=np.array(comparison.clusters or ()),
         methods=np.array(comparison.methods),
@@ -31,10 +35,10 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     write_whole(path, content.getvalue())
 
 
-def read_comparison(path: Path, background: bool = False) -> Comparison:
-    """Read what `write_comparison` wrote, with ``background`` without the counts of class 0."""
-    first = int(background)
+def read_comparison(path: Path) -> Comparison:
+    """Read what `write_comparison` wrote, without the background if it is not scored."""
     with np.load(path) as arrays:
+        first = int(arrays["background"])
         counts = torch.from_numpy(arrays["counts"])[..., first:]
         methods = arrays["methods"].tolist()
         return Comparison(

@@ -10,9 +10,12 @@ from rankseg import metrics
 from rankseg.evaluation import Comparison
 from rankseg.metrics import METRICS, Counted, Metric
 
-__all__ = ["HEADER", "READINGS", "markdown", "metric_of", "rows_of"]
+__all__ = ["HEADER", "QUANTITIES", "READINGS", "markdown", "metric_of", "rows_of"]
 
 WORST = 0.1
+QUANTITIES = "quantities.json"
+"""The file of a run that holds what was measured of its maps."""
+
 READINGS: tuple[tuple[Counted, str], ...] = (("label", "not counted"), ("either", "score 0"))
 """When a class counts in an image, and what that makes of a class that the image lacks."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import hydra
 import torch
@@ -18,8 +20,9 @@ from omegaconf import DictConfig
 from experiments.data import IGNORED
 from experiments.maps import SPLITS, keep_maps
 from experiments.methods import Calibrated, Methods, calibrated
+from experiments.quantities import measure
 from experiments.records import read_comparison, write_comparison
-from experiments.tables import HEADER, markdown, rows_of
+from experiments.tables import HEADER, QUANTITIES, markdown, rows_of
 from experiments.train import run_folder
 from rankseg._files.whole import write_whole
 from rankseg.evaluation import Case, Comparison, Failure, cases, compare
@@ -28,7 +31,7 @@ PRIOR = "prior"
 
 
 def test(config: DictConfig) -> None:
-    """Decide and count, unless that is done, and write ``table.csv`` and ``table.md``."""
+    """Decide and count, unless that is done; write the table, and what the maps are like."""
     folder = run_folder(config)
     rows: list[list[object]] = []
     kinds = dict(config.test.calibration)
@@ -37,14 +40,16 @@ def test(config: DictConfig) -> None:
     for maps, kind in kinds.items():
         path = folder / f"decisions-{maps}.npz"
         if not path.exists() or config.test.again:
-            write_comparison(decide(config, kind), path)
-        comparison = read_comparison(path, config.data.background)
+            write_comparison(decide(config, kind), path, config.data.background)
+        comparison = read_comparison(path)
         rows += [[maps, *row] for row in rows_of(comparison)]
     header = ["maps", *HEADER]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_whole(folder / "table.csv", text.getvalue().encode())
     write_whole(folder / "table.md", markdown(header, rows).encode())
+    measured = measure(cases(folder / "maps" / "test"), config.data.background)
+    write_whole(folder / QUANTITIES, json.dumps(asdict(measured), indent=1).encode())
     print(f"wrote {folder / 'table.md'} and table.csv")
 
 

@@ -121,7 +121,7 @@ def test_the_table_holds_every_method_as_it_is_and_calibrated(configured, tmp_pa
     rules = {"dataset_rule dice", "dataset_rule iou"}
     assert methods == {"argmax", "pruned_argmax", "ba dice", *fitted, *rules}
     assert {row[0] for row in rows[1:]} == {"raw", "calibrated"}
-    comparison = read_comparison(folder / "decisions-raw.npz", background=True)
+    comparison = read_comparison(folder / "decisions-raw.npz")
     assert comparison.classes == ("benign", "malignant")
     assert comparison.cases == ("1", "5")
     counted = comparison.counts["argmax"]

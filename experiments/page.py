@@ -1,0 +1,191 @@
+"""RESULTS.md: tables and a picture of the figures that were gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._pages import METRIC_NAMES, table
+from experiments.rows import MeasuredRow, MembersRow, Row
+from experiments.tables import READINGS
+from rankseg._files.whole import write_whole
+from rankseg.metrics import METRICS
+
+__all__ = ["write_page"]
+
+INTRODUCTION = """# What the decision changes, network by network
+
+Small U-Nets trained here from scratch, without weights of other networks. Their sizes, learning
+rate and number of steps were fixed before any test image was looked at, and the network is the one
+after the last step. `python -m experiments.train`, `test` and `results` made every figure on this
+page from the CSV files in [results](results); [README.md](README.md) shows the commands.
+
+- Figures are points (0.01), means over the seeds, on test images.
+- *change*: the mean over images of the score minus that of argmax on the same maps. In brackets the
+  95 % interval over images, each image's change averaged over the seeds first (camvid11: over
+  blocks of 12 frames).
+- *absent classes not counted*: a class counts in the images whose label holds it. *score 0*: it
+  counts too where only the prediction holds it, and scores 0 there.
+- *calibrated*: vector scaling fitted to the validation maps; argmax too decides on these maps.
+- `rankseg_rma`: the published rule, RMA. `joint`: labels by `solver="joint"`. `correlated`: the
+  same with a correlation of 0.5, or of 0.35 and 0.7. `dep`: `solver="DEP"`. `dataset_rule`: a rule
+  for the score of the data set, fitted to the validation maps without labels.
+- The last word of a method is its rule of presence. `peak`: classes whose largest probability
+  exceeds 0.5. `argmax`: classes that argmax predicts. `fitted`: a model fitted to the classes that
+  the validation labels hold, for false classes that score 0. With two classes `peak` and `argmax`
+  agree, and only `peak` is shown.
+- The backgrounds of busi, hippocampus, kvasir-seg and nuclei are not scored.
+"""
+
+
+def write_page(
+    path: Path,
+    rows: Sequence[Row],
+    measured: Sequence[MeasuredRow],
+    members: Sequence[MembersRow],
+) -> None:
+    """Write the page and, beside it, ``results/changes.png``."""
+    parts = [INTRODUCTION, *_overview(rows), *_of_networks(rows), *_quantities(rows, measured)]
+    if members:
+        parts += _members(members)
+    write_whole(path, "\n".join(parts).encode())
+
+
+def places_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return the networks as pairs of data set and network, in order."""
+    return sorted({(row.set, row.network) for row in rows})
+
+
+def _overview(rows: Sequence[Row]) -> Iterator[str]:
+    yield "## Change from argmax by image, means over the seeds\n"
+    for metric in METRICS:
+        for counted, absent in READINGS:
+            for maps in _kinds(rows):
+                chosen = [
+                    row
+                    for row in rows
+                    if (row.metric, row.counted, row.maps) == (metric, counted, maps)
+                ]
+                if chosen:
+                    yield f"### {METRIC_NAMES[metric]}, absent classes {absent}, maps {maps}\n"
+                    yield _changes_by_set(chosen)
+
+
+def _kinds(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.maps for row in sorted(rows, key=lambda row: row.maps != "raw")))
+
+
+def _changes_by_set(rows: Sequence[Row]) -> str:
+    places = places_of(rows)
+    found = {(row.method, row.set, row.network): row for row in rows}
+    header = ["", *(f"{data}, {_loss(network)}" for data, network in places), "mean", "lowest"]
+    lines = []
+    for method in dict.fromkeys(row.method for row in rows):
+        if method == "argmax":
+            scores = [found[(method, *place)].I for place in places]
+            lines.append([method, *(f"{score:.2f}" for score in scores), "", ""])
+            continue
+        changes = [_of(found, method, place) for place in places]
+        shown = ["" if change is None else f"{change:+.2f}" for change in changes]
+        known = [change for change in changes if change is not None]
+        lines.append([method, *shown, f"{np.mean(known):+.2f}", f"{min(known):+.2f}"])
+    return table(header, lines)
+
+
+def _of(
+    found: dict[tuple[str, str, str], Row], method: str, place: tuple[str, str]
+) -> float | None:
+    """Return the change of a method; of one not decided, that by peaks, which is the same."""
+    name, _, presence = method.rpartition(" ")
+    row = found.get((method, *place))
+    if row is None and presence == "argmax":
+        row = found.get((f"{name} peak", *place))
+    return None if row is None else row.change
+
+
+def _loss(network: str) -> str:
+    return network.partition("-")[2]
+
+
+def _of_networks(rows: Sequence[Row]) -> Iterator[str]:
+    yield "## Each network\n"
+    for data, network in places_of(rows):
+        of_network = [row for row in rows if (row.set, row.network) == (data, network)]
+        seeds, images = of_network[0].seeds, of_network[0].images
+        yield f"### {data}, {network}: {images} images, {seeds} seeds\n"
+        yield table(
+            [
+                *("maps", "metric, absent classes", "method", "change", "won", "lost", "seeds ±"),
+                *("from pruned argmax", "by class", "data set", "worst tenth"),
+            ],
+            (_line(row) for row in of_network if row.method != "argmax"),
+            left=3,
+        )
+
+
+def _line(row: Row) -> list[str]:
+    absent = dict(READINGS)[row.counted]  # type: ignore[index]
+    spread = "" if np.isnan(row.spread) else f"{row.spread:.2f}"
+    return [
+        *(row.maps, f"{row.metric}, {absent}", row.method),
+        f"{row.change:+.2f} [{row.change_low:+.2f}, {row.change_high:+.2f}]",
+        *(str(row.wins), str(row.losses), spread),
+        f"{row.pruned:+.2f} [{row.pruned_low:+.2f}, {row.pruned_high:+.2f}]",
+        *(f"{value:+.2f}" for value in (row.C_change, row.D_change, row.worst_change)),
+    ]
+
+
+def _quantities(rows: Sequence[Row], measured: Sequence[MeasuredRow]) -> Iterator[str]:
+    yield "## What the maps are like, and what the default gains\n"
+    yield (
+        "Means over the seeds, maps as they are. *entropy*: of a pixel, in nats. *unsure*: pixels "
+        "whose likeliest class has less than 0.9. *size*: the fraction of an image that a class "
+        "covers. *volume*: the sum of the probabilities over the true number of pixels. "
+        "*invented*, *lost*: pairs of image and class in which argmax predicts a class that the "
+        "label lacks, or the reverse. *correlation*: of labels, estimated from how volumes "
+        "scatter. *gain*: change of Dice by `correlated`, presence by peaks, absent classes not "
+        "counted / scoring 0.\n"
+    )
+    lines = []
+    for data, network in places_of(rows):
+        seeds = [one for one in measured if (one.set, one.network) == (data, network)]
+        values = [
+            np.mean([getattr(one, name) for one in seeds])
+            for name in ("entropy", "unsure", "size", "volume", "invented", "lost", "correlation")
+        ]
+        gains = [
+            row.change
+            for row in rows
+            if (row.set, row.network, row.maps) == (data, network, "raw")
+            and row.method == "correlated dice peak"
+        ]
+        shown = [f"{value:.3f}" for value in values]
+        gain = " / ".join(f"{one:+.2f}" for one in gains)
+        lines.append([f"{data}, {_loss(network)}", *shown, gain])
+    header = ["network", "entropy", "unsure", "size", "volume", "invented", "lost", "correlation"]
+    yield table([*header, "gain"], lines)
+
+
+def _members(rows: Sequence[MembersRow]) -> Iterator[str]:
+    yield "## Members: several networks, one decision\n"
+    yield (
+        "The maps of networks of several seeds on the same images. `members` is the labelling "
+        "that maximises the mean over the members of RMA's objective; all others decide on the "
+        "mean map. All take the classes that argmax of the mean map predicts. *ahead*: what "
+        "`members` scores more, with its standard error over images.\n"
+    )
+    for metric in METRICS:
+        lines = [
+            [
+                *(row.set, str(row.members), dict(READINGS)[row.counted], row.method),  # type: ignore[index]
+                *(f"{row.score:.2f}", f"{row.change:+.2f}"),
+                *(f"{row.ahead:+.2f} ± {row.error:.2f}", f"{row.wins} / {row.losses}"),
+            ]
+            for row in rows
+            if row.metric == metric
+        ]
+        header = ["set", "members", "absent classes", "method", "score", "change", "ahead"]
+        yield f"### {METRIC_NAMES[metric]}\n"
+        yield table([*header, "won / lost"], lines, left=4)
