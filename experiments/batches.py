@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,6 +16,10 @@ LINEAR = {2: "bilinear", 3: "trilinear"}
 """Linear interpolation by the number of spatial axes."""
 
 
+SCALES = (0.5, 2.0)
+"""The least and largest factor by which images are resized before a crop is cut out."""
+
+
 class Resized(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels of a split, resized to one shape, kept in memory once read if asked to."""
 
@@ -25,7 +30,8 @@ class Resized(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, drawn: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        index, _ = drawn
         if self.kept is not None and index in self.kept:
             return self.kept[index]
         image, label = self.data.read(self.files[index])
@@ -33,6 +39,39 @@ class Resized(Dataset[tuple[Tensor, Tensor]]):
         if self.kept is not None:
             self.kept[index] = resized
         return resized
+
+
+class Cropped(Dataset[tuple[Tensor, Tensor]]):
+    """Crops of one shape out of images and labels of a split, resized by a random factor first.
+
+    Where an image is too small, it is continued by 0 and its label by ``IGNORED``.
+    """
+
+    def __init__(self, data: DataSet, split: str, shape: Sequence[int]) -> None:
+        self.data, self.files, self.shape = data, data.splits[split], tuple(shape)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, drawn: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        index, number = drawn
+        image, label = self.data.read(self.files[index])
+        generator = torch.Generator().manual_seed(number)
+        least, largest = (math.log2(scale) for scale in SCALES)
+        draw = torch.rand(1 + label.dim(), generator=generator).tolist()
+        scale = 2 ** (least + (largest - least) * draw[0])
+        shape = [max(1, round(scale * length)) for length in label.shape]
+        image, label = resize(image, shape), resize_label(label, shape)
+        for axis, (length, place) in enumerate(zip(self.shape, draw[1:], strict=True)):
+            start = int(place * (max(0, label.shape[axis] - length) + 1))
+            image = image.narrow(axis + 1, start, min(length, label.shape[axis]))
+            label = label.narrow(axis, start, min(length, label.shape[axis]))
+        padding = [
+            pad
+            for length, found in zip(self.shape[::-1], list(label.shape)[::-1], strict=True)
+            for pad in (0, length - found)
+        ]
+        return F.pad(image, padding), F.pad(label, padding, value=IGNORED)
 
 
 def resize(image: Tensor, shape: Sequence[int]) -> Tensor:
@@ -56,10 +95,13 @@ class Draws:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the batch of every step: for each image its index and a number to draw by."""
         for step in self.steps:
-            drawn = torch.randint(self.count, (self.batch_size,), generator=random(self.seed, step))
-            yield drawn.tolist()
+            generator = random(self.seed, step)
+            drawn = torch.randint(self.count, (self.batch_size,), generator=generator).tolist()
+            numbers = torch.randint(1 << 40, (self.batch_size,), generator=generator).tolist()
+            yield [*zip(drawn, numbers, strict=True)]
 
 
 def random(seed: int, step: int) -> torch.Generator:
@@ -98,6 +140,3 @@ def augment(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple
     change = torch.rand(2, count, *[1] * (axes + 1), generator=generator)
     images = images * (0.8 + 0.4 * change[0]) + (change[1] - 0.5) * 0.2
     return images, sampled[:, 0].long()
-
-
-__all__ = ["IGNORED", "LINEAR", "Draws", "Resized", "augment", "batches", "resize", "resize_label"]

@@ -17,7 +17,24 @@ from torch import Tensor
 IGNORED = 255
 """The label of pixels that do not count, in every data set after reading."""
 
-IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
+Window = tuple[float, float]
+"""The least and largest value that the voxels of a volume are clipped to."""
+
+FOLDS = 5
+OFFICIAL = ("train", "val")
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+CITYSCAPES_IDS = {
+    **{"road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17},
+    **{"traffic light": 19, "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23},
+    **{"person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31},
+    **{"motorcycle": 32, "bicycle": 33},
+}
+"""The ids of the 19 classes that Cityscapes evaluates."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,8 @@ class DataSet:
         Turns labels as stored, an integer array, into classes and ``IGNORED``.
     frames_per_cluster : int, optional
         Of videos: how many frames in a row count as one observation.
+    window : tuple of float, optional
+        Of volumes: the least and largest value, to which voxels are clipped.
     """
 
     name: str
@@ -52,6 +71,7 @@ class DataSet:
     splits: Mapping[str, Sequence[Files]] = field(repr=False)
     to_class: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     frames_per_cluster: int | None = None
+    window: Window | None = None
 
     def clusters(self, names: Sequence[str]) -> dict[str, str] | None:
         """Return the cluster of every frame of videos ``VIDEO_FRAME``: frames in a row are alike.
@@ -79,7 +99,7 @@ class DataSet:
 
     def read(self, files: Files) -> tuple[Tensor, Tensor]:
         """Return an image, float32 (channels, *spatial), and its label, uint8 (*spatial)."""
-        return read_image(files.image), self.read_label(files)
+        return read_image(files.image, self.window), self.read_label(files)
 
     def read_label(self, files: Files) -> Tensor:
         """Return the label alone; raise ValueError if it holds what is no class."""
@@ -94,10 +114,11 @@ class DataSet:
         return torch.from_numpy(label.astype(np.uint8))
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, window: Window | None = None) -> Tensor:
     """Return a picture as RGB in [0, 1], or a volume with mean 0 and standard deviation 1."""
     if path.name.endswith((".nii", ".nii.gz")):
         volume = _read_volume(path).astype(np.float32)
+        volume = volume if window is None else volume.clip(*window)
         channels = np.moveaxis(volume, -1, 0) if volume.ndim == 4 else volume[None]
         axes = tuple(range(1, channels.ndim))
         centred = channels - channels.mean(axes, keepdims=True)
@@ -170,6 +191,114 @@ def decathlon(root: str, test_ids: Sequence[str] = ()) -> DataSet:
     held_out = set(test_ids) or {one.name for one in files[::5]}
     classes = tuple(meta["labels"][str(i)] for i in range(len(meta["labels"])))
     return DataSet(folder.name, classes, _held_out(files, held_out))
+
+
+def pascal_voc(root: str, voc: str = "VOC2012") -> DataSet:
+    """Read PASCAL VOC below ``VOCdevkit``: the official val is test, one in ten of train is val."""
+    folder = _folder(
+        str(Path(root, "VOCdevkit", voc)),
+        *("JPEGImages", "SegmentationClass"),
+        *(f"ImageSets/Segmentation/{split}.txt" for split in ("train", "val")),
+    )
+    lists = {
+        split: [
+            Files(name, folder / f"JPEGImages/{name}.jpg", folder / f"SegmentationClass/{name}.png")
+            for name in (folder / f"ImageSets/Segmentation/{split}.txt").read_text().split()
+        ]
+        for split in ("train", "val")
+    }
+    return DataSet("pascal_voc", VOC_CLASSES, _official(lists["train"], lists["val"]))
+
+
+def cityscapes(root: str) -> DataSet:
+    """Read Cityscapes (fine): the official val is test, one in ten of train is val.
+
+    ``gtFine/*_labelIds.png`` hold 34 ids, of which 19 are classes; all others are ignored.
+    """
+    folder = _folder(root, *(f"{kind}/{s}" for kind in ("leftImg8bit", "gtFine") for s in OFFICIAL))
+    lists = []
+    for split in OFFICIAL:
+        images = sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+        names = [path.name.removesuffix("_leftImg8bit.png") for path in images]
+        lists.append(
+            [
+                Files(name, image, labels / f"{name}_gtFine_labelIds.png")
+                for name, image in zip(names, images, strict=True)
+                for labels in [folder / "gtFine" / split / image.parent.name]
+            ]
+        )
+    table = np.full(256, IGNORED, np.uint8)
+    table[list(CITYSCAPES_IDS.values())] = np.arange(len(CITYSCAPES_IDS))
+    classes = tuple(CITYSCAPES_IDS)
+    return DataSet("cityscapes", classes, _official(*lists), lambda label: table[label])
+
+
+def ade20k(root: str) -> DataSet:
+    """Read ``ADEChallengeData2016``: validation is test, one in ten of training is val.
+
+    Labels are 1 to 150, and 0 is ignored. ``objectInfo150.txt`` names the classes.
+    """
+    kinds = [
+        f"{kind}/{s}" for kind in ("images", "annotations") for s in ("training", "validation")
+    ]
+    folder = _folder(root, "objectInfo150.txt", *kinds)
+    lists = [
+        [
+            Files(path.stem, path, folder / "annotations" / split / f"{path.stem}.png")
+            for path in sorted((folder / "images" / split).glob("*.jpg"))
+        ]
+        for split in ("training", "validation")
+    ]
+    lines = (folder / "objectInfo150.txt").read_text().splitlines()[1:]
+    classes = tuple(line.split("\t")[-1].strip() for line in lines)
+    table = np.array([IGNORED, *range(len(classes))] + [IGNORED] * (255 - len(classes)), np.uint8)
+    return DataSet("ade20k", classes, _official(*lists), lambda label: table[label])
+
+
+def lits(root: str, fold: int) -> DataSet:
+    """Read LiTS, ``volume-N.nii`` beside ``segmentation-N.nii``; every fifth case is test."""
+    folder = _folder(root)
+    volumes = sorted(folder.rglob("volume-*.nii*"), key=lambda path: _number(path.name))
+    files = [
+        Files(
+            path.name.split(".")[0],
+            path,
+            path.with_name(path.name.replace("volume", "segmentation")),
+        )
+        for path in volumes
+    ]
+    return _fold("lits", ("background", "liver", "tumour"), files, fold, (-200.0, 250.0))
+
+
+def kits(root: str, fold: int) -> DataSet:
+    """Read KiTS19, ``case_N/imaging.nii.gz`` and ``segmentation.nii.gz``; every fifth is test."""
+    files = [
+        Files(path.parent.name, path, path.with_name("segmentation.nii.gz"))
+        for path in sorted(_folder(root).glob("case_*/imaging.nii.gz"))
+    ]
+    return _fold("kits", ("background", "kidney", "tumour"), files, fold, (-80.0, 300.0))
+
+
+def _number(name: str) -> int:
+    return int(name.split("-")[1].split(".")[0])
+
+
+def _fold(
+    name: str, classes: tuple[str, ...], files: Sequence[Files], fold: int, window: Window
+) -> DataSet:
+    """Return a data set whose test split is every fifth case from ``fold`` on."""
+    if fold not in range(FOLDS):
+        raise ValueError(f"fold must be 0 to {FOLDS - 1}, got {fold}")
+    splits = _held_out(files, {one.name for one in files[fold::FOLDS]})
+    return DataSet(f"{name}-fold{fold}", classes, splits, window=window)
+
+
+def _official(train: Sequence[Files], val: Sequence[Files]) -> dict[str, Sequence[Files]]:
+    """Return splits whose test is the official val; labels of the official test are not public."""
+    validation = train[::10]
+    kept = [one for place, one in enumerate(train) if place % 10]
+    lists = {"train": kept, "val": validation, "test": val}
+    return {split: _existing(files) for split, files in lists.items()}
 
 
 def _held_out(files: Sequence[Files], test: set[str]) -> dict[str, Sequence[Files]]:

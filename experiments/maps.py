@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from experiments.batches import LINEAR, resize
 from experiments.data import IGNORED, DataSet, Files
-from experiments.train import NETWORK, build_loss, build_network, input_of, run_folder
+from experiments.train import NETWORK, build_loss, build_network, crops, input_of, run_folder
 
 SPLITS = ("val", "test")
 
@@ -30,11 +30,30 @@ SPLITS = ("val", "test")
 def probabilities(
     network: nn.Module, image: Tensor, shape: tuple[int, ...], config: DictConfig
 ) -> Tensor:
-    """Return float32 (classes, *shape) for an image (channels, *spatial)."""
-    small = resize(image, config.data.shape)[None]
-    logits = network(input_of(small, config))
-    mode = LINEAR[len(shape)]
-    return F.interpolate(logits, shape, mode=mode, align_corners=False).softmax(1)[0]
+    """Return float32 (classes, *shape) for an image (channels, *spatial).
+
+    The image is resized to the shape that the network was trained at; if that is a crop, windows of
+    this shape slide over the image. Several scales and flips are averaged as probabilities.
+    """
+    found = []
+    for scale in config.test.scales:
+        lengths = config.data.shape if not crops(config) else image.shape[1:]
+        resized = resize(image, [max(1, round(scale * length)) for length in lengths])[None]
+        for flipped in (False, True) if config.test.flips else (False,):
+            given = input_of(resized.flip(-1) if flipped else resized, config)
+            logits = slide(network, given, config) if crops(config) else network(given)
+            logits = logits.flip(-1) if flipped else logits
+            mode = LINEAR[len(shape)]
+            found.append(F.interpolate(logits, shape, mode=mode, align_corners=False).softmax(1)[0])
+    return torch.stack(found).mean(0)
+
+
+def slide(network: nn.Module, image: Tensor, config: DictConfig) -> Tensor:
+    """Return logits of windows of the training shape, averaged where they overlap."""
+    from monai.inferers.utils import sliding_window_inference
+
+    shape, overlap = [*config.data.shape], config.test.overlap
+    return sliding_window_inference(image, shape, 1, network, overlap=overlap)  # type: ignore[no-any-return]
 
 
 def keep_maps(config: DictConfig) -> Path:

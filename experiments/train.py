@@ -7,6 +7,7 @@ where it stopped when the same command is given again.
 from __future__ import annotations
 
 import csv
+import math
 import os
 import time
 from pathlib import Path
@@ -18,16 +19,26 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from experiments.batches import Draws, Resized, batches
+from experiments.batches import Cropped, Draws, Resized, batches
 from experiments.data import DataSet
 
 NETWORK, CHECKPOINT, LOG = "network.pt", "checkpoint.pt", "training.csv"
 
 
 def input_of(images: Tensor, config: DictConfig) -> Tensor:
-    """Return images as the network takes them: centred and scaled."""
-    centred: Tensor = (images - config.data.centre) / config.data.spread
-    return centred
+    """Return images as the network takes them: centred and scaled, by channel if it says so."""
+    scaling = config.model if "centre" in config.model else config.data
+    channels = (-1, *[1] * (images.dim() - 2))
+    centre, spread = (
+        images.new_tensor(value if isinstance(value, float) else [*value]).view(channels)
+        for value in (scaling.centre, scaling.spread)
+    )
+    return (images - centre) / spread
+
+
+def crops(config: DictConfig) -> bool:
+    """Return whether the network is trained on crops instead of whole images made smaller."""
+    return bool(config.data.get("crop", False))
 
 
 def build_network(config: DictConfig, data: DataSet) -> nn.Module:
@@ -57,16 +68,24 @@ def learning_rate(step: int, steps: int, warm_up: int) -> float:
     return float((1 - (step - warm_up) / max(1, steps - warm_up)) ** 0.9)
 
 
+def steps_of(config: DictConfig, data: DataSet) -> int:
+    """Return the number of steps, of a schedule by epochs from the size of the data set."""
+    schedule = config.schedule
+    if schedule.steps is not None:
+        return int(schedule.steps)
+    return int(schedule.epochs * math.ceil(len(data.splits["train"]) / schedule.batch_size))
+
+
 class Run:
     """A training under way: network, optimiser, learning rate and the step it is at."""
 
     def __init__(self, config: DictConfig, data: DataSet) -> None:
         self.network = build_network(config, data).train()
         self.optimiser = instantiate(config.optim)(self.network.parameters())
-        schedule = config.schedule
+        self.steps = steps_of(config, data)
         self.rate = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser,
-            lambda step: learning_rate(step, schedule.steps, schedule.warm_up),
+            lambda step: learning_rate(step, self.steps, config.schedule.warm_up),
         )
         self.step = 0
         self.seconds = 0.0
@@ -107,8 +126,12 @@ def train(config: DictConfig) -> None:
     if (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
         print(f"{folder}: going on from step {run.step}")
-    images = Resized(data, "train", config.data.shape, config.data.in_memory)
-    steps = range(run.step, config.schedule.steps)
+    images = (
+        Cropped(data, "train", config.data.shape)
+        if crops(config)
+        else Resized(data, "train", config.data.shape, config.data.in_memory)
+    )
+    steps = range(run.step, run.steps)
     draws = Draws(len(images), config.schedule.batch_size, config.seed, steps)
     loss = build_loss(config, data)
     start, total = time.perf_counter() - run.seconds, 0.0
@@ -119,7 +142,7 @@ def train(config: DictConfig) -> None:
         run.optimiser.step()
         run.rate.step()
         run.step, total = run.step + 1, total + error.item()
-        if run.step % config.log_every == 0 or run.step == config.schedule.steps:
+        if run.step % config.log_every == 0 or run.step == run.steps:
             run.seconds = time.perf_counter() - start
             report(folder, run, total / config.log_every, config)
             run.save(folder / CHECKPOINT)
@@ -138,10 +161,9 @@ def report(folder: Path, run: Run, loss: float, config: DictConfig) -> None:
             writer.writerow(["step", "loss", "learning_rate", "seconds"])
         rate = run.rate.get_last_lr()[0]
         writer.writerow([run.step, f"{loss:.5f}", f"{rate:.3e}", f"{run.seconds:.1f}"])
-    steps = config.schedule.steps
-    left = run.seconds / run.step * (steps - run.step)
+    left = run.seconds / run.step * (run.steps - run.step)
     print(
-        f"{config.run}: step {run.step} of {steps}, loss {loss:.4f}, {run.seconds:.0f} s, "
+        f"{config.run}: step {run.step} of {run.steps}, loss {loss:.4f}, {run.seconds:.0f} s, "
         f"{left:.0f} s left",
         flush=True,
     )

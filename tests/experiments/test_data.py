@@ -9,7 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.data import IGNORED, decathlon, folder_of_splits, nuclei
+from experiments.data import (
+    IGNORED,
+    ade20k,
+    cityscapes,
+    decathlon,
+    folder_of_splits,
+    kits,
+    lits,
+    nuclei,
+    pascal_voc,
+)
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -113,3 +123,87 @@ def test_a_task_of_the_decathlon(tmp_path):
     named = decathlon(str(tmp_path), test_ids=["liver_9"])
     assert [one.name for one in named.splits["test"]] == ["liver_9"]
     assert len(named.splits["train"]) + len(named.splits["val"]) == 9
+
+
+def test_pascal_voc(tmp_path):
+    folder = tmp_path / "VOCdevkit" / "VOC2012"
+    lists = {"train": [f"t_{number}" for number in range(11)], "val": ["v_0"]}
+    (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for split, names in lists.items():
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            write_image(folder / "JPEGImages" / f"{name}.jpg")
+            label = Image.fromarray(np.array([[0, 20, 255]], np.uint8), mode="P")
+            label.putpalette(np.repeat(np.arange(256), 3).tolist())  # as grey shades
+            (folder / "SegmentationClass").mkdir(exist_ok=True)
+            label.save(folder / "SegmentationClass" / f"{name}.png")
+    data = pascal_voc(str(tmp_path))
+    assert len(data.classes) == 21
+    assert [one.name for one in data.splits["val"]] == ["t_0", "t_10"]
+    assert [one.name for one in data.splits["test"]] == ["v_0"]
+    assert data.read_label(data.splits["test"][0]).tolist() == [[0, 20, IGNORED]]
+    (folder / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing: ImageSets/Segmentation/val\.txt"):
+        pascal_voc(str(tmp_path))
+
+
+def test_cityscapes(tmp_path):
+    for split, names in {"train": ["aachen_0_1", "bonn_0_2"], "val": ["ulm_0_3"]}.items():
+        for name in names:
+            town = name.split("_")[0]
+            write_image(tmp_path / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png")
+            labels = tmp_path / "gtFine" / split / town / f"{name}_gtFine_labelIds.png"
+            write_label(labels, [[0, 7, 8], [33, 29, 30]])
+    data = cityscapes(str(tmp_path))
+    assert len(data.classes) == 19
+    assert {split: len(files) for split, files in data.splits.items()} == dict.fromkeys(
+        ("train", "val", "test"), 1
+    )
+    found = data.read_label(data.splits["test"][0])
+    assert found.tolist() == [[IGNORED, 0, 1], [18, IGNORED, IGNORED]]
+    (tmp_path / "gtFine" / "val" / "ulm" / "ulm_0_3_gtFine_labelIds.png").unlink()
+    with pytest.raises(FileNotFoundError, match="unpacked completely"):
+        cityscapes(str(tmp_path))
+
+
+def test_ade20k(tmp_path):
+    for split, count in {"training": 3, "validation": 1}.items():
+        for number in range(count):
+            name = f"ADE_{split}_{number}"
+            write_image(tmp_path / "images" / split / f"{name}.jpg")
+            write_label(tmp_path / "annotations" / split / f"{name}.png", [[0, 1, 150]])
+    lines = [f"{number}\t0.1\t10\t2\tthing {number}" for number in range(1, 151)]
+    (tmp_path / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\t...\tName", *lines]))
+    data = ade20k(str(tmp_path))
+    assert data.classes == tuple(f"thing {number}" for number in range(1, 151))
+    assert data.read_label(data.splits["test"][0]).tolist() == [[IGNORED, 0, 149]]
+    assert [one.name for one in data.splits["val"]] == ["ADE_training_0"]
+
+
+def write_volume(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(values), np.eye(4)), path)
+
+
+@pytest.mark.parametrize("reader", [lits, kits])
+def test_ct_by_fold(tmp_path, reader):
+    volume = np.full((3, 4, 5), -1000.0, np.float32)
+    volume[0], volume[1, 0] = 100, 3000
+    label = np.zeros((3, 4, 5), np.uint8)
+    label[2] = 2
+    for number in range(12):
+        if reader is lits:
+            places = [f"volume-{number}.nii", f"segmentation-{number}.nii"]
+        else:
+            places = [f"case_{number:05}/imaging.nii.gz", f"case_{number:05}/segmentation.nii.gz"]
+        for place, values in zip(places, (volume, label), strict=True):
+            write_volume(tmp_path / place, values)
+    data = reader(str(tmp_path), fold=1)
+    assert [one.name[-1] for one in data.splits["test"]] == ["1", "6", "1"]  # 1, 6 and 11
+    assert sum(map(len, data.splits.values())) == 12
+    image, found = data.read(data.splits["test"][0])
+    assert image.shape == (1, 3, 4, 5)
+    assert len(image.unique()) == 3  # clipped below and above
+    assert found.unique(return_counts=True)[1].tolist() == [40, 20]
+    with pytest.raises(ValueError, match="fold must be 0 to 4, got 5"):
+        reader(str(tmp_path), fold=5)

@@ -17,11 +17,21 @@ from rankseg.evaluation import cases
 hydra = pytest.importorskip("hydra")
 pytest.importorskip("zarr")
 
-from experiments.batches import augment  # noqa: E402
-from experiments.maps import keep_maps  # noqa: E402
+from hydra.utils import instantiate  # noqa: E402
+
+from experiments.batches import Cropped, augment  # noqa: E402
+from experiments.maps import keep_maps, probabilities  # noqa: E402
 from experiments.records import read_comparison  # noqa: E402
 from experiments.test import test as run_test  # noqa: E402
-from experiments.train import CHECKPOINT, NETWORK, Run, learning_rate, train  # noqa: E402
+from experiments.train import (  # noqa: E402
+    CHECKPOINT,
+    NETWORK,
+    Run,
+    build_network,
+    input_of,
+    learning_rate,
+    train,
+)
 
 IMAGES = 6
 
@@ -110,7 +120,10 @@ def test_maps_are_probabilities_of_the_size_of_the_label(configured):
 
 @pytest.mark.filterwarnings("ignore:2 cases are too few", "ignore:the fit has no end")
 def test_the_table_holds_every_method_as_it_is_and_calibrated(configured, tmp_path):
-    config = configured("predict=[pruned_argmax,correlated,ba,dataset_rule]")
+    config = configured(
+        "predict=[pruned_argmax,correlated,ba,dataset_rule]",
+        "test.presence=[peak,argmax,fitted]",
+    )
     train(config)
     run_test(config)
     folder = tmp_path / "runs" / "busi" / "small_unet-ce" / "seed0"
@@ -171,6 +184,40 @@ def test_class_weights_are_written_beside_the_maps_and_can_be_undone(configured,
         tmp_path / "runs" / "busi" / "small_unet-ce_weighted" / "seed0" / "table.csv"
     ).read_text()
     assert "\nweights undone,argmax,dice" in table
+
+
+def test_a_network_of_crops_slides_over_the_image(configured, tmp_path):
+    config = configured("data.shape=[8,8]", "+data.crop=true", "test.flips=true")
+    train(config)
+    data = instantiate(config.data.reader)
+    network = build_network(config, data)
+    network.load_state_dict(weights_of(tmp_path / "runs" / "busi" / "small_unet-ce" / "seed0"))
+    network.eval()
+    image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+    found = probabilities(network, image, (20, 24), config)
+    mirrored = probabilities(network, image.flip(-1), (20, 24), config)
+    torch.testing.assert_close(found.sum(0), torch.ones(20, 24))
+    torch.testing.assert_close(found, mirrored.flip(-1))
+    with torch.inference_mode():
+        windows = (image[None, :, y : y + 8, x : x + 8] for y, x in ((0, 0), (12, 16)))
+        corners = [network(input_of(window, config)).softmax(1)[0] for window in windows]
+    config.test.flips = False
+    plain = probabilities(network, image, (20, 24), config)
+    torch.testing.assert_close(plain[:, :4, :4], corners[0][:, :4, :4])
+    torch.testing.assert_close(plain[:, -4:, -4:], corners[1][:, -4:, -4:])
+
+
+def test_crops_continue_images_that_are_too_small(configured):
+    data = instantiate(configured().data.reader)
+    crops = Cropped(data, "train", [30, 30])
+    sizes = set()
+    for number in range(20):
+        image, label = crops[0, number]
+        assert (image.shape, label.shape) == ((3, 30, 30), (30, 30))
+        assert (label[image.sum(0) == 0] == IGNORED).all()
+        sizes.add(int((image.sum(0) > 0).sum()))
+    assert len(sizes) > 5
+    assert max(sizes) == 900
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
