@@ -40,12 +40,12 @@ def probabilities(
         lengths = config.data.shape if not crops(config) else image.shape[1:]
         resized = resize(image, [max(1, round(scale * length)) for length in lengths])[None]
         for flipped in (False, True) if config.test.flips else (False,):
-            given = input_of(resized.flip(-1) if flipped else resized, config)
+            given = input_of((resized.flip(-1) if flipped else resized).to(config.device), config)
             logits = slide(network, given, config) if crops(config) else network(given)
             logits = logits.flip(-1) if flipped else logits
             mode = LINEAR[len(shape)]
             found.append(F.interpolate(logits, shape, mode=mode, align_corners=False).softmax(1)[0])
-    return torch.stack(found).mean(0)
+    return torch.stack(found).mean(0).cpu()
 
 
 def slide(network: nn.Module, image: Tensor, config: DictConfig) -> Tensor:
@@ -65,12 +65,13 @@ def keep_maps(config: DictConfig) -> Path:
         )
     data = instantiate(config.data.reader)
     network = build_network(config, data)
-    network.load_state_dict(torch.load(folder / NETWORK, weights_only=True))
+    weights = torch.load(folder / NETWORK, weights_only=True, map_location=config.device)
+    network.load_state_dict(weights)
     network.eval()
     meta: dict[str, Any] = {"classes": data.classes, "ignore_index": IGNORED}
-    weights = getattr(build_loss(config, data), "weights", None)
-    if weights is not None:
-        meta["class_weights"] = weights.tolist()
+    class_weights = getattr(build_loss(config, data), "weights", None)
+    if class_weights is not None:
+        meta["class_weights"] = class_weights.tolist()
     for split in SPLITS:
         target = folder / "maps" / split
         target.mkdir(parents=True, exist_ok=True)

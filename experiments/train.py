@@ -45,7 +45,7 @@ def build_network(config: DictConfig, data: DataSet) -> nn.Module:
     """Return an untrained network for the channels and classes of a data set."""
     torch.manual_seed(config.seed)
     sizes = {"channels": config.data.channels, "classes": len(data.classes)}
-    return instantiate(config.model.network, **sizes)  # type: ignore[no-any-return]
+    return instantiate(config.model.network, **sizes).to(config.device)  # type: ignore[no-any-return]
 
 
 def build_loss(config: DictConfig, data: DataSet) -> nn.Module:
@@ -53,7 +53,7 @@ def build_loss(config: DictConfig, data: DataSet) -> nn.Module:
     given = {}
     if config.loss.get("needs_frequencies", False):
         given["frequencies"] = data.frequencies()
-    return instantiate(config.loss.loss, **given)  # type: ignore[no-any-return]
+    return instantiate(config.loss.loss, **given).to(config.device)  # type: ignore[no-any-return]
 
 
 def run_folder(config: DictConfig) -> Path:
@@ -87,6 +87,7 @@ class Run:
             self.optimiser,
             lambda step: learning_rate(step, self.steps, config.schedule.warm_up),
         )
+        self.device = config.device
         self.step = 0
         self.seconds = 0.0
 
@@ -100,7 +101,7 @@ class Run:
 
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.step, self.seconds = state["step"], state["seconds"]
@@ -135,8 +136,10 @@ def train(config: DictConfig) -> None:
     draws = Draws(len(images), config.schedule.batch_size, config.seed, steps)
     loss = build_loss(config, data)
     start, total = time.perf_counter() - run.seconds, 0.0
+    board = open_board(folder, run.step)
     for batch, labels in batches(images, draws, config.workers):
-        error = loss(run.network(input_of(batch, config)), labels)
+        logits = run.network(input_of(batch.to(config.device), config))
+        error = loss(logits, labels.to(config.device))
         run.optimiser.zero_grad()
         error.backward()
         run.optimiser.step()
@@ -145,10 +148,21 @@ def train(config: DictConfig) -> None:
         if run.step % config.log_every == 0 or run.step == run.steps:
             run.seconds = time.perf_counter() - start
             report(folder, run, total / config.log_every, config)
+            if board is not None:
+                board.add_scalar("loss", total / config.log_every, run.step)
             run.save(folder / CHECKPOINT)
             total = 0.0
     save(run.network.state_dict(), folder / NETWORK)
     (folder / CHECKPOINT).unlink()
+
+
+def open_board(folder: Path, step: int) -> Any:
+    """Return a writer of TensorBoard that goes on from a step; None if it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
 
 def report(folder: Path, run: Run, loss: float, config: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 
 import numpy as np
@@ -94,6 +95,8 @@ def test_training_goes_on_where_it_was_interrupted(configured, tmp_path, monkeyp
     assert not (tmp_path / "runs" / "parts" / CHECKPOINT).exists()
     with (tmp_path / "runs" / "parts" / "training.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6"]
+    if importlib.util.find_spec("tensorboard"):
+        assert [*(tmp_path / "runs" / "parts" / "tensorboard").iterdir()]
 
 
 def test_seeds_give_different_networks(configured, tmp_path):
