@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 DECISIONS, MEASURED, MEMBERS = (
     HERE / "results" / f"{name}.csv" for name in ("decisions", "quantities", "members")
 )
+BASELINE = "argmax of the maps as they are"
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,22 @@ def networks(runs: Path) -> Iterator[Network]:
 def decision_rows(network: Network) -> Iterator[Row]:
     """Yield a row for every method and score of a network."""
     for path in sorted(network.folders[0].glob("decisions-*.npz")):
-        seeds = [
-            read_comparison(folder / path.name)
-            for folder in network.folders
-            if (folder / path.name).exists()
-        ]
-        yield from _rows(network, path.stem.removeprefix("decisions-"), seeds)
+        maps = path.stem.removeprefix("decisions-")
+        folders = [folder for folder in network.folders if (folder / path.name).exists()]
+        yield from _rows(network, maps, [_of_seed(folder, maps) for folder in folders])
+
+
+def _of_seed(folder: Path, maps: str) -> Comparison:
+    """Return the decisions on one kind of maps, after argmax of the maps as they are."""
+    comparison = read_comparison(folder / f"decisions-{maps}.npz")
+    if maps == "raw":
+        return comparison
+    plain = read_comparison(folder / "decisions-raw.npz").counts["argmax"]
+    return replace(comparison, counts={BASELINE: plain, **comparison.counts})
 
 
 def _rows(network: Network, maps: str, seeds: Sequence[Comparison]) -> Iterator[Row]:
-    for method in seeds[0].methods:
+    for method in seeds[0].seconds:
         for metric in METRICS:
             if metric_of(method) in (None, metric):
                 for counted, _ in READINGS:
@@ -88,7 +95,7 @@ def _figures(
             metrics.summary(seed.counts[name], metric, counted=counted, worst=[WORST])
             for seed in seeds
         ]
-        for name in ("argmax", method)
+        for name in (seeds[0].methods[0], method)
     ]
     result: dict[str, Any] = {}
     for key in ("I", "C", "D", f"I@{WORST}"):
@@ -96,13 +103,13 @@ def _figures(
         name = "worst" if "@" in key else key
         result[name] = round(100 * float(ours), 3)
         result[f"{name}_change"] = round(100 * float(ours - theirs), 3)
-    for baseline in ("argmax", "pruned_argmax"):
+    for baseline in (seeds[0].methods[0], "pruned_argmax"):
         by_seed = [seed.differences(method, metric, counted, baseline=baseline) for seed in seeds]
         change = Difference.of(np.mean(by_seed, 0), clusters=seeds[0].clusters)
-        told = "change" if baseline == "argmax" else "pruned"
+        told = "pruned" if baseline == "pruned_argmax" else "change"
         for end, value in {"": change.mean, "_low": change.low, "_high": change.high}.items():
             result[told + end] = round(100 * value, 3)
-        if baseline == "argmax":
+        if told == "change":
             result |= {"wins": change.wins, "losses": change.losses}
             spread = np.nanmean(by_seed, 1).std(ddof=1) if len(seeds) > 1 else np.nan
             result["spread"] = round(100 * float(spread), 3)

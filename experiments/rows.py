@@ -12,11 +12,11 @@ class Row:
     """A method on one kind of maps of a network, by one score; in points, means over the seeds.
 
     ``I``, ``C``, ``D`` and ``worst`` are the scores by image, by class, of the data set and of the
-    worst tenth of the images; ``..._change`` their changes from argmax. ``change`` and ``pruned``
-    are the mean changes by image from argmax and pruned argmax, with the ends of their 95 %
-    intervals: bootstrap over images, whose differences are averaged over the seeds first. ``wins``
-    and ``losses`` count these images. ``spread`` is the standard deviation of ``change`` over the
-    seeds.
+    worst tenth of the images; ``..._change`` their changes from argmax of the maps as they are.
+    ``change`` and ``pruned`` are the mean changes by image from this argmax and from pruned argmax
+    of the same maps, with the ends of their 95 % intervals: bootstrap over images, whose
+    differences are averaged over the seeds first. ``wins`` and ``losses`` count these images.
+    ``spread`` is the standard deviation of ``change`` over the seeds.
     """
 
     set: str

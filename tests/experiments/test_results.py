@@ -38,6 +38,10 @@ def runs(tmp_path):
         folder = tmp_path / "busi" / "unet-ce" / f"seed{seed}"
         folder.mkdir(parents=True)
         write_comparison(comparison(found), folder / "decisions-raw.npz", background=True)
+        after = comparison(found)
+        after.counts["argmax"].tp[:, 1] = 10
+        after.counts["argmax"].fn[:, 1] = 0
+        write_comparison(after, folder / "decisions-calibrated.npz", background=True)
         case = Case("a", torch.full((2, 4), 0.5), torch.tensor([0, 0, 0, 1]))
         (folder / "quantities.json").write_text(json.dumps(asdict(measure([case], True))))
     write_comparison(comparison((5, 10, 10)), folder.parent / "members-2.npz", background=True)
@@ -58,7 +62,11 @@ def test_a_comparison_is_read_as_it_was_written(tmp_path):
 
 def test_figures_are_means_over_seeds(runs):
     (network,) = results.networks(runs)
-    rows = {(row.method, row.metric, row.counted): row for row in results.decision_rows(network)}
+    every = {
+        (row.maps, row.method, row.metric, row.counted): row
+        for row in results.decision_rows(network)
+    }
+    rows = {tuple(key): row for (maps, *key), row in every.items() if maps == "raw"}
     assert ("correlated dice peak", "iou", "label") not in rows
     row = rows["correlated dice peak", "dice", "label"]
     assert (row.set, row.network, row.seeds, row.images) == ("busi", "unet-ce", 2, 2)
@@ -70,6 +78,10 @@ def test_figures_are_means_over_seeds(runs):
     assert row.change_high == pytest.approx(100 / 6, abs=1e-3)
     assert row.spread == pytest.approx(100 / 6 / np.sqrt(2), abs=1e-3)
     assert pytest.approx(50, abs=1e-3) == rows["argmax", "iou", "either"].I
+    # All changes are from argmax of the maps as they are.
+    calibrated = every["calibrated", "argmax", "iou", "label"]
+    assert (calibrated.I, calibrated.change) == pytest.approx((100, 50), abs=1e-3)
+    assert every["calibrated", "correlated dice peak", "dice", "label"].change == row.change
 
 
 def test_members_are_held_against_every_decision_on_the_mean(runs):
