@@ -13,6 +13,7 @@ from PIL import Image
 
 from experiments.data import IGNORED
 from experiments.losses import CrossEntropy, Mixed
+from rankseg._demo.network import maps_of_image, network_of
 from rankseg.evaluation import cases
 
 hydra = pytest.importorskip("hydra")
@@ -21,6 +22,7 @@ pytest.importorskip("zarr")
 from hydra.utils import instantiate  # noqa: E402
 
 from experiments.batches import Cropped, augment  # noqa: E402
+from experiments.demo import sample_of, stored_weights, write_arrays  # noqa: E402
 from experiments.maps import keep_maps, probabilities  # noqa: E402
 from experiments.records import read_comparison  # noqa: E402
 from experiments.test import test as run_test  # noqa: E402
@@ -221,6 +223,27 @@ def test_crops_continue_images_that_are_too_small(configured):
         sizes.add(int((image.sum(0) > 0).sum()))
     assert len(sizes) > 5
     assert max(sizes) == 900
+
+
+def test_a_run_becomes_the_network_and_the_sample_of_the_demo(configured, tmp_path):
+    config = configured("schedule.steps=1")
+    train(config)
+    weights = stored_weights(weights_of(tmp_path / "runs" / "busi" / "small_unet-ce" / "seed0"))
+    data = instantiate(config.data.reader)
+    sample = sample_of(data, weights, (16, 20), 2)
+    write_arrays(tmp_path / "sample.npz", sample)
+    with np.load(tmp_path / "sample.npz") as arrays:
+        assert arrays["images"].shape == (2, 16, 20, 3)
+        assert arrays["probs"].shape == (2, 3, 16, 20)
+        assert arrays["classes"].tolist() == ["background", "benign", "malignant"]
+        assert (arrays["labels"][:, 0] == IGNORED).all()
+        image = torch.from_numpy(arrays["images"][1]).permute(2, 0, 1) / 255
+        network = network_of({name: torch.from_numpy(value) for name, value in weights.items()})
+        given = maps_of_image(image, network)
+        stored = torch.from_numpy(arrays["probs"][1]).float()
+        torch.testing.assert_close(given, stored, rtol=0, atol=3e-4)
+    _, label = data.read(data.splits["test"][1])
+    assert sorted(np.unique(sample["labels"][1])) == sorted(label.unique().tolist())
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
