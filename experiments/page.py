@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._pages import METRIC_NAMES, table
-from experiments.rows import MeasuredRow, MembersRow, Row
+from experiments.rows import MeasuredRow, Row
 from experiments.tables import READINGS
 from rankseg._files.whole import write_whole
 from rankseg.metrics import METRICS
@@ -45,12 +45,9 @@ def write_page(
     path: Path,
     rows: Sequence[Row],
     measured: Sequence[MeasuredRow],
-    members: Sequence[MembersRow],
 ) -> None:
-    """Write the page and, beside it, ``results/changes.png``."""
+    """Write the page."""
     parts = [INTRODUCTION, *_overview(rows), *_of_networks(rows), *_quantities(rows, measured)]
-    if members:
-        parts += _members(members)
     write_whole(path, "\n".join(parts).encode())
 
 
@@ -167,26 +164,3 @@ def _quantities(rows: Sequence[Row], measured: Sequence[MeasuredRow]) -> Iterato
         lines.append([f"{data}, {_loss(network)}", *shown, gain])
     header = ["network", "entropy", "unsure", "size", "volume", "invented", "lost", "correlation"]
     yield table([*header, "gain"], lines)
-
-
-def _members(rows: Sequence[MembersRow]) -> Iterator[str]:
-    yield "## Members: several networks, one decision\n"
-    yield (
-        "The maps of networks of several seeds on the same images. `members` is the labelling "
-        "that maximises the mean over the members of RMA's objective; all others decide on the "
-        "mean map. All take the classes that argmax of the mean map predicts. *ahead*: what "
-        "`members` scores more, with its standard error over images.\n"
-    )
-    for metric in METRICS:
-        lines = [
-            [
-                *(row.set, str(row.members), dict(READINGS)[row.counted], row.method),  # type: ignore[index]
-                *(f"{row.score:.2f}", f"{row.change:+.2f}"),
-                *(f"{row.ahead:+.2f} ± {row.error:.2f}", f"{row.wins} / {row.losses}"),
-            ]
-            for row in rows
-            if row.metric == metric
-        ]
-        header = ["set", "members", "absent classes", "method", "score", "change", "ahead"]
-        yield f"### {METRIC_NAMES[metric]}\n"
-        yield table([*header, "won / lost"], lines, left=4)

@@ -1,4 +1,4 @@
-"""Gather what was decided in all runs, and write RESULTS.md.
+"""Gather what was decided in all runs, and write RESULTS.md and docs/members.md.
 
 Run ``python -m experiments.results collect RUNS`` for the folder of the runs, which writes the
 figures to ``experiments/results/*.csv``, then ``python -m experiments.results page``.
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._table import read_rows, write_rows
+from experiments.members_page import write_members
 from experiments.page import write_page
 from experiments.records import read_comparison
 from experiments.rows import MeasuredRow, MembersRow, Row
@@ -182,7 +183,9 @@ def main() -> None:
             parser.error("collect needs the folder of the runs")
         collect(options.runs)
     else:
-        write_page(HERE / "RESULTS.md", *gathered())
+        decisions, measured, members = gathered()
+        write_page(HERE / "RESULTS.md", decisions, measured)
+        write_members(HERE.parent / "docs" / "members.md", members)
 
 
 if __name__ == "__main__":

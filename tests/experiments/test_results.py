@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from experiments import results
+from experiments.members_page import write_members
 from experiments.page import write_page
 from experiments.quantities import measure
 from experiments.records import read_comparison, write_comparison
@@ -99,11 +100,16 @@ def test_the_page_shows_the_figures_of_every_network(runs, tmp_path, monkeypatch
         monkeypatch.setattr(results, name, tmp_path / f"{name}.csv")
     results.collect(runs)
     page = tmp_path / "RESULTS.md"
-    write_page(page, *results.gathered())
+    decisions, measured, members = results.gathered()
+    write_page(page, decisions, measured)
     text = page.read_text()
     assert "| correlated dice peak | +8.33 | +8.33 | +8.33 |" in text
     assert "### busi, unet-ce: 2 images, 2 seeds" in text
-    assert "| busi | 2 | not counted | members dice |" in text
+    write_members(page, members)
+    text = page.read_text()
+    assert "| busi | 2, 2 | not counted | members dice | 83.33 | +16.67 | +0.00 ± 0.00 |" in text
+    assert "- loses" not in text
+    assert "wins by more than its standard error" not in text  # 16.67 is one standard error
 
 
 def test_quantities():
