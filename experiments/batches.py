@@ -87,10 +87,19 @@ def resize_label(label: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 class Draws:
-    """The images of every step from ``first`` on, drawn by seed and step."""
+    """The images of every step, drawn by seed and step; of several processes those of one."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, steps: range) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        steps: range,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.count, self.batch_size, self.seed, self.steps = count, batch_size, seed, steps
+        self.part = slice(rank, None, processes)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -101,7 +110,7 @@ class Draws:
             generator = random(self.seed, step)
             drawn = torch.randint(self.count, (self.batch_size,), generator=generator).tolist()
             numbers = torch.randint(1 << 40, (self.batch_size,), generator=generator).tolist()
-            yield [*zip(drawn, numbers, strict=True)]
+            yield [*zip(drawn, numbers, strict=True)][self.part]
 
 
 def random(seed: int, step: int) -> torch.Generator:
@@ -115,7 +124,7 @@ def batches(
     """Yield the augmented batch of every step."""
     loader = DataLoader(images, batch_sampler=draws, num_workers=workers)
     for step, (batch, labels) in zip(draws.steps, loader, strict=True):
-        yield augment(batch, labels, random(draws.seed, -1 - step))
+        yield augment(batch, labels, random(draws.seed + draws.part.start, -1 - step))
 
 
 def augment(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def keep_maps(config: DictConfig) -> Path:
             f"{folder} holds no {NETWORK}: train it first, by experiments.train"
         )
     data = instantiate(config.data.reader)
-    network = build_network(config, data)
+    network = build_network(config, data, trained=True)
     weights = torch.load(folder / NETWORK, weights_only=True, map_location=config.device)
     network.load_state_dict(weights)
     network.eval()

@@ -143,8 +143,8 @@ def _quantities(rows: Sequence[Row], measured: Sequence[MeasuredRow]) -> Iterato
         "covers. *volume*: the sum of the probabilities over the true number of pixels. "
         "*invented*, *lost*: pairs of image and class in which argmax predicts a class that the "
         "label lacks, or the reverse. *correlation*: of labels, estimated from how volumes "
-        "scatter. *gain*: change of Dice by `correlated`, presence by peaks, absent classes not "
-        "counted / scoring 0.\n"
+        "scatter. *gain*: change of Dice by `correlated` with either rule of presence, absent "
+        "classes not counted / scoring 0.\n"
     )
     lines = []
     for data, network in places_of(rows):
@@ -153,14 +153,21 @@ def _quantities(rows: Sequence[Row], measured: Sequence[MeasuredRow]) -> Iterato
             np.mean([getattr(one, name) for one in seeds])
             for name in ("entropy", "unsure", "size", "volume", "invented", "lost", "correlation")
         ]
-        gains = [
-            row.change
-            for row in rows
-            if (row.set, row.network, row.maps) == (data, network, "raw")
-            and row.method == "correlated dice peak"
-        ]
         shown = [f"{value:.3f}" for value in values]
-        gain = " / ".join(f"{one:+.2f}" for one in gains)
-        lines.append([f"{data}, {_loss(network)}", *shown, gain])
+        gains = [_gain(rows, (data, network), presence) for presence in ("peak", "argmax")]
+        lines.append([f"{data}, {_loss(network)}", *shown, *gains])
     header = ["network", "entropy", "unsure", "size", "volume", "invented", "lost", "correlation"]
-    yield table([*header, "gain"], lines)
+    yield table([*header, "gain, peak", "gain, argmax"], lines)
+
+
+def _gain(rows: Sequence[Row], place: tuple[str, str], presence: str) -> str:
+    """Return the change of Dice by `correlated` in both ways to count absent classes."""
+    gains = []
+    for counted, _ in READINGS:
+        found = {
+            (row.method, row.set, row.network): row
+            for row in rows
+            if (row.maps, row.counted) == ("raw", counted)
+        }
+        gains.append(_of(found, f"correlated dice {presence}", place))
+    return " / ".join("" if gain is None else f"{gain:+.2f}" for gain in gains)

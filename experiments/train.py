@@ -1,7 +1,8 @@
 """Train a network: ``python -m experiments.train data=... model=... loss=... seed=...``.
 
-What is trained depends on the configuration and the seed alone. A run that was interrupted goes on
-where it stopped when the same command is given again.
+On several GPUs: ``torchrun --nproc-per-node 4 -m experiments.train device=cuda ...``. What is
+trained depends on the configuration, the seed and the number of processes alone. A run that was
+interrupted goes on where it stopped when the same command is given again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import hydra
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from experiments.batches import Cropped, Draws, Resized, batches
 from experiments.data import DataSet
@@ -41,10 +44,15 @@ def crops(config: DictConfig) -> bool:
     return bool(config.data.get("crop", False))
 
 
-def build_network(config: DictConfig, data: DataSet) -> nn.Module:
-    """Return an untrained network for the channels and classes of a data set."""
+def build_network(config: DictConfig, data: DataSet, *, trained: bool = False) -> nn.Module:
+    """Return a network for the channels and classes of a data set.
+
+    If its trained weights are to be loaded, those of its encoder are not fetched.
+    """
     torch.manual_seed(config.seed)
-    sizes = {"channels": config.data.channels, "classes": len(data.classes)}
+    sizes: dict[str, Any] = {"channels": config.data.channels, "classes": len(data.classes)}
+    if trained and "weights" in config.model.network:
+        sizes["weights"] = None
     return instantiate(config.model.network, **sizes).to(config.device)  # type: ignore[no-any-return]
 
 
@@ -80,14 +88,15 @@ class Run:
     """A training under way: network, optimiser, learning rate and the step it is at."""
 
     def __init__(self, config: DictConfig, data: DataSet) -> None:
+        self.config, self.device = config, config.device
         self.network = build_network(config, data).train()
+        self.loss = build_loss(config, data)
         self.optimiser = instantiate(config.optim)(self.network.parameters())
         self.steps = steps_of(config, data)
         self.rate = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser,
             lambda step: learning_rate(step, self.steps, config.schedule.warm_up),
         )
-        self.device = config.device
         self.step = 0
         self.seconds = 0.0
 
@@ -106,6 +115,29 @@ class Run:
             part.load_state_dict(state[name])
         self.step, self.seconds = state["step"], state["seconds"]
 
+    def losses(self, data: DataSet, rank: int, processes: int) -> Iterator[float]:
+        """Train step by step and yield the loss of each, on this process's part of the batches."""
+        config = self.config
+        images = (
+            Cropped(data, "train", config.data.shape)
+            if crops(config)
+            else Resized(data, "train", config.data.shape, config.data.in_memory)
+        )
+        steps = range(self.step, self.steps)
+        draws = Draws(len(images), config.schedule.batch_size, config.seed, steps, rank, processes)
+        network = DistributedDataParallel(self.network) if processes > 1 else self.network
+        start = time.perf_counter() - self.seconds
+        for batch, labels in batches(images, draws, config.workers):
+            logits = network(input_of(batch.to(self.device), config))
+            error = self.loss(logits, labels.to(self.device))
+            self.optimiser.zero_grad()
+            error.backward()
+            self.optimiser.step()
+            self.rate.step()
+            self.step += 1
+            self.seconds = time.perf_counter() - start
+            yield error.item()
+
 
 def save(content: Any, path: Path) -> None:
     """Write a file whole or not at all."""
@@ -114,46 +146,60 @@ def save(content: Any, path: Path) -> None:
     os.replace(partial, path)
 
 
-def train(config: DictConfig) -> None:
-    """Train the network of a configuration, or what is left of it to train."""
+def train(config: DictConfig, rank: int = 0, processes: int = 1) -> None:
+    """Train the network of a configuration, or what is left of it to train.
+
+    Process 0 of several writes all files.
+    """
     folder = run_folder(config)
     if (folder / NETWORK).exists():
         print(f"{folder} is trained already")
         return
     data = instantiate(config.data.reader)
     run = Run(config, data)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
         print(f"{folder}: going on from step {run.step}")
-    images = (
-        Cropped(data, "train", config.data.shape)
-        if crops(config)
-        else Resized(data, "train", config.data.shape, config.data.in_memory)
-    )
-    steps = range(run.step, run.steps)
-    draws = Draws(len(images), config.schedule.batch_size, config.seed, steps)
-    loss = build_loss(config, data)
-    start, total = time.perf_counter() - run.seconds, 0.0
-    board = open_board(folder, run.step)
-    for batch, labels in batches(images, draws, config.workers):
-        logits = run.network(input_of(batch.to(config.device), config))
-        error = loss(logits, labels.to(config.device))
-        run.optimiser.zero_grad()
-        error.backward()
-        run.optimiser.step()
-        run.rate.step()
-        run.step, total = run.step + 1, total + error.item()
-        if run.step % config.log_every == 0 or run.step == run.steps:
-            run.seconds = time.perf_counter() - start
-            report(folder, run, total / config.log_every, config)
-            if board is not None:
-                board.add_scalar("loss", total / config.log_every, run.step)
+    log = Log(folder, config, run.step) if rank == 0 else None
+    recent: list[float] = []
+    for loss in run.losses(data, rank, processes):
+        recent.append(loss)
+        if log is not None and (run.step % config.log_every == 0 or run.step == run.steps):
+            log.add(run, sum(recent) / len(recent))
             run.save(folder / CHECKPOINT)
-            total = 0.0
-    save(run.network.state_dict(), folder / NETWORK)
-    (folder / CHECKPOINT).unlink()
+            recent.clear()
+    if log is not None:
+        save(run.network.state_dict(), folder / NETWORK)
+        (folder / CHECKPOINT).unlink()
+
+
+class Log:
+    """The configuration, loss and learning rate of a run, on the terminal and in its folder."""
+
+    def __init__(self, folder: Path, config: DictConfig, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        self.name, self.path = config.run, folder / LOG
+        self.board = open_board(folder, step)
+        if not self.path.exists():
+            self._write("step", "loss", "learning_rate", "seconds")
+
+    def _write(self, *cells: object) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow(cells)
+
+    def add(self, run: Run, loss: float) -> None:
+        """Print a line of progress and write it down."""
+        rate = run.rate.get_last_lr()[0]
+        self._write(run.step, f"{loss:.5f}", f"{rate:.3e}", f"{run.seconds:.1f}")
+        if self.board is not None:
+            self.board.add_scalar("loss", loss, run.step)
+        left = run.seconds / run.step * (run.steps - run.step)
+        print(
+            f"{self.name}: step {run.step} of {run.steps}, loss {loss:.4f}, {run.seconds:.0f} s, "
+            f"{left:.0f} s left",
+            flush=True,
+        )
 
 
 def open_board(folder: Path, step: int) -> Any:
@@ -165,29 +211,29 @@ def open_board(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
 
-def report(folder: Path, run: Run, loss: float, config: DictConfig) -> None:
-    """Print a line of progress and add it to the log."""
-    path = folder / LOG
-    header = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if header:
-            writer.writerow(["step", "loss", "learning_rate", "seconds"])
-        rate = run.rate.get_last_lr()[0]
-        writer.writerow([run.step, f"{loss:.5f}", f"{rate:.3e}", f"{run.seconds:.1f}"])
-    left = run.seconds / run.step * (run.steps - run.step)
-    print(
-        f"{config.run}: step {run.step} of {run.steps}, loss {loss:.4f}, {run.seconds:.0f} s, "
-        f"{left:.0f} s left",
-        flush=True,
-    )
+def train_in_processes(config: DictConfig) -> None:
+    """Train in as many processes as torchrun has started, each on its part of every batch."""
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if config.schedule.batch_size % processes:
+        raise ValueError(
+            f"schedule.batch_size must be a multiple of the {processes} processes, got "
+            f"{config.schedule.batch_size}"
+        )
+    if config.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if config.device == "cuda" else "gloo")
+    train(config, rank, processes)
+    distributed.destroy_process_group()
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="experiment")
 def main(config: DictConfig) -> None:
     """Train."""
     torch.set_num_threads(config.threads)
-    train(config)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        train_in_processes(config)
+    else:
+        train(config)
 
 
 if __name__ == "__main__":

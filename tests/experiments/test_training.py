@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from conftest import REPOSITORY
 from experiments.data import IGNORED
 from experiments.losses import CrossEntropy, Mixed
 from rankseg._demo.network import maps_of_image, network_of
@@ -20,8 +25,9 @@ hydra = pytest.importorskip("hydra")
 pytest.importorskip("zarr")
 
 from hydra.utils import instantiate  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
 
-from experiments.batches import Cropped, augment  # noqa: E402
+from experiments.batches import Cropped, Draws, augment  # noqa: E402
 from experiments.demo import sample_of, stored_weights, write_arrays  # noqa: E402
 from experiments.maps import keep_maps, probabilities  # noqa: E402
 from experiments.records import read_comparison  # noqa: E402
@@ -34,6 +40,7 @@ from experiments.train import (  # noqa: E402
     input_of,
     learning_rate,
     train,
+    train_in_processes,
 )
 
 IMAGES = 6
@@ -99,6 +106,41 @@ def test_training_goes_on_where_it_was_interrupted(configured, tmp_path, monkeyp
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6"]
     if importlib.util.find_spec("tensorboard"):
         assert [*(tmp_path / "runs" / "parts" / "tensorboard").iterdir()]
+
+
+def test_processes_share_the_batches(configured, tmp_path, monkeypatch):
+    places = []
+    for rank in range(2):
+        draws = Draws(9, 4, seed=3, steps=range(5), rank=rank, processes=2)
+        places.append([place for batch in draws for place, _ in batch])
+    whole = [place for batch in Draws(9, 4, seed=3, steps=range(5)) for place, _ in batch]
+    assert places == [whole[::2], whole[1::2]]
+    config = configured("schedule.steps=2")
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    code = (
+        "import torch; from omegaconf import OmegaConf; from experiments import train\n"
+        f"torch.set_num_threads(1); config = OmegaConf.load({str(tmp_path / 'config.yaml')!r})\n"
+        "train.train_in_processes(config)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    path = os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **ports, "PYTHONPATH": path, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(120) for process in started] == [0, 0]
+    folder = tmp_path / "runs" / "busi" / "small_unet-ce" / "seed0"
+    assert (folder / NETWORK).exists()
+    config.schedule.batch_size = 3
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="multiple of the 2 processes, got 3"):
+        train_in_processes(config)
 
 
 def test_seeds_give_different_networks(configured, tmp_path):
