@@ -15,6 +15,9 @@ from rankseg.metrics import METRICS
 
 __all__ = ["write_page"]
 
+DRAWN = ("rankseg_rma dice peak", "correlated dice peak", "correlated dice argmax")
+"""The methods in the picture."""
+
 INTRODUCTION = """# What the decision changes, network by network
 
 Small U-Nets trained here from scratch, without weights of other networks. Their sizes, learning
@@ -40,15 +43,22 @@ page from the CSV files in [results](results); [README.md](README.md) shows the 
 - The backgrounds of busi, hippocampus, kvasir-seg and nuclei are not scored.
 """
 
+PICTURE_OF_CHANGES = (
+    "![Change of Dice from argmax by network and method](results/changes.png)\n\n"
+    "Change of Dice by image from argmax, maps as they are, absent classes not counted, with 95 % "
+    "intervals.\n"
+)
+
 
 def write_page(
     path: Path,
     rows: Sequence[Row],
     measured: Sequence[MeasuredRow],
 ) -> None:
-    """Write the page."""
-    parts = [INTRODUCTION, *_overview(rows), *_of_networks(rows), *_quantities(rows, measured)]
-    write_whole(path, "\n".join(parts).encode())
+    """Write the page and its picture, ``results/changes.png`` beside it."""
+    parts = [INTRODUCTION, PICTURE_OF_CHANGES, *_overview(rows), *_quantities(rows, measured)]
+    write_whole(path, "\n".join([*parts, *_of_networks(rows)]).encode())
+    draw_changes(path.parent / "results" / "changes.png", rows)
 
 
 def places_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -92,15 +102,51 @@ def _changes_by_set(rows: Sequence[Row]) -> str:
     return table(header, lines)
 
 
+def draw_changes(path: Path, rows: Sequence[Row]) -> None:
+    """Draw the changes of Dice with their intervals, a group of bars for every network."""
+    from matplotlib.figure import Figure
+
+    places = places_of(rows)
+    chosen = {
+        (row.method, row.set, row.network): row
+        for row in rows
+        if (row.maps, row.counted) == ("raw", "label")
+    }
+    figure = Figure(figsize=(8, 1 + 0.6 * len(places)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(DRAWN)
+    for order, method in enumerate(DRAWN):
+        found = [_row_of(chosen, method, place) for place in places]
+        known = [(place, row) for place, row in enumerate(found) if row is not None]
+        centres = [place + (order - (len(DRAWN) - 1) / 2) * height for place, _ in known]
+        changes = np.array([row.change for _, row in known])
+        ends = np.array([(row.change_low, row.change_high) for _, row in known]).reshape(-1, 2)
+        errors = np.abs(ends.T - changes)
+        axes.barh(centres, changes, height, xerr=errors, label=method, capsize=2)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(places)), [f"{data}, {_loss(network)}" for data, network in places])
+    axes.invert_yaxis()
+    axes.set_xlabel("change of Dice from argmax, points")
+    axes.legend(loc="best", fontsize="small")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
 def _of(
     found: dict[tuple[str, str, str], Row], method: str, place: tuple[str, str]
 ) -> float | None:
-    """Return the change of a method; of one not decided, that by peaks, which is the same."""
+    """Return the change of a method, or None if it was not run."""
+    row = _row_of(found, method, place)
+    return None if row is None else row.change
+
+
+def _row_of(
+    found: dict[tuple[str, str, str], Row], method: str, place: tuple[str, str]
+) -> Row | None:
+    """Return the row of a method; of two classes that by peaks, which is the same by argmax."""
     name, _, presence = method.rpartition(" ")
     row = found.get((method, *place))
-    if row is None and presence == "argmax":
-        row = found.get((f"{name} peak", *place))
-    return None if row is None else row.change
+    return found.get((f"{name} peak", *place)) if row is None and presence == "argmax" else row
 
 
 def _loss(network: str) -> str:

@@ -105,6 +105,7 @@ def test_the_page_shows_the_figures_of_every_network(runs, tmp_path, monkeypatch
     text = page.read_text()
     assert "| correlated dice peak | +8.33 | +8.33 | +8.33 |" in text
     assert "### busi, unet-ce: 2 images, 2 seeds" in text
+    assert (tmp_path / "results" / "changes.png").stat().st_size > 1000
     write_members(page, members)
     text = page.read_text()
     assert "| busi | 2, 2 | not counted | members dice | 83.33 | +16.67 | +0.00 ± 0.00 |" in text
