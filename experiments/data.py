@@ -36,6 +36,12 @@ CITYSCAPES_IDS = {
 }
 """The ids of the 19 classes that Cityscapes evaluates."""
 
+LAND_COLOURS = {
+    **{"urban": 0b011, "agriculture": 0b110, "rangeland": 0b101, "forest": 0b010},
+    **{"water": 0b001, "barren": 0b111},
+}
+"""The classes of DeepGlobe land cover and the channels, red to blue, that are 255 in its masks."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -253,6 +259,38 @@ def ade20k(root: str) -> DataSet:
     classes = tuple(line.split("\t")[-1].strip() for line in lines)
     table = np.array([IGNORED, *range(len(classes))] + [IGNORED] * (255 - len(classes)), np.uint8)
     return DataSet("ade20k", classes, _official(*lists), lambda label: table[label])
+
+
+def deepglobe_land(root: str) -> DataSet:
+    """Read DeepGlobe land cover, ``N_sat.jpg`` beside ``N_mask.png``; every fifth image is test.
+
+    Masks hold a colour for each class, channels of 0 or 255; black is unknown and ignored.
+    """
+    table = np.full(8, IGNORED, np.uint8)
+    table[list(LAND_COLOURS.values())] = np.arange(len(LAND_COLOURS))
+    return DataSet(
+        "deepglobe_land",
+        tuple(LAND_COLOURS),
+        _deepglobe(root),
+        lambda colours: table[(colours[..., :3] > 127) @ np.array([4, 2, 1])],
+    )
+
+
+def deepglobe_road(root: str) -> DataSet:
+    """Read DeepGlobe roads, ``N_sat.jpg`` beside ``N_mask.png``; every fifth image is test."""
+    classes = ("background", "road")
+    return DataSet("deepglobe_road", classes, _deepglobe(root), lambda mask: mask[..., 0] > 127)
+
+
+def _deepglobe(root: str) -> dict[str, Sequence[Files]]:
+    """Split the labelled images of DeepGlobe, those of its train folder."""
+    images = sorted(_folder(root, "train").glob("train/*_sat.jpg"))
+    names = [path.name.removesuffix("_sat.jpg") for path in images]
+    files = [
+        Files(name, path, path.with_name(f"{name}_mask.png"))
+        for name, path in zip(names, images, strict=True)
+    ]
+    return _held_out(files, set(names[::5]))
 
 
 def lits(root: str, fold: int) -> DataSet:

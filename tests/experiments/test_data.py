@@ -14,6 +14,8 @@ from experiments.data import (
     ade20k,
     cityscapes,
     decathlon,
+    deepglobe_land,
+    deepglobe_road,
     folder_of_splits,
     kits,
     lits,
@@ -207,3 +209,18 @@ def test_ct_by_fold(tmp_path, reader):
     assert found.unique(return_counts=True)[1].tolist() == [40, 20]
     with pytest.raises(ValueError, match="fold must be 0 to 4, got 5"):
         reader(str(tmp_path), fold=5)
+
+
+def test_deepglobe(tmp_path):
+    land = [[(0, 255, 255), (255, 255, 255), (0, 0, 0), (0, 0, 255)]]
+    road = [[(255, 255, 255), (0, 0, 0), (3, 3, 3), (254, 254, 254)]]
+    for kind, colours in {"land": land, "road": road}.items():
+        for number in range(7):
+            write_image(tmp_path / kind / "train" / f"{number}_sat.jpg")
+            write_label(tmp_path / kind / "train" / f"{number}_mask.png", colours)
+    data = deepglobe_land(str(tmp_path / "land"))
+    assert (data.classes[0], data.classes[-1]) == ("urban", "barren")
+    assert data.read_label(data.splits["test"][0]).tolist() == [[0, 5, IGNORED, 4]]
+    assert [one.name for one in data.splits["test"]] == ["0", "5"]
+    data = deepglobe_road(str(tmp_path / "road"))
+    assert data.read_label(data.splits["test"][0]).tolist() == [[1, 0, 0, 1]]
