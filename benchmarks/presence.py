@@ -3,9 +3,9 @@
 Run ``python benchmarks/presence.py measure SET ...`` for folders that ``rankseg compare`` reads
 (class weights are undone where ``meta.json`` names them), then ``python benchmarks/presence.py
 page SET SET``: the page and the table of README.md are written from the figures, the picture and
-the reliability of peaks from the sets given. ``benchmarks/train_networks.py`` makes sets of
-networks with plain cross-entropy; a set is named by ``NAME-SEED/test`` there, and the seeds of one
-name are averaged in the page.
+the reliability of peaks from the sets given. ``experiments.train`` trains networks with plain
+cross-entropy, and ``experiments.maps`` makes sets of them: with ``run=NAME-SEED``, in
+``runs/NAME-SEED/maps/test``. The seeds of one name are averaged in the page.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def set_name(folder: Path) -> str:
-    return folder.parent.name if folder.name in ("val", "test") else folder.name
+    return [part for part in folder.parts if part not in ("maps", "val", "test")][-1]
 
 
 def open_set(folder: Path) -> CaseFolder:

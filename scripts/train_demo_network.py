@@ -1,7 +1,7 @@
 """Draw synthetic images, train a small U-Net on them, write the sample of ``rankseg demo``.
 
-Run ``python scripts/train_demo_network.py`` to rebuild ``_demo_sample.npz`` and the network's
-weights, ``_demo_network.npz``, in ``src/rankseg``; it takes about twelve minutes on one CPU core.
+Run ``python scripts/train_demo_network.py`` to rebuild ``sample.npz`` and the network's weights,
+``network.npz``, in ``src/rankseg/_demo``; it takes about twelve minutes on one CPU core.
 Both are made here from start to finish: no outside images, no outside weights.
 
 The network is trained with plain unweighted cross-entropy on a stream of freshly drawn images, and
@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from rankseg._demo.example.network import MID_GREY, SmallUNet, centred
-from rankseg._files.whole.whole import write_whole
 from torch import Tensor
+
+from rankseg._demo.network import MID_GREY, SmallUNet, centred
+from rankseg._files.whole import write_whole
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -60,7 +61,7 @@ SAMPLE_IMAGES = 28
 # and 1/2, so only smaller values are touched; their digits are most of what compression cannot
 # shrink.
 PROBABILITY_STEP = 2.0**-12
-DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "src" / "rankseg"
+DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "src" / "rankseg" / "_demo"
 
 ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE].astype(np.float32)
 
@@ -404,8 +405,8 @@ def main() -> None:
     probs = stored_probabilities(predict(network, images))
     report("held-out sample", probs.float(), labels)
     sample = {"images": images, "labels": labels, "probs": probs.numpy()}
-    write_arrays(options.output / "_demo_sample.npz", sample | {"classes": np.array(CLASSES)})
-    write_arrays(options.output / "_demo_network.npz", stored_weights(network))
+    write_arrays(options.output / "sample.npz", sample | {"classes": np.array(CLASSES)})
+    write_arrays(options.output / "network.npz", stored_weights(network))
 
 
 if __name__ == "__main__":
