@@ -401,7 +401,7 @@ class TestReport:
                      "Can the probabilities be taken at their word?", "the cut"):  # fmt: skip
             assert name in text
         assert all(name in text for name in maps.classes)
-        assert page.count("data:image/png;base64,") == 5
+        assert page.count("data:image/png;base64,") == 2 * 6  # wide, and narrow for phones
         assert not re.search(r"(src|href)=\"(?!data:)", page)
         assert "<script" not in page
         assert "broken &lt;b&gt;" in page
