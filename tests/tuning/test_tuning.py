@@ -41,7 +41,7 @@ def test_chooses_what_gains_and_expects_as_much_of_other_cases():
     assert set(tuned.picked) == {"dice"}
     assert tuned.optimism == pytest.approx(0.0, abs=1e-12)
     assert tuned.held_out.mean == pytest.approx(tuned.gain)
-    assert tuned.sentence.startswith("On new cases expect dice to gain on argmax +")
+    assert tuned.sentence.startswith("On new cases expect RankSEG dice to gain on argmax +")
 
 
 @pytest.mark.parametrize("kind", ["temperature", "vector"])
@@ -101,13 +101,16 @@ def test_argmax_is_kept_unless_the_gain_is_clear():
     assert few.best is DICE
     assert few.chosen is ARGMAX
     assert few.options == {"metric": "acc"}
-    assert few.sentence.startswith("Argmax is kept: it is not clear that dice gains on it: +")
+    assert few.sentence.startswith(
+        "Argmax is kept: it is not clear that RankSEG dice gains on it: +"
+    )
     clear = tune(drawn(12), candidates=[ARGMAX, DICE])
     low, high = 100 * clear.held_out.low, 100 * clear.held_out.high
     assert clear.held_out.low > 0
     assert clear.chosen is DICE
     assert (
-        f"expect dice to gain on argmax {100 * clear.held_out.mean:+.2f} points" in clear.sentence
+        f"expect RankSEG dice to gain on argmax {100 * clear.held_out.mean:+.2f} points"
+        in clear.sentence
     )
     assert f"(95 % interval {low:+.2f} to {high:+.2f}; 12 cases, held out:" in clear.sentence
     none = tune(drawn(12, temperature=0.05), candidates=[ARGMAX, DICE])

@@ -443,11 +443,12 @@ def _sentence(best: Candidate, comparison: Comparison, held_out: Difference, wha
         f"{signed(held_out.mean)} points of {what} (95 % interval {interval(held_out)}; {cases}, "
         "held out: each decided by what was chosen without it)"
     )
+    name = best.name if best.options.get("metric") == "acc" else f"RankSEG {best.name}"
     if best.name == "argmax":
         return f"Argmax is kept: no candidate beats it by more than chance. Choosing gained {gain}."
     if is_clear(held_out, comparison.units):
-        return f"On new cases expect {best.name} to gain on argmax {gain}."
-    return f"Argmax is kept: it is not clear that {best.name} gains on it: {gain}."
+        return f"On new cases expect {name} to gain on argmax {gain}."
+    return f"Argmax is kept: it is not clear that {name} gains on it: {gain}."
 
 
 def _warnings(
