@@ -68,14 +68,14 @@ def _verdict(rows: Sequence[MembersRow]) -> str:
             losses += [told] if row.ahead < -row.error else []
     shipped = bool(wins) and not losses
     verdict = (
-        "`members` wins by more than its standard error and loses nowhere."
+        "So `members` is worth a place in rankseg."
         if shipped
-        else "rankseg therefore has no decision for members: their mean is what to decide on."
+        else "So rankseg has no decision for members: decide on their mean."
     )
     return (
-        "Against RankSEG's default for labels on the mean map (`correlated`), by more than one "
-        f"standard error, `members` wins in {len(wins)} of {len(wins) + len(losses)} "
-        f"comparisons that differ. {verdict}\n\n"
+        "Against RankSEG's default for labels on the mean map (`correlated`), `members` wins\n"
+        f"{len(wins)} comparisons by more than one standard error and loses {len(losses)}.\n"
+        f"{verdict}\n\n"
         + "".join(f"- wins: {one}\n" for one in wins)
         + "".join(f"- loses: {one}\n" for one in losses)
     )

@@ -110,7 +110,7 @@ def test_the_page_shows_the_figures_of_every_network(runs, tmp_path, monkeypatch
     text = page.read_text()
     assert "| busi | 2, 2 | not counted | members dice | 83.33 | +16.67 | +0.00 ± 0.00 |" in text
     assert "- loses" not in text
-    assert "wins by more than its standard error" not in text  # 16.67 is one standard error
+    assert "So rankseg has no decision for members" in text  # 16.67 is one standard error
 
 
 def test_quantities():
