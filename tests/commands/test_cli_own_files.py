@@ -230,7 +230,7 @@ class TestWrongFiles:
     @pytest.fixture
     def told(self, files):
         def tell(*options, command="compare", labels="labels"):
-            short = ["--correlation", 0] if command == "compare" else ["--folds", 3]
+            short = {"compare": ["--correlation", 0], "calibrate": ["--folds", 2]}.get(command, [])
             result = run(command, files / "maps", "--labels", files / labels, *options,
                          *short, "-o", files / "out")  # fmt: skip
             assert_no_traceback(result)
@@ -244,6 +244,9 @@ class TestWrongFiles:
         (files / "labels" / "case_1.png").unlink()
         np.save(files / "maps" / "case_2.npy", labelled(2)[0])
         (files / "maps" / "case_4.npz").write_bytes(b"nothing")
+        probs, label = labelled(6)
+        np.savez(files / "maps" / "case_6.npz", probs=probs)  # the third that is sound
+        Image.fromarray(label).save(files / "labels" / "case_6.png")
         result = told(command=command)
         assert result.exit_code == 1
         assert (files / "out").exists()
