@@ -223,7 +223,7 @@ def test_metadata_and_newer_operators(tmp_path):
     ("arguments", "error", "message"),
     [
         ((RankSEG(solver="exact"), 3), ValueError, r"solvers \['RMA', .*got solver='exact'"),
-        (("dice", 3), TypeError, "decide must be a RankSEG, got str"),
+        ((3, 3), TypeError, "decide must be a RankSEG or the path"),
         ((RankSEG(), 0), ValueError, "classes must be from 1 to 65536, got 0"),
         ((RankSEG(), 99999999999), ValueError, "classes must be from 1 to 65536, got 9999999"),
         ((RankSEG(), 2.0), TypeError, "classes must be an integer, got 2.0"),
