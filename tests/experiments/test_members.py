@@ -50,3 +50,15 @@ def test_gains_are_the_derivative_of_the_objective(metric):
         rise = objective(pixels, changed, metric)[0] - before
         expected = gains[changed[place], place] - gains[labels[place], place]
         assert abs(rise - float(expected)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("dice", 1.8 / 3.1 + 1.6 / 2.9), ("iou", 0.9 / 1.2 + 0.8 / 1.1)]
+)
+def test_the_objective_is_the_mean_of_those_of_the_members(metric, expected):
+    pixels = torch.tensor([[[0.9, 0.2], [0.1, 0.8]]], dtype=torch.float64)
+    labels = torch.tensor([0, 1])
+    assert objective(pixels, labels, metric)[0] == pytest.approx(expected)
+    other = torch.tensor([[[0.6, 0.3], [0.4, 0.7]]], dtype=torch.float64)
+    both = objective(torch.cat([pixels, other]), labels, metric)[0]
+    assert both == pytest.approx((expected + objective(other, labels, metric)[0]) / 2)
