@@ -309,8 +309,8 @@ def _write_html(
     from rankseg.calibration import reliability
     from rankseg.report import write_report
 
-    compared = tracker("Reliability")(replace(maps, names=comparison.cases))
-    curves = reliability(compared, classes=maps.classes, ignore_index=maps.ignore_index)
+    track = tracker("Reliability")
+    curves = reliability(track(maps), classes=maps.classes, ignore_index=maps.ignore_index)
     corrected = ", class weights undone" if maps.prior_correction else ""
     write_report(
         path,

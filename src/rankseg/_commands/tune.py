@@ -68,12 +68,14 @@ def tune_folder(
     calibration: Annotated[
         list[Path] | None, option(TRIED, "FILE", "of rankseg calibrate; repeatable")
     ] = None,
-    folds: Annotated[int | None, option(SCORE, "N", "parts, each left out once", min=3)] = None,
+    folds: Annotated[
+        int | None, option(SCORE, "N", "parts, each left out once; else 5 or fewer", min=3)
+    ] = None,
     clusters: CLUSTERS = None,
     seed: Annotated[int, option(SCORE, "N", "of the folds", min=0)] = 0,
     details: DETAILS = False,
 ) -> None:
-    """Choose calibration, presence and solver on labelled maps, and say what to expect.
+    """Choose the settings on labelled maps, and say what to expect.
 
     The choice is judged on cases that were left out of it. Argmax is kept unless the gain is clear.
     DEP, which is slow, is tried by itself on maps of 524,288 values or fewer. The file is taken by
