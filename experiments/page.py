@@ -23,7 +23,7 @@ INTRODUCTION = """# What the decision changes, network by network
 Small U-Nets trained here from scratch, without weights of other networks. Their sizes, learning
 rate and number of steps were fixed before any test image was looked at, and the network is the one
 after the last step. `python -m experiments.train`, `test` and `results` made every figure on this
-page from the CSV files in [results](results); [README.md](README.md) shows the commands.
+page from the CSV files in `experiments/results`; `experiments/README.md` shows the commands.
 
 - Figures are points (0.01), means over the seeds, on test images.
 - *change*: the mean over images of the score minus that of argmax on the maps as they are, for
