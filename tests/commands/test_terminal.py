@@ -96,7 +96,7 @@ class TestNames:
     def test_evaluate(self, odd, main, encoding):
         status, output, _ = main(
             "evaluate", odd / ODD, odd / "truth", odd / "truth", "--classes", ",".join(ODD_CLASSES),
-            "-o", odd / "out", encoding=encoding,
+            "-o", odd / "out", "--details", encoding=encoding,
         )  # fmt: skip
         assert status == 0
         for name in (ODD, *ODD_CLASSES):
@@ -106,7 +106,7 @@ class TestNames:
     def test_compare(self, odd, main, encoding):
         (odd / "maps" / f"broken {ODD}.npz").write_bytes(b"nothing")
         status, output, errors = main(
-            "compare", odd / "maps", "--correlation", 0, "--output", odd / "out",
+            "compare", odd / "maps", "--correlation", 0, "--output", odd / "out", "--details",
             "--report", odd / "report.html", encoding=encoding,
         )  # fmt: skip
         assert status == 1
@@ -120,7 +120,9 @@ class TestNames:
         assert f"{shown(ODD_CLASSES[1], 'utf-8')}</td>" in page
 
     def test_a_table_stays_aligned(self, odd, main, encoding):
-        _, output, _ = main("compare", odd / "maps", "--correlation", 0, encoding=encoding)
+        _, output, _ = main(
+            "compare", odd / "maps", "--correlation", 0, "--details", encoding=encoding
+        )
         lines = output[: output.index("Per image")].splitlines()
         (heading,) = (number for number, line in enumerate(lines) if line.startswith("class"))
         rows = [line.rstrip() for line in lines[heading + 2 :] if line.strip()]
@@ -135,9 +137,8 @@ class TestNames:
         assert (status, errors) == (0, "")
         assert f"volume of {shown(ODD_CLASSES[1], encoding)}" in output
         status, output, errors = main(
-            "tune", odd / "maps", "-o", odd / "t.json", "--folds", 2, "--solver", "RMA",
-            "--correlation", 0, "--pruning-prob", 0, encoding=encoding,
-        )  # fmt: skip
+            "tune", odd / "maps", "-o", odd / "t.json", "--folds", 3, encoding=encoding
+        )
         assert (status, errors) == (0, "")
         assert shown(str(odd / "t.json"), encoding) in output
 
@@ -381,19 +382,23 @@ class TestApp:
         made = []
 
         class Page:
-            def launch(self, **_):
-                made.append(Path(tempfile.mkdtemp()))
-                assert "GRADIO_TEMP_DIR" not in os.environ
-                return None, "http://127.0.0.1:1/", None
+            def __init__(self, **_):
+                pass
 
             def close(self, **_):
                 made.append("closed")
+
+        def launch(*_):
+            made.append(Path(tempfile.mkdtemp()))
+            assert "GRADIO_TEMP_DIR" not in os.environ
+            return "http://127.0.0.1:1/"
 
         def stop(_):
             raise KeyboardInterrupt
 
         command = sys.modules["rankseg._commands.app"]  # `app` of the package is all the commands
         monkeypatch.setattr("rankseg.app.build", Page)
+        monkeypatch.setattr("rankseg.app.page.launch", launch)
         monkeypatch.setattr(command, "time", SimpleNamespace(sleep=stop))
         monkeypatch.setattr(signal, "signal", lambda *_: None)
         result = run("app")

@@ -95,12 +95,13 @@ def decide_folders(
     >>> decide_folders(["fold_0", "fold_1"], "decided", metric="dice")  # doctest: +SKIP
     """
     load_nibabel()  # before the work
+    options = with_settings(rankseg_kwargs)
     sources = _check_folders(folders)
     output = Path(output)
     if os.path.realpath(output) in map(os.path.realpath, sources):
         raise ValueError(f"output must be another folder than those read, got {output}")
     labels = Labels.read(sources)
-    decide = _decision(labels.regions, rankseg_kwargs)
+    decide = _decision(labels.regions, options)
     cases = sorted({file.stem for folder in sources for file in _maps_of(folder)})
     folders_read = [os.path.realpath(folder) for folder in sources]
     record = Record(
@@ -182,16 +183,15 @@ def enable(predictor: Any, **rankseg_kwargs: Any) -> Any:
             "predictor must be an nnUNetPredictor that is initialised, got "
             f"{type(predictor).__name__} without plans_manager"
         )
-    decide = _decision(predictor.label_manager.has_regions, rankseg_kwargs)
+    decide = _decision(predictor.label_manager.has_regions, with_settings(rankseg_kwargs))
     plans = RankSEGPlansManager(plans.plans, decide)
     predictor.label_manager = plans.get_label_manager(predictor.dataset_json)
     predictor.plans_manager = plans
     return predictor
 
 
-def _decision(regions: bool, rankseg_kwargs: Mapping[str, Any]) -> RankSEG:
+def _decision(regions: bool, options: Mapping[str, Any]) -> RankSEG:
     """Return the decision for labels or regions of nnU-Net, where every voxel has a label."""
-    options = with_settings(rankseg_kwargs)
     fixed = sorted({"output_mode", "from_logits"} & set(options))
     if fixed:
         raise TypeError(f"{fixed} follow from the labels of nnU-Net and cannot be chosen")
