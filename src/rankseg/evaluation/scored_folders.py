@@ -47,9 +47,10 @@ def evaluate(
     predictions : mapping of str to path
         A folder of label maps for every method, the first of which is the baseline. Files are
         matched by their names without endings: ``.png``, ``.npy``, ``.npz``, ``.nii``, ``.nii.gz``,
-        ``.tif`` or ``.zarr``, of integers ``(*spatial)``. Files of scores beside them are left
-        out. Predictions in NIfTI are turned to the orientation of a NIfTI truth. Square labels that
-        one file has as x, y (NIfTI) and the other as y, x (PNG, TIFF) are a failure.
+        ``.mha``, ``.nrrd``, ``.tif`` or ``.zarr``, of integers ``(*spatial)``. Files of scores
+        beside them are left out. Predictions in NIfTI are turned to the orientation of a NIfTI
+        truth. Square labels that one file has as x, y (NIfTI) and the other as y, x (PNG, TIFF) are
+        a failure.
     labels : path
         The folder of true label maps; every one must have a prediction of every method.
     classes : int or sequence of str
