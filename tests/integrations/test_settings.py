@@ -12,7 +12,7 @@ from rankseg import RankSEG
 from rankseg.calibration import Calibration
 from rankseg.integration import sam, transformers
 from rankseg.integration.common import with_settings
-from rankseg.integration.nnunet import _decision
+from rankseg.integration.nnunet import decide_folders
 from rankseg.prediction import predict_files
 
 CALIBRATION = Calibration("softmax", [0.3] * 3, [0.0, 0.5, 0.1])
@@ -45,8 +45,20 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         with_settings({"settings": tmp_path / "none.json"})
 
 
-def test_nnunet(settings):
-    assert _decision(False, {"settings": settings}).settings == RankSEG(**CHOSEN).settings
+def test_nnunet(settings, logits, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    probs = logits.softmax(1).numpy()[0][:, None]  # one slice of a volume
+    names = {"labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps(names))
+    np.savez(tmp_path / "in" / "c.npz", probabilities=probs)
+    labels = nibabel.Nifti1Image(probs.argmax(0).T.astype(np.uint8), np.eye(4))
+    nibabel.save(labels, tmp_path / "in" / "c.nii.gz")
+    outcome = decide_folders(tmp_path / "in", tmp_path / "out", settings=settings)
+    assert outcome.written == ("c",)
+    decided = np.asarray(nibabel.load(tmp_path / "out" / "c.nii.gz").dataobj).T
+    np.testing.assert_array_equal(decided, RankSEG(**CHOSEN)(probs[None])[0])
+    assert (decided != RankSEG()(probs[None])[0]).any()
 
 
 def test_transformers(settings, logits):

@@ -275,7 +275,7 @@ def show(
 
 def _unlabelled(maps: Tensor | NDArray[Any]) -> Case:
     probs = maps if isinstance(maps, Tensor) else torch.from_numpy(maps)
-    return Case("case", probs, torch.zeros(probs.shape[1:], dtype=torch.long))
+    return Case("case", probs, torch.zeros(probs.shape[1:], dtype=torch.long, device=probs.device))
 
 
 def _achieved(

@@ -371,7 +371,7 @@ def _own(layers: Sequence[Mapping[str, Counts]], own: NDArray[np.int64]) -> dict
 
 def _mixed(parts: Sequence[Counts], which: NDArray[np.int64]) -> Counts:
     """Return counts whose row ``i`` is that of the part ``which[i]``."""
-    place = torch.as_tensor(which), torch.arange(len(which))
+    place = which, np.arange(len(which))
     columns = (
         torch.stack([getattr(one, key) for one in parts])[place] for key in ("tp", "fp", "fn")
     )
