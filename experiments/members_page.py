@@ -63,9 +63,9 @@ def _verdict(rows: Sequence[MembersRow]) -> str:
     for row in rows:
         if row.method.split()[0] == "correlated":
             place = f"{row.set}, {METRIC_NAMES[row.metric]}, {dict(READINGS)[row.counted]}"  # type: ignore[index]
-            told = f"{place}: {row.ahead:+.2f} ± {row.error:.2f}"
-            wins += [told] if row.ahead > row.error else []
-            losses += [told] if row.ahead < -row.error else []
+            line = f"{place}: {row.ahead:+.2f} ± {row.error:.2f}"
+            wins += [line] if row.ahead > row.error else []
+            losses += [line] if row.ahead < -row.error else []
     shipped = bool(wins) and not losses
     verdict = (
         "So `members` is worth a place in rankseg."

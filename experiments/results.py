@@ -107,10 +107,10 @@ def _figures(
     for baseline in (seeds[0].methods[0], "pruned_argmax"):
         by_seed = [seed.differences(method, metric, counted, baseline=baseline) for seed in seeds]
         change = Difference.of(np.mean(by_seed, 0), clusters=seeds[0].clusters)
-        told = "pruned" if baseline == "pruned_argmax" else "change"
+        name_of_change = "pruned" if baseline == "pruned_argmax" else "change"
         for end, value in {"": change.mean, "_low": change.low, "_high": change.high}.items():
-            result[told + end] = round(100 * value, 3)
-        if told == "change":
+            result[name_of_change + end] = round(100 * value, 3)
+        if name_of_change == "change":
             result |= {"wins": change.wins, "losses": change.losses}
             spread = np.nanmean(by_seed, 1).std(ddof=1) if len(seeds) > 1 else np.nan
             result["spread"] = round(100 * float(spread), 3)

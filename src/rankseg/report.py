@@ -95,7 +95,7 @@ def write_report(
     methods: Sequence[Method] = (),
     read: Callable[[str], Case] | None = None,
     metric: Metric = "dice",
-    told: Verdict | None = None,
+    answer: Verdict | None = None,
     reliability: Reliability | None = None,
     ignore_index: int | None = None,
     pruning_prob: float = 0.5,
@@ -117,7 +117,7 @@ def write_report(
         Returns the case of a name. Without it no case is drawn.
     metric : {'dice', 'iou'}
         What the answer and the pictures are about; details have both.
-    told : Verdict, optional
+    answer : Verdict, optional
         The answer, as ``rankseg compare`` prints it. Default: that of the comparison alone.
     reliability : Reliability, optional
         Of the same maps.
@@ -145,7 +145,7 @@ def write_report(
     jinja2 = require("jinja2", "cli", "a report")
     if len(comparison.methods) < 2:
         raise ValueError(f"comparison must be of two methods at least, got {comparison.methods}")
-    told = told or verdict(comparison, metric)
+    answer = answer or verdict(comparison, metric)
     source = resources.files("rankseg").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     content = environment.from_string(source).render(
@@ -153,13 +153,13 @@ def write_report(
         cases=len(comparison.cases),
         classes=len(comparison.classes),
         clusters=len(set(comparison.clusters)) if comparison.clusters else 0,
-        answer=list(_answer(comparison, told)),
+        answer=list(_answer(comparison, answer)),
         sections=[
-            _methods(comparison, told),
-            *_cases(comparison, methods, read, told.method, metric, ignore_index),
-            *_pictures(comparison, told.method, metric, reliability),
-            *_curves(comparison, read, told.method, metric, ignore_index, pruning_prob),
-            *_details(comparison, told.method),
+            _methods(comparison, answer),
+            *_cases(comparison, methods, read, answer.method, metric, ignore_index),
+            *_pictures(comparison, answer.method, metric, reliability),
+            *_curves(comparison, read, answer.method, metric, ignore_index, pruning_prob),
+            *_details(comparison, answer.method),
         ],
         made=f"{made} {_versions()}".strip(),
         failures=comparison.failures,
@@ -171,27 +171,27 @@ def _versions() -> str:
     return f"rankseg {__version__}, torch {torch.__version__}, NumPy {np.__version__}."
 
 
-def _answer(comparison: Comparison, told: Verdict) -> Iterator[str]:
+def _answer(comparison: Comparison, answer: Verdict) -> Iterator[str]:
     """Say in sentences what came out."""
-    yield told.sentence
+    yield answer.sentence
     if comparison.predicted is not None:
-        gain = comparison.predicted_gain(told.method, told.metric)
+        gain = comparison.predicted_gain(answer.method, answer.metric)
         yield (
             f"The probabilities themselves promise {signed(gain)} points. Where the two differ, "
             "the probabilities are not what they claim to be."
         )
 
 
-def _methods(comparison: Comparison, told: Verdict) -> _Section:
+def _methods(comparison: Comparison, answer: Verdict) -> _Section:
     """Show eight methods at most, and what to try next."""
     rows = []
-    for row in standing(comparison, told.metric, main=[told.method]):
+    for row in standing(comparison, answer.metric, main=[answer.method]):
         cells = ["", "", "", ""]
         if row.change is not None:
             record = f"{row.change.wins} / {row.change.losses}"
             cells = [signed(row.change.mean), interval(row.change), record, signed(row.false_zero)]
         rows.append([row.method, points(row.mean), points(row.worst_tenth), *cells])
-    name = METRIC_NAMES[told.metric]
+    name = METRIC_NAMES[answer.metric]
     head = ["method", name, "worst tenth", "change", "95 % interval", "won / lost", "false zero"]
     note = (
         f"{name}: by image, the mean over the classes that its label holds, then over images. "
@@ -199,7 +199,7 @@ def _methods(comparison: Comparison, told: Verdict) -> _Section:
         "mean change, had other such cases been drawn. false zero: the change if a class predicted "
         "where it is absent scores 0."
     )
-    return _Section(quantity(told.metric), [_Table(head, rows)], (), note, told.remedies)
+    return _Section(quantity(answer.metric), [_Table(head, rows)], (), note, answer.remedies)
 
 
 def _details(comparison: Comparison, method: str) -> Iterator[_Section]:

@@ -58,22 +58,22 @@ PREDICTED_LEGEND = (
 def print_answer(
     console: Console,
     comparison: Comparison,
-    told: Verdict,
+    answer: Verdict,
     pruning_prob: float | None = None,
 ) -> None:
     """Print the verdict, the methods, what their columns mean, and what to try next."""
-    console.print(told.sentence + "\n")
+    console.print(answer.sentence + "\n")
     if len(comparison.methods) == 1:
         tables.print_table(tables.score_table(comparison))
     else:
-        rows = standing(comparison, told.metric, main=[told.method])
+        rows = standing(comparison, answer.metric, main=[answer.method])
         false_zero = comparison.predicts_absent_class
-        tables.print_table(tables.answer_table(rows, told.metric, false_zero))
+        tables.print_table(tables.answer_table(rows, answer.metric, false_zero))
         legend = ANSWER_LEGEND + (FALSE_ZERO_LEGEND if false_zero else "")
         legend += "" if pruning_prob is None else RULES_LEGEND
-        shown = legend.format(name=METRIC_NAMES[told.metric], pruning_prob=pruning_prob)
+        shown = legend.format(name=METRIC_NAMES[answer.metric], pruning_prob=pruning_prob)
         console.print(shown + "\n", style="dim")
-    print_remedies(console, told.remedies)
+    print_remedies(console, answer.remedies)
 
 
 def print_remedies(console: Console, remedies: Sequence[Remedy]) -> None:

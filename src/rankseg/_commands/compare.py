@@ -196,8 +196,8 @@ def compare_folder(
     folder = replace(folder, names=comparison.cases)
     named = [one for one in methods if one.name in files]
     judged = _judged(named or methods[2:], metrics[0], bool(named or correlation))
-    told = _verdict(comparison, judged, files.get(judged.name), folder, locals())
-    print_answer(console, comparison, told, pruning_prob)
+    answer = _verdict(comparison, judged, files.get(judged.name), folder, locals())
+    print_answer(console, comparison, answer, pruning_prob)
     if details or predicted:
         print_details(console, comparison, pruning_prob)
     if output is not None:
@@ -206,7 +206,7 @@ def compare_folder(
         console.print(f"Written to {output}", soft_wrap=True)
     if report is not None:
         shown = f"pruning_prob {pruning_prob:g}, band {comparison.band:g}"
-        _write_html(report, comparison, methods, folder, told, pruning_prob, shown)
+        _write_html(report, comparison, methods, folder, answer, pruning_prob, shown)
         console.print(f"Report: {report}", soft_wrap=True)
     print_not_compared(comparison)
 
@@ -301,7 +301,7 @@ def _write_html(
     comparison: Comparison,
     methods: Sequence[Method],
     maps: CaseFolder,
-    told: Verdict,
+    answer: Verdict,
     pruning_prob: float,
     settings: str,
 ) -> None:
@@ -317,8 +317,8 @@ def _write_html(
         comparison,
         methods=methods,
         read=maps.read,
-        metric=told.metric,
-        told=told,
+        metric=answer.metric,
+        answer=answer,
         reliability=curves,
         ignore_index=maps.ignore_index,
         title=f"{maps.path.name}: argmax against RankSEG",

@@ -254,26 +254,26 @@ class _Page:
             try:
                 shown, note, files = self._answer(form, folder)
             except Exception as error:  # libraries that read files raise what they like
-                told = [str(one.message) for one in warned if one.category is UserWarning]
+                notes = [str(one.message) for one in warned if one.category is UserWarning]
                 decided = _Decided(form, None, folder)
-                return self._failed(decided, reason_of(error), told)
-        told = [str(one.message) for one in warned if one.category is UserWarning]
+                return self._failed(decided, reason_of(error), notes)
+        notes = [str(one.message) for one in warned if one.category is UserWarning]
         number, count = shown.most_different_slice(), shown.slices()
         slider = self.gradio.Slider(
             value=number, maximum=max(1, count - 1), visible=count > 1, label=f"Slice of {count}"
         )
         axes = self.gradio.Radio(value=0, visible=count > 1)
         return [
-            *(_Decided(form, shown, folder), self._messages([], [*told, *filter(None, [note])])),
+            *(_Decided(form, shown, folder), self._messages([], [*notes, *filter(None, [note])])),
             *(shown.summary, slider, axes, *self._images(shown, opacity, number, 0)),
             *(shown.legend(), shown.table(), files, ""),
         ]
 
-    def _failed(self, decided: _Decided, reason: str, told: Sequence[str]) -> list[Any]:
+    def _failed(self, decided: _Decided, reason: str, notes: Sequence[str]) -> list[Any]:
         """Return outputs that show an error, and nothing of an earlier decision."""
         hidden = self.gradio.update(visible=False)
         no_pictures = [self.gradio.update(value=None, visible=False)] * len(PICTURES)
-        messages = self._messages([reason], told)
+        messages = self._messages([reason], notes)
         return [decided, messages, "", hidden, hidden, *no_pictures, "", "", None, ""]
 
     def _answer(self, form: Form, folder: Path) -> tuple[Shown, str, list[str]]:
@@ -302,11 +302,11 @@ class _Page:
             write_labels(path, labels)
         return shown, upload.note, [str(path) for path in files]
 
-    def _messages(self, errors: Sequence[str], told: Sequence[str]) -> str:
+    def _messages(self, errors: Sequence[str], notes: Sequence[str]) -> str:
         """Return HTML of errors and warnings, without the folders that uploads lie in."""
         errors = [f"{one}{LOGITS_HINT if 'from_logits' in one else ''}" for one in errors]
         lines = [("error", f"Error: {one}") for one in errors]
-        lines += [("warning", f"Warning: {one}") for one in dict.fromkeys(told)]
+        lines += [("warning", f"Warning: {one}") for one in dict.fromkeys(notes)]
         return "".join(
             f'<p class="message {kind}" role="alert">{html.escape(_without_folders(text))}</p>'
             for kind, text in lines

@@ -58,7 +58,7 @@ NOTICEABLE_PRESENCE: Final = 0.05
 STRONG_CORRELATION: Final = 0.8
 
 NOTICEABLE_DOUBT: Final = 0.8
-"""How often added pixels are right, over how often they must be, below which that is told."""
+"""How often added pixels are right, over how often they must be: below it, a remedy is proposed."""
 
 
 def points(score: float) -> str:

@@ -292,13 +292,13 @@ def _layers(
         ]
         if wanted:
             fits.read_presence(_named(cases, fixed.cases), wanted)
-        told = _decide_fitted(cases, fits, fitted, folds, track)
-        kept = [place for place, name in enumerate(fixed.cases) if name in set(told.cases)]
+        decided = _decide_fitted(cases, fits, fitted, folds, track)
+        kept = [place for place, name in enumerate(fixed.cases) if name in set(decided.cases)]
         fixed = _rows(fixed, kept)
-        order = [told.cases.index(name) for name in fixed.cases]
+        order = [decided.cases.index(name) for name in fixed.cases]
         for layer, found in enumerate(layers):
             found.update(
-                {one.name: _of(told.counts[f"{layer} {one.name}"], order) for one in fitted}
+                {one.name: _of(decided.counts[f"{layer} {one.name}"], order) for one in fitted}
             )
     parts = [
         np.array([place for place, name in enumerate(fixed.cases) if fits.fold_of[name] == fold])
@@ -320,7 +320,7 @@ def _decide_fitted(
     """Decide every case by every candidate as fitted without its fold, and without one more."""
     by_fold = sorted(fits.fold_of, key=lambda name: fits.fold_of[name])
     stream = iter(track(_named(cases, by_fold)))
-    told: Comparison | None = None
+    decided: Comparison | None = None
     for fold in range(folds):
         methods = [
             _method(f"{layer} {one.name}", fits.options(one, frozenset({fold, layer})))
@@ -331,9 +331,9 @@ def _decide_fitted(
         part = decide_and_count(
             islice(stream, number), methods, ignore_index=fits.ignore_index, timed=False
         )
-        told = part if told is None else told + part
-    assert told is not None
-    return told
+        decided = part if decided is None else decided + part
+    assert decided is not None
+    return decided
 
 
 def _named(
